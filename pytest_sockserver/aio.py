@@ -1,0 +1,290 @@
+"""The verbs that block, awaitable: for tests whose client lives in an asyncio or trio loop.
+
+A wait here is the same question as in a thread, asked again whenever the recorder says that something
+changed; the recorder then wakes the loop.  No worker thread waits in anybody's stead, so cancelling is
+clean: a cancelled wait has taken nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+from . import stopping
+from .captured import Request
+from .checks import checked_delimiter, checked_literal, checked_size, checked_timeout
+from .deadline import Deadline
+from .failures import Expected, combined
+from .scripting.matching import ANY, Match, checked_match
+from .scripting.parts import checked_parts
+from .waiting import Wait, _Pending
+
+if TYPE_CHECKING:
+    import ssl
+
+    from .base_server import BaseTestServer
+    from .connection import Connection, Steps
+    from .stream_server import StreamTestServer
+
+T = TypeVar("T")
+
+
+class Bell(Protocol):
+    """Something a coroutine can wait for and any thread can ring."""
+
+    def ring(self) -> None:
+        """Wake the coroutine, or let its next wait return at once.  Any thread; does not block."""
+
+    async def wait(self, seconds: float | None) -> None:
+        """Wait until it is rung, or for so long."""
+
+
+class _AsyncioBell:
+    def __init__(self) -> None:
+        import asyncio
+
+        self._asyncio = asyncio
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+
+    def ring(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._event.set)
+        except RuntimeError:
+            pass  # the loop was closed under a wait that nobody will resume
+
+    async def wait(self, seconds: float | None) -> None:
+        try:
+            await self._asyncio.wait_for(self._event.wait(), seconds)
+        except (TimeoutError, self._asyncio.TimeoutError):  # not yet the same class on 3.10
+            pass
+        self._event.clear()
+
+
+class _TrioBell:
+    def __init__(self) -> None:
+        import trio
+
+        self._trio = trio
+        self._token = trio.lowlevel.current_trio_token()
+        self._event = trio.Event()
+
+    def ring(self) -> None:
+        try:
+            self._token.run_sync_soon(self._set, idempotent=True)
+        except self._trio.RunFinishedError:
+            pass
+
+    def _set(self) -> None:
+        self._event.set()
+
+    async def wait(self, seconds: float | None) -> None:
+        with self._trio.move_on_after(float("inf") if seconds is None else seconds):
+            await self._event.wait()
+        self._event = self._trio.Event()
+
+
+def _bell() -> Bell:
+    asyncio = sys.modules.get("asyncio.events")
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        return _AsyncioBell()
+    trio: Any = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_run():
+        return _TrioBell()
+    raise RuntimeError("server.aio is for coroutines of asyncio or trio, and neither loop runs here")
+
+
+async def arrive(wait: Wait[T]) -> T:
+    """Wait in this coroutine for the answer."""
+    __tracebackhide__ = True
+    bell = _bell()
+    with wait.recorder.waking(bell.ring):
+        while True:
+            with wait.recorder.lock:
+                answer = wait.poll()
+            if not isinstance(answer, _Pending):
+                return answer
+            await bell.wait(wait.deadline.left())
+
+
+class AsyncServer:
+    """The waits of a server, awaitable.  Arguments, results and errors are those of the server's own."""
+
+    def __init__(self, server: BaseTestServer) -> None:
+        self._server = server
+
+    async def wait_for(self, match: Match = ANY, count: int = 1, *, timeout: float | None = None) -> Request:
+        """Return the ``count``-th request that matches; wait for it if need be."""
+        __tracebackhide__ = True
+        return await arrive(self._server._wait_for(match, count, timeout))
+
+    async def take(self, match: Match = ANY, *, timeout: float | None = None) -> Request:
+        """Return the earliest request that matches and was not taken yet; wait for it if need be."""
+        __tracebackhide__ = True
+        return await arrive(self._server._wait_take(match, timeout))
+
+    async def assert_quiet(self, seconds: float) -> None:
+        """Assert that for ``seconds`` from now on no byte, no datagram and no connection arrives."""
+        __tracebackhide__ = True
+        await arrive(self._server._wait_quiet(seconds))
+
+    async def wait_connection(self, index: int = 0, *, timeout: float | None = None) -> AsyncConnection:
+        """Return the connection with this index; wait for it if need be."""
+        __tracebackhide__ = True
+        return AsyncConnection(await arrive(self._streams("wait_connection")._wait_connection(index, timeout)))
+
+    async def accept(self, *, timeout: float | None = None) -> AsyncConnection:
+        """Return the earliest connection not taken yet, to be driven by the test; its verbs are awaitable."""
+        __tracebackhide__ = True
+        server = self._streams("accept")
+        return AsyncConnection(server._accepted(await arrive(server._wait_accept(timeout))))
+
+    async def verify(self) -> None:
+        """Wait until the handlers are done or idle, at most a second, and raise what went wrong so far."""
+        __tracebackhide__ = True
+        bell = _bell()
+        deadline = Deadline(stopping.DRAIN_BOUND)
+        while self._server.is_running and not self._server._idle() and deadline.left():
+            await bell.wait(0.001)  # idleness is partly the kernel's, which rings no bell
+        failures = self._server._take_failures()
+        if failures:
+            raise combined(failures)
+
+    @asynccontextmanager
+    async def raises(
+        self, type: type[BaseException] | tuple[type[BaseException], ...], match: str | None = None
+    ) -> AsyncIterator[Expected]:
+        """Expect a failure on the server's side: ``async with server.aio.raises(ValueError): ...``."""
+        __tracebackhide__ = True
+        expected = self._server._expect_failure(type, match)
+        try:
+            yield expected
+            await arrive(self._server._wait_failure(expected))
+        finally:
+            self._server._failures.unexpect(expected)
+
+    def _streams(self, verb: str) -> StreamTestServer:
+        if not hasattr(self._server, "_wait_accept"):
+            raise AttributeError(f"a {self._server.transport} server has no {verb}(): it has datagrams, and take()")
+        return cast("StreamTestServer", self._server)
+
+
+class AsyncConnection:
+    """A connection whose blocking verbs are awaitable; everything else is that of the connection itself."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def __repr__(self) -> str:
+        return repr(self._connection)
+
+    def __str__(self) -> str:
+        return str(self._connection)
+
+    async def recv(self, n: int = 65536, *, timeout: float | None = None) -> bytes:
+        """Return what has come, at most ``n`` bytes; wait for the first if need be."""
+        return await self._drive("recv", self._connection._recv(checked_size("recv", n)), timeout)
+
+    async def recv_exactly(self, n: int, *, timeout: float | None = None) -> Request:
+        """Return exactly ``n`` bytes, as one request."""
+        steps = self._connection._recv_exactly(checked_size("recv_exactly", n))
+        return await self._drive("recv_exactly", steps, timeout)
+
+    async def recv_until(
+        self, delimiter: bytes, *, max_bytes: int | None = None, timeout: float | None = None
+    ) -> Request:
+        """Return all bytes through ``delimiter``, as one request."""
+        most = max_bytes or self._connection._max_frame
+        steps = self._connection._recv_until(checked_delimiter(delimiter), most)
+        return await self._drive("recv_until", steps, timeout)
+
+    async def recv_line(self, *, max_bytes: int | None = None, timeout: float | None = None) -> Request:
+        """Return the next line with its ending, as one request."""
+        steps = self._connection._recv_until(b"\n", max_bytes or self._connection._max_frame)
+        return await self._drive("recv_line", steps, timeout)
+
+    async def recv_all(self, *, timeout: float | None = None) -> Request:
+        """Return all that the client sends until it ends its stream, as one request."""
+        return await self._drive("recv_all", self._connection._recv_all(), timeout)
+
+    async def expect(self, match: bytes, *, timeout: float | None = None) -> Request:
+        """Take exactly the bytes ``match``; fail at the first byte that differs."""
+        return await self._drive("expect", self._connection._expect(checked_literal(match)), timeout)
+
+    async def expect_line(self, match: Match = ANY, *, timeout: float | None = None) -> Request:
+        """Take a line, which ``match`` must match whole, without its ending; return it with its ending."""
+        return await self._drive("expect_line", self._connection._expect_line(checked_match(match)), timeout)
+
+    async def expect_eof(self, *, timeout: float | None = None) -> None:
+        """Wait for the client to end its stream."""
+        await self._drive("expect_eof", self._connection._expect_eof(), timeout)
+
+    async def send(self, *parts: bytes, timeout: float | None = None) -> None:
+        """Send the parts, in order; return when the kernel has taken all of them."""
+        __tracebackhide__ = True
+        connection = self._connection
+        data = b"".join(checked_parts(parts, "send()"))
+        deadline = Deadline(checked_timeout(timeout) or connection._timeout)
+        bell = _bell()
+        for _ in connection._write_steps(data):
+            await self._ready(bell, True, deadline)
+            if not deadline.left():
+                raise connection._unread(data, deadline)
+
+    async def start_tls(self, context: ssl.SSLContext, *, timeout: float | None = None) -> None:
+        """Start TLS as the server; return when the handshake is done."""
+        __tracebackhide__ = True
+        connection = self._connection
+        deadline = Deadline(checked_timeout(timeout) or connection._timeout)
+        bell = _bell()
+        for writes in connection._start_tls(context, deadline):
+            await self._ready(bell, writes, deadline)
+
+    async def wait_closed(self, *, timeout: float | None = None) -> None:
+        """Wait until either side has ended the connection."""
+        __tracebackhide__ = True
+        with self._connection._read_meanwhile():
+            await arrive(self._connection._wait_closed(timeout))
+
+    async def wait_received(self, data: bytes, *, timeout: float | None = None) -> None:
+        """Wait until ``data`` stands somewhere in what was received."""
+        __tracebackhide__ = True
+        with self._connection._read_meanwhile():
+            await arrive(self._connection._wait_received(data, timeout))
+
+    async def _drive(self, verb: str, steps: Steps[T], timeout: float | None) -> T:
+        """Drive a verb's steps from this coroutine: the same steps that a thread drives."""
+        __tracebackhide__ = True
+        connection = self._connection
+        deadline = Deadline(checked_timeout(timeout) or connection._timeout)
+        bell = _bell()
+        with connection._reading(verb):
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as done:
+                    return cast(T, done.value)
+                while not connection._fill_now(verb):
+                    if not deadline.left():
+                        raise connection._late(verb, deadline)
+                    await self._ready(bell, False, deadline)
+
+    async def _ready(self, bell: Bell, write: bool, deadline: Deadline) -> None:
+        """Wait until the socket can be read or written, or the deadline is over."""
+        connection = self._connection
+        sock = connection._open_socket("wait")
+        if not write and getattr(sock, "pending", int)():
+            return
+        server = connection._server
+        server._watch(sock, write, bell.ring)
+        try:
+            await bell.wait(deadline.left())
+        finally:
+            server._unwatch(sock)
+
+

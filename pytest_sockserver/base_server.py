@@ -1,0 +1,532 @@
+"""What all test servers share: life cycle, waits, captured traffic, verification.
+
+:class:`StreamTestServer` (TCP, unix) and :class:`DatagramTestServer` (UDP, unix datagrams) bring the transport.  They work without pytest:
+``with StreamTestServer() as server:``; leaving the block stops, then raises what ``verify()`` raises.
+
+Threads: the accept loop's, one for each connection that has a handler, and one for all the others.
+Locks, outermost first: ``_life`` (start, stop, refuse and listen, one at a time), a tape's lock, the
+recorder's lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
+
+from . import stopping, transcript
+from .addresses import UnixPlace, bind_datagram, bind_stream, checked_host, explained
+from .captured import Request
+from .connection import Connection, checked_timeout, format_peer
+from .conversation import Handler, answer, perform
+from .deadline import Deadline
+from .errors import DeadlineExceeded, UnexpectedRequest, UnmetExpectation, WrongState
+from .failures import Expected, Failures, combined
+from .options import Options, options_for
+from .recording.events import NOTE, RECEIVED, SENT, Event
+from .recording.recorder import Recorder, Tape
+from .scripting.matching import ANY, Match, checked_match, described, matches
+from .scripting.parts import checked_parts
+from .sink import Sink
+from .transport import AcceptingServer, ReceivingServer, ReplySocket, adopt
+from .waiting import PENDING, Wait, block, failed_early, refuse_in_coroutine
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from .aio import AsyncServer
+
+    if sys.version_info >= (3, 11):
+        from typing import Self
+    else:
+        from typing_extensions import Self
+
+T = TypeVar("T")
+_type = type  # raises() has a parameter of that name
+H = TypeVar("H", bound=Callable[..., Any])
+
+
+class BaseTestServer:
+    """What all test servers share.
+
+    Args:
+        transport: ``"tcp"``, ``"unix"``, ``"udp"`` or ``"unix_datagram"``.
+        options: Those of the factory: ``host port path timeout rcvbuf backlog record_limit max_frame
+            allow_remote name``, as far as they say something to the transport.
+    """
+
+    _kind: socket.SocketKind
+    _handler_argument: str
+
+    def __init__(self, transport: str, given: dict[str, Any], *, bound: socket.socket | None = None) -> None:
+        __tracebackhide__ = True
+        self.options: Options = options_for(transport, given, where=f"{type(self).__name__}()")
+        self.transport = transport
+        self.name = self.options.name or transport
+        self.timeout = self.options.timeout
+        self._place = UnixPlace(self.options.path) if transport.startswith("unix") else None
+        if self._place is None:
+            self._family, self._host = checked_host(self.options)
+        self._recorder = Recorder(self.options.record_limit)
+        self._failures = Failures(self._recorder)
+        self._handler: Handler | None = None
+        self._state = "new"
+        self._pid = os.getpid()
+        self._life = threading.RLock()  # guards the life cycle: one start, stop, refuse or listen at a time
+        self._bound = bound  # a socket that was bound before, for the first start
+        self._published: Any = None  # the address, kept over stop() and start()
+        self._loop: threading.Thread | None = None
+        self._clients: list[Any] = []  # what in_thread() runs
+        self._label_of_test: str | None = None
+
+    def __repr__(self) -> str:
+        where = format_peer(self._published) if self._published is not None else "no address yet"
+        return f"<{type(self).__name__} {self.name} {where}, {self._state}>"
+
+    # Life cycle
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
+        __tracebackhide__ = True
+        self.stop()
+        failures = self._failures.take()
+        if error is None:
+            if failures:
+                raise combined(failures)
+        elif failures:
+            from .report import add_note
+
+            add_note(error, failures)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the server accepts, or receives."""
+        return self._state == "started"
+
+    def start(self) -> None:
+        """Bind, listen and serve, on a background thread; return when clients can connect.
+
+        A server that runs already goes on.  One that was stopped binds the same address again.
+
+        Raises:
+            AddressUnavailable: The address is taken, privileged or not this machine's; the message says by whom.
+        """
+        __tracebackhide__ = True
+        with self._life:
+            if self._state == "started":
+                return
+            if self._state == "refusing":
+                self.listen()
+                return
+            self._begin()
+            self._state = "started"
+
+    def stop(self) -> None:
+        """End everything this server has: its loop, its connections, its threads, its socket file.
+
+        What has arrived is still handled; live connections are then shut down.  Returns within a few
+        milliseconds, at the latest after ``timeout`` seconds, when a handler's thread does not end: that is
+        recorded as a failure.  Never raises what was recorded; ``verify()`` and the server's owner do.  A
+        server that is stopped, or never was started, stays so.
+        """
+        with contextlib.ExitStack() as stack:
+            if self._in_own_thread():
+                # A handler may stop its server.  If somebody else is doing so, he waits for this very thread.
+                if not self._life.acquire(blocking=False):
+                    return
+                stack.callback(self._life.release)
+            else:
+                stack.enter_context(self._life)
+            if self._state not in ("started", "refusing"):
+                return
+            if os.getpid() != self._pid:
+                self._close_descriptors()
+            else:
+                self._end(Deadline(self.timeout))
+            with self._recorder.lock:
+                self._state = "stopped"
+                self._recorder.changed()
+
+    def clear(self) -> None:
+        """Forget what was declared and what was recorded; never a failure.  Open connections stay open."""
+        with self._recorder.lock:
+            self._handler = None
+            self._recorder.forget()
+
+    def verify(self) -> None:
+        """Wait until the handlers are done or idle, at most a second, and raise what went wrong so far.
+
+        Raises:
+            BaseException: What a handler raised, as itself; several as an exception group.  Each once.
+        """
+        __tracebackhide__ = True
+        refuse_in_coroutine("verify")
+        self._settle()
+        failures = self._take_failures()
+        if failures:
+            raise combined(failures)
+
+    @contextlib.contextmanager
+    def raises(
+        self, type: type[BaseException] | tuple[type[BaseException], ...], match: str | None = None
+    ) -> Iterator[Expected]:
+        """Expect a failure on the server's side: wait for it when the block ends, and take it, and only it.
+
+        Args:
+            match: A regular expression that is searched for in the failure's text.
+
+        Raises:
+            UnmetExpectation: No such failure came within ``timeout`` seconds.
+        """
+        __tracebackhide__ = True
+        refuse_in_coroutine("raises")
+        expected = self._expect_failure(type, match)
+        try:
+            yield expected
+            block(self._wait_failure(expected))
+        finally:
+            self._failures.unexpect(expected)
+
+    def in_thread(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
+        """Run a blocking client beside the test; return its future.  It is joined when the server stops.
+
+        An exception of the client that nobody asks the future for is a failure of the test.
+        """
+        from .clients import run_in_thread
+
+        if not callable(fn):
+            raise TypeError(f"in_thread() expected a function, not {fn!r}")
+        future = run_in_thread(f"sockserver {self._label()} client", fn, args, kwargs, self._recorder)
+        self._clients.append(future)
+        return future
+
+    # Declaring
+
+    def handler(self, target: H) -> H:
+        """Declare what answers from now on; a decorator, also callable with a function or a class.
+
+        Args:
+            target: A function of a :class:`Connection` (on datagram servers of a :class:`Request`,
+                returning its replies), or a ``BaseRequestHandler`` subclass, of ``socketserver`` or of
+                ``pytest_sockserver.socketserver``.  The latest declared counts.
+
+        Raises:
+            TypeError: It cannot be called like that, or is async or a generator.
+        """
+        __tracebackhide__ = True
+        self._handler = Handler(target, self._handler_argument)
+        return target
+
+    # Address
+
+    @property
+    def address(self) -> Any:
+        """What goes into ``connect``: a pair of host and port, or the path of a unix socket.
+
+        Stays the same over ``stop()`` and ``start()``.
+
+        Raises:
+            WrongState: The server was never started.
+        """
+        if self._published is None:
+            raise WrongState(f"{self.name} has no address in state {self._state!r}: start() it first")
+        return self._published
+
+    @property
+    def host(self) -> str:
+        """The host of the address."""
+        return str(self._inet("host")[0])
+
+    @property
+    def port(self) -> int:
+        """The port of the address."""
+        return int(self._inet("port")[1])
+
+    @property
+    def path(self) -> str | bytes:
+        """The path of a unix socket; an abstract name is bytes that begin with a NUL."""
+        if self._place is None:
+            raise WrongState(f"{self.name} is a {self.transport} server: it has a host and a port, no path")
+        return self.address  # type: ignore[no-any-return]
+
+    def url(self, scheme: str) -> str:
+        """Return the address as a URL: ``http://127.0.0.1:41013``, ``redis://[::1]:41013``, ``unix:///tmp/x/s``.
+
+        On unix sockets a scheme that ends in ``+unix`` has the path quoted as its host.
+        """
+        if self._place is None:
+            return f"{scheme}://{format_peer(self.address)}"
+        path = os.fsdecode(self.path)
+        return f"{scheme}://{quote(path, safe='')}" if scheme.endswith("+unix") else f"{scheme}://{path}"
+
+    # Captured
+
+    @property
+    def requests(self) -> list[Request]:
+        """The requests so far, in order of arrival: a snapshot.
+
+        Raises:
+            RecordLimitExceeded: Not all of them were kept.
+        """
+        return self._recorder.kept_requests()
+
+    @property
+    def events(self) -> list[Event]:
+        """Everything that happened, of all connections, in order: a snapshot."""
+        with self._recorder.lock:
+            return [Event(*event) for event in sorted(event for tape in self._recorder.tapes for event in tape.events)]
+
+    def wait_for(self, match: Match = ANY, count: int = 1, *, timeout: float | None = None) -> Request:
+        """Return the ``count``-th request that matches; wait for it if need be.
+
+        Args:
+            match: Bytes, a compiled pattern (matches the whole request), a predicate, or ``ANY``.
+            timeout: Seconds; the server's, unless given.
+
+        Raises:
+            DeadlineExceeded: It did not come in time.  The message holds the conversation so far.
+            ServerFailed: A handler failed meanwhile; that failure is its cause.
+            TypeError: What came is a stream that is still open and that no verb reads: it has no requests yet.
+                ``connection.wait_received()`` waits for bytes.
+        """
+        __tracebackhide__ = True
+        return block(self._wait_for(match, count, timeout))
+
+    def take(self, match: Match = ANY, *, timeout: float | None = None) -> Request:
+        """Return the earliest request that matches and was not taken yet; wait for it if need be.
+
+        Its ``reply()`` answers.  Errors are those of :meth:`wait_for`.
+        """
+        __tracebackhide__ = True
+        return block(self._wait_take(match, timeout))
+
+    def assert_quiet(self, seconds: float) -> None:
+        """Assert that for ``seconds`` from now on no byte, no datagram and no connection arrives.
+
+        Raises:
+            UnexpectedRequest: Something arrived; raised at once.
+        """
+        __tracebackhide__ = True
+        block(self._wait_quiet(seconds))
+
+    @property
+    def aio(self) -> AsyncServer:
+        """The verbs that block, awaitable, for asyncio and trio."""
+        from .aio import AsyncServer
+
+        return AsyncServer(self)
+
+    # The waits, as questions that a thread or a coroutine asks
+
+    def _wait(
+        self,
+        verb: str,
+        ask: Callable[[], Any],
+        timeout: float | None,
+        late: Callable[[Deadline], Any],
+        *,
+        given_up: Callable[[str], BaseException | None] | None = None,
+    ) -> Wait[Any]:
+        __tracebackhide__ = True
+        seconds = checked_timeout(timeout) or self.timeout
+        return Wait(self._recorder, verb, ask, seconds=seconds, late=late, given_up=given_up or self._given_up)
+
+    def _given_up(self, verb: str) -> BaseException | None:
+        failure = self._failures.pending()
+        if failure is not None:
+            return failed_early(verb, failure.error)
+        if self._state in ("new", "stopped"):
+            return WrongState(f"{verb}() in state {self._state!r}: nothing more will come; expected 'started'")
+        return None
+
+    def _wait_for(self, match: Match, count: int, timeout: float | None) -> Wait[Request]:
+        __tracebackhide__ = True
+        match = checked_match(match)
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"wait_for() expected a count of at least 1, not {count!r}")
+        requests, seen, found = self._recorder.requests, 0, 0
+
+        def ask() -> Any:
+            nonlocal requests, seen, found
+            self._recorder.check_complete("requests")
+            if requests is not self._recorder.requests or seen > len(requests):
+                requests, seen, found = self._recorder.requests, 0, 0  # cleared meanwhile
+            while seen < len(requests):
+                request = requests[seen]
+                seen += 1
+                matched = matches(match, request)
+                if matched:
+                    found += 1
+                    if found == count:
+                        return request.matched(matched) if isinstance(matched, re.Match) else request
+            return PENDING
+
+        def late(deadline: Deadline) -> Any:
+            self._refuse_unframed("wait_for")
+            times = "" if count == 1 else f" {count} times ({found} so far)"
+            raise self._late(f"wait_for() waited {deadline.seconds:g} s for {described(match)}{times}")
+
+        return self._wait("wait_for", ask, timeout, late)
+
+    def _wait_take(self, match: Match, timeout: float | None) -> Wait[Request]:
+        __tracebackhide__ = True
+        match = checked_match(match)
+
+        def ask() -> Any:
+            self._recorder.check_complete("requests")
+            for index, request in enumerate(self._recorder.untaken):
+                matched = matches(match, request)
+                if matched:
+                    del self._recorder.untaken[index]
+                    return request.matched(matched) if isinstance(matched, re.Match) else request
+            return PENDING
+
+        def late(deadline: Deadline) -> Any:
+            self._refuse_unframed("take")
+            raise self._late(f"take() waited {deadline.seconds:g} s for {described(match)}")
+
+        return self._wait("take", ask, timeout, late)
+
+    def _wait_quiet(self, seconds: float) -> Wait[None]:
+        __tracebackhide__ = True
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+            raise TypeError(f"assert_quiet() expected a number of seconds, not {seconds!r}")
+        if not seconds > 0:
+            raise ValueError(f"assert_quiet() expected seconds above 0, not {seconds!r}")
+        before, began = self._recorder.arrivals, self._recorder.elapsed()
+
+        def ask() -> Any:
+            if self._recorder.arrivals == before:
+                return PENDING
+            after = self._recorder.elapsed() - began
+            raise UnexpectedRequest(
+                f"{self.name}: expected nothing for {seconds:g} s, but after {after:.3f} s something arrived\n"
+                + transcript.indented(self._said())
+            )
+
+        return self._wait("assert_quiet", ask, seconds, lambda deadline: None, given_up=self._given_up_quiet)
+
+    def _given_up_quiet(self, verb: str) -> BaseException | None:
+        failure = self._failures.pending()
+        return failed_early(verb, failure.error) if failure is not None else None
+
+    def _expect_failure(self, type: Any, match: str | None) -> Expected:
+        types = type if isinstance(type, tuple) else (type,)
+        if not types or not all(isinstance(each, _type) and issubclass(each, BaseException) for each in types):
+            raise TypeError(f"raises() expected an exception class, or a tuple of them, not {type!r}")
+        expected = Expected(type, re.compile(match) if match is not None else None)
+        self._failures.expect(expected)
+        return expected
+
+    def _wait_failure(self, expected: Expected) -> Wait[None]:
+        def late(deadline: Deadline) -> None:
+            raise UnmetExpectation(
+                f"{self.name}: expected the server's side to raise {expected} within {deadline.seconds:g} s, "
+                f"but it did not\n" + transcript.indented(self._said())
+            )
+
+        def ask() -> Any:
+            return None if expected.failure is not None else PENDING
+
+        return self._wait("raises", ask, None, late, given_up=self._given_up_raises)
+
+    def _given_up_raises(self, verb: str) -> BaseException | None:
+        """Another failure does not end ``raises``: it is told by whoever verifies."""
+        return None
+
+    def _late(self, text: str) -> DeadlineExceeded:
+        return DeadlineExceeded(f"{self.name}: {text}\n{transcript.indented(self._said())}")
+
+    def _refuse_unframed(self, verb: str) -> None:
+        """Raise the TypeError about a stream that has no requests; datagram servers have none such."""
+
+    # For its owner, and pytest's hooks
+
+    def _settle(self) -> bool:
+        """Wait until all that has arrived was handled, at most a second; tell whether it was."""
+        if self._state != "started" or os.getpid() != self._pid:
+            return True
+        return stopping.wait_idle(self._idle, min(stopping.DRAIN_BOUND, Deadline(self.timeout).left() or 0.0))
+
+    def _take_failures(self) -> list[Any]:
+        for client in self._clients:
+            client.tell(self._failures, f"{self.name}, in_thread({client.name})")
+        return self._failures.take()
+
+    def _idle(self) -> bool:
+        raise NotImplementedError
+
+    def _begin(self) -> None:
+        raise NotImplementedError
+
+    def _end(self, deadline: Deadline) -> None:
+        raise NotImplementedError
+
+    def _close_descriptors(self) -> None:
+        raise NotImplementedError
+
+    def _said(self) -> str:
+        raise NotImplementedError
+
+    def listen(self) -> None:
+        """Accept again after ``refuse()``."""
+        raise NotImplementedError
+
+    def _in_own_thread(self) -> bool:
+        return threading.current_thread() in self._threads()
+
+    def _threads(self) -> list[threading.Thread | None]:
+        return [self._loop]
+
+    def _run_loop(self, serve: Callable[[], None]) -> None:
+        try:
+            serve()
+        except BaseException as error:
+            self._failures.add(error, f"{self.name}, the accept loop")
+
+    def _start_loop(self, framework: Any) -> None:
+        self._loop = threading.Thread(
+            target=self._run_loop, args=(framework.serve_forever,), name=f"sockserver {self._label()}", daemon=True
+        )
+        self._loop.start()
+
+    def _could_not_begin(self, request: Any) -> None:
+        error = sys.exc_info()[1]
+        assert error is not None
+        self._failures.add(error, self.name)
+        with contextlib.suppress(AttributeError):
+            request.close()
+
+    def _name_stuck(self, threads: list[threading.Thread], peers: dict[threading.Thread, Any]) -> None:
+        for thread in threads:
+            what = "a client run by in_thread()" if thread.name.endswith("client") else "a handler"
+            self._failures.add(stopping.stuck(thread, what, peers.get(thread), self.timeout), self.name)
+
+    def _label(self) -> str:
+        return f"{self.transport} {format_peer(self._published)}"
+
+    def _inet(self, what: str) -> Any:
+        if self._place is not None:
+            raise WrongState(f"{self.name} is a {self.transport} server: it has a path, no {what}")
+        return self.address
+
+    def _publish(self, sock: socket.socket) -> None:
+        if self._place is not None:
+            self._published = self._place.path
+            return
+        host, port = sock.getsockname()[:2]
+        wildcard = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # connect() wants somebody, not anybody
+        self._published = (wildcard.get(host, host), port)
+
+    def _place_to_bind(self) -> tuple[str, int]:
+        return self._host, self._published[1] if self._published is not None else self.options.port

@@ -1,0 +1,71 @@
+"""Run a blocking client beside the test, in a thread that cannot outlive the server it talks to."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from .failures import Failures
+from .recording.recorder import Recorder
+
+T = TypeVar("T")
+
+
+class ClientFuture(Future[T]):
+    """The future of a client's result, which knows whether anybody asked for it.
+
+    ``result()`` and ``exception()`` wait as those of every future do; when the server stops, what the
+    client's sockets wait for is over, and so is the wait.
+    """
+
+    name: str
+    thread: threading.Thread
+    _asked = False
+    _told = False
+    #: The server stopped while the client ran: what became of it then is our own doing.
+    cut = False
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return what the client returned, or raise what it raised."""
+        __tracebackhide__ = True
+        self._asked = True
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return what the client raised, or ``None``."""
+        self._asked = True
+        return super().exception(timeout)
+
+    def tell(self, failures: Failures, where: str) -> None:
+        """Make an exception that nobody asked for a failure; once."""
+        if self._asked or self._told or self.cut or not self.done():
+            return
+        error = super().exception()
+        if error is not None:
+            self._told = True
+            failures.add(error, where)
+
+
+def run_in_thread(
+    name: str, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], recorder: Recorder
+) -> ClientFuture[T]:
+    """Start ``fn`` in a thread; return the future of its result."""
+    future: ClientFuture[T] = ClientFuture()
+    future.name = getattr(fn, "__qualname__", None) or repr(fn)
+
+    def run() -> None:
+        future.set_running_or_notify_cancel()
+        try:
+            result = fn(*args, **kwargs)
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+        with recorder.lock:
+            recorder.changed()
+
+    future.thread = threading.Thread(target=run, name=name, daemon=True)
+    future.thread.start()
+    return future

@@ -1,0 +1,142 @@
+"""Perform what was declared on a connection: this is what runs in a connection's thread.
+
+A handler is a function of a :class:`Connection`, or a ``BaseRequestHandler`` subclass, of this framework or
+of the standard library.  However it ends, the same things happen in the same order:
+
+1. A failure is recorded.  Before anything the client can notice: the client's next line, and with it
+   the end of the test, may follow at once.
+2. The connection ends: cleanly after a return, by a reset after a failure.  Never does a word of the
+   failure go to the client.
+3. The thread says that it is done.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .captured import Request
+from .connection import Connection
+from .errors import ServerStopping
+from .messages import format_peer
+from .origin import Origin
+from .recording.events import NOTE
+from .scripting.parts import parts_of
+
+if TYPE_CHECKING:
+    from .failures import Failures
+
+
+class Handler:
+    """A declared handler: what to call, and where it was declared.
+
+    Args:
+        target: A function of one argument, or a class of three (request, client_address, server).
+        argument: What a function is called with, for messages: ``"a Connection"``.
+
+    Raises:
+        TypeError: It cannot be called so, or calling it would not run it (a coroutine, a generator).
+    """
+
+    def __init__(self, target: Callable[..., Any], argument: str) -> None:
+        self.origin = Origin()
+        self.target = target
+        self.is_class = isinstance(target, type)
+        self.name = getattr(target, "__qualname__", None) or repr(target)
+        if not callable(target):
+            raise TypeError(f"a handler must be a function of {argument} or a BaseRequestHandler subclass, not {target!r}")
+        if inspect.iscoroutinefunction(target):
+            raise TypeError(f"handler {self.name} is async: it runs in a thread of its own; write it as a plain def")
+        if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
+            raise TypeError(f"handler {self.name} is a generator: calling it would run none of it; remove the yield")
+        if self.is_class and not hasattr(target, "handle"):
+            raise TypeError(
+                f"handler class {self.name} has no handle(): expected a BaseRequestHandler subclass, "
+                f"or a function of {argument}"
+            )
+        wanted = ("request, client_address, server", 3) if self.is_class else (argument, 1)
+        _check_arity(target, self.name, *wanted)
+
+
+def _check_arity(target: Callable[..., Any], name: str, argument: str, count: int) -> None:
+    try:
+        signature = inspect.signature(target)
+    except (TypeError, ValueError):
+        return  # written in C, and says nothing of its parameters
+    try:
+        signature.bind(*[None] * count)
+    except TypeError as error:
+        raise TypeError(
+            f"handler {name}{signature} cannot be called with {argument}: {error}; expected a function of {argument}"
+            if count == 1
+            else f"handler class {name} cannot be called with {argument}: {error}"
+        ) from None
+
+
+def perform(connection: Connection, handler: Handler, server: Any, failures: Failures) -> None:
+    """Run a handler on a connection to its end.  Never raises.
+
+    Args:
+        server: The framework's server, which a handler class is given as its third argument.
+    """
+    tape = connection._tape
+    try:
+        if handler.is_class:
+            handler.target(tape.socket, connection.peer, server)
+            connection._keep_whole_stream()
+        else:
+            assert tape.socket is not None
+            tape.socket.settimeout(0.0)  # the verbs wait by themselves, under their deadlines
+            _check_returned_nothing(handler, handler.target(connection))
+        if not connection._detached:
+            connection.close()
+    except BaseException as error:  # pytest.fail() and skip() are no Exceptions
+        if handler.is_class:
+            connection._keep_whole_stream()
+        if blameless(connection, error):
+            _note_end(connection, error)
+            connection.close()
+        else:
+            tape.note(NOTE, f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace"))
+            failures.add(error, connection._where())
+            connection._reset_now()
+
+
+def blameless(connection: Connection, error: BaseException) -> bool:
+    """Tell whether an exception is only how a handler learns that its client, or its server, is gone."""
+    tape = connection._tape
+    return (
+        tape.saw_cut
+        or isinstance(error, ServerStopping)
+        or error is connection._quiet_end
+        or (tape.peer_error is not None and error is tape.peer_error)
+        or (tape.cut and connection._detached)
+    )
+
+
+def _note_end(connection: Connection, error: BaseException) -> None:
+    """Record what ended a handler quietly, if it is not the ordinary end."""
+    if error is not connection._quiet_end and not isinstance(error, ServerStopping):
+        text = f"after the end: {type(error).__name__}: {error}"
+        connection._tape.note(NOTE, text.encode("utf-8", "backslashreplace"))
+
+
+def _check_returned_nothing(handler: Handler, result: object) -> None:
+    if result is not None:
+        raise TypeError(f"handler {handler.name} returned {result!r}: a stream handler says it with conn.send(...)")
+
+
+def answer(request: Request, handler: Handler, server: Any, socket: Any, failures: Failures, name: str) -> None:
+    """Run a datagram handler on one request and send what it returns, each part a datagram.  Never raises.
+
+    Args:
+        socket: What a handler class finds as the second half of its request; its ``sendto`` is recorded.
+    """
+    try:
+        if handler.is_class:
+            handler.target((bytes(request), socket), request.peer, server)
+        else:
+            request.reply(*parts_of(handler.target(request), f"handler {handler.name}"))
+    except BaseException as error:
+        failures.add(error, f"{name}, datagram from {format_peer(request.peer)}")

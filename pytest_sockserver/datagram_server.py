@@ -1,0 +1,201 @@
+"""A server of datagrams: UDP, and unix datagram sockets.
+
+The loop's thread receives and records; one further thread answers, in the order of arrival, so that a
+slow handler delays replies and never the recording.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+import threading
+from collections import deque
+from functools import partial
+from typing import Any
+
+from . import stopping, transcript
+from .addresses import bind_datagram
+from .base_server import BaseTestServer
+from .captured import Request
+from .conversation import Handler, answer
+from .deadline import Deadline
+from .errors import DeadlineExceeded
+from .messages import format_peer
+from .recording.events import NOTE
+from .recording.recorder import Tape
+from .scripting.parts import checked_parts
+from .transport import ReceivingServer, ReplySocket
+
+#: Bytes of the largest UDP payload over IPv4: 65,535 less a header of 20 and one of 8 (RFC 791, 768).
+MAX_PAYLOAD = 65507
+
+
+class DatagramTestServer(BaseTestServer):
+    """A server of datagrams: UDP, or unix datagrams with ``transport="unix_datagram"``."""
+
+    _kind = socket.SOCK_DGRAM
+    _handler_argument = "a Request"
+
+    def __init__(self, *, transport: str = "udp", _bound: socket.socket | None = None, **options: Any) -> None:
+        __tracebackhide__ = True
+        if transport not in ("udp", "unix_datagram"):
+            raise ValueError(f"transport must be 'udp' or 'unix_datagram', not {transport!r}")
+        super().__init__(transport, options, bound=_bound)
+        self._framework: ReceivingServer | None = None
+        self._tapes: dict[Any, Tape] = {}  # by peer; guarded by the recorder's lock, as all below is
+        self._todo: deque[tuple[Request, Handler, ReplySocket]] = deque()
+        self._work = threading.Condition(self._recorder.lock)
+        self._answerer: threading.Thread | None = None
+        self._answering: Request | None = None
+        self._closing = False
+
+    def clear(self) -> None:
+        """Forget what was declared and what was recorded; never a failure."""
+        with self._recorder.lock:
+            super().clear()
+            self._tapes.clear()
+
+    # Called by the framework, in the loop's thread
+
+    def _arrived(self, data: bytes, sock: Any, peer: Any) -> None:
+        with self._recorder.lock:
+            tape = self._tapes.get(peer)
+            if tape is None:
+                tape = self._tapes[peer] = self._recorder.add_tape(peer)
+            reply = partial(self._reply, sock, tape)
+            tape.received(data)
+            request = Request(data, peer=peer, time=self._recorder.elapsed(), answer=reply)
+            self._recorder.add_request(request)
+            if self._handler is not None:
+                send = partial(self._send, sock, tape)
+                self._todo.append((request, self._handler, ReplySocket(sock, send)))
+                self._ask_answerer()
+
+    def _ask_answerer(self) -> None:
+        """Wake the thread that answers; start it with the first datagram.  The recorder's lock must be held."""
+        if self._answerer is None and not self._closing:
+            name = f"sockserver {self._label()} answers"
+            self._answerer = threading.Thread(target=self._answer_all, name=name, daemon=True)
+            self._answerer.start()
+        self._work.notify()
+
+    def _answer_all(self) -> None:
+        while True:
+            with self._recorder.lock:
+                self._answering = None
+                while not self._todo:
+                    if self._closing:
+                        return
+                    self._work.wait()
+                request, handler, sock = self._todo.popleft()
+                self._answering = request
+            answer(request, handler, self._framework, sock, self._failures, self.name)
+
+    # Sending
+
+    def _reply(self, sock: Any, tape: Tape, request: Request, *parts: bytes) -> None:
+        __tracebackhide__ = True
+        for part in checked_parts(parts, "reply()"):
+            self._send(sock, tape, part, request.peer)
+
+    def _send(self, sock: Any, tape: Tape, data: bytes, peer: Any) -> int:
+        """Send one datagram, recorded before it leaves."""
+        __tracebackhide__ = True
+        if not peer:
+            raise ValueError(
+                f"the datagram {bytes(data[:40])!r} cannot be sent: its client's socket is not bound to a path, so it "
+                "has no address to answer to; return () for no reply"
+            )
+        if self.transport == "udp" and len(data) > MAX_PAYLOAD:
+            raise ValueError(f"a datagram of {len(data):,} bytes cannot be sent: UDP takes at most {MAX_PAYLOAD:,}")
+        tape.sending(data)
+        try:
+            sent: int = sock.sendto(data, peer)
+            return sent
+        except OSError as error:
+            tape.unsent(len(data))
+            if error.errno == errno.EMSGSIZE:
+                raise ValueError(
+                    f"a datagram of {len(data):,} bytes cannot be sent: it is too large for this socket"
+                ) from None
+            if isinstance(error, BlockingIOError):
+                raise DeadlineExceeded(
+                    f"{self.name}: {format_peer(peer)} does not read: a datagram waited {self.timeout:g} s for room"
+                ) from None
+            if isinstance(error, (ConnectionRefusedError, FileNotFoundError)):
+                tape.note(NOTE, f"the client at {format_peer(peer)} is gone: {error.strerror}".encode())
+                return 0
+            raise
+
+    # Life cycle
+
+    def _begin(self) -> None:
+        __tracebackhide__ = True
+        bound, self._bound = self._bound, None
+        if bound is None:
+            if self._place is not None:
+                bound = self._place.bind(self._kind, self.options.rcvbuf)
+            else:
+                bound = bind_datagram(self._family, *self._place_to_bind(), self.options.rcvbuf)
+        if self._place is not None and os.name == "posix":
+            # A client that does not read blocks whoever answers it; let go after the time-out (socket(7)).
+            seconds = int(self.timeout)
+            micros = int((self.timeout - seconds) * 1e6)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", seconds, micros))
+        self._publish(bound)
+        self._closing, self._answerer = False, None
+        self._framework = ReceivingServer(self, bound)
+        self._start_loop(self._framework)
+
+    def _idle(self) -> bool:
+        framework = self._framework
+        assert framework is not None
+        if stopping.ready(framework.socket, False, 0) or framework.taking:
+            return False
+        return self._all_answered()
+
+    def _all_answered(self) -> bool:
+        with self._recorder.lock:
+            return not self._todo and self._answering is None
+
+    def _end(self, deadline: Deadline) -> None:
+        framework = self._framework
+        assert framework is not None
+        framework.shutdown()
+        stopping.join([self._loop], deadline)
+        while stopping.ready(framework.socket, False, 0):
+            framework._handle_request_noblock()
+        if threading.current_thread() is not self._answerer:
+            left = deadline.left()
+            stopping.wait_idle(self._all_answered, min(stopping.DRAIN_BOUND, 0.0 if left is None else left))
+        with self._recorder.lock:
+            self._closing = True
+            self._todo.clear()
+            self._work.notify()
+            answering = self._answering
+        peers = {self._answerer: answering.peer} if answering is not None and self._answerer is not None else {}
+        self._name_stuck(
+            stopping.join([self._answerer, *(client.thread for client in self._clients)], deadline), peers
+        )
+        framework.server_close()
+        if self._place is not None:
+            self._place.release()
+
+    def _close_descriptors(self) -> None:
+        """In a forked child: close the copy, shut nothing down, join nothing."""
+        if self._framework is not None:
+            with contextlib.suppress(OSError):
+                self._framework.socket.close()
+
+    def _threads(self) -> list[threading.Thread | None]:
+        return [self._loop, self._answerer]
+
+    def _said(self) -> str:
+        with self._recorder.lock:
+            said = list(transcript.datagram_lines(self._recorder.tapes, limit=200))
+        if len(said) > transcript.MESSAGE_LINES:
+            said = [f"# ... {len(said) - transcript.MESSAGE_LINES} lines before", *said[-transcript.MESSAGE_LINES :]]
+        return "\n".join(said) if said else "no datagram has come so far"

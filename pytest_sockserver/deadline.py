@@ -1,0 +1,81 @@
+"""How long a wait may take.
+
+Three things shorten or lengthen a plain "now plus five seconds", and only this module knows of them: a
+time limit of the whole test (pytest-timeout), below which our own deadlines must stay, since its report
+would name a lock instead of what did not come; a debugger, under which nothing runs out; and nothing
+else.
+"""
+
+from __future__ import annotations
+
+import sys
+from time import monotonic
+
+#: Seconds.  Far above any loopback delay, far below a CI job's patience.
+DEFAULT_TIMEOUT = 5.0
+
+#: Seconds between the last of our own deadlines and the time limit of the test.  The report has to be
+#: composed and the servers stopped within them; a stop takes milliseconds, a loaded machine some more.
+MARGIN = 0.5
+
+_DEBUGGERS = ("pdb", "bdb", "pydevd", "_pydevd", "debugpy", "ipdb", "IPython")
+
+_test_ends_at: float | None = None  # on the clock of monotonic(); one test runs in a process at a time
+_in_pdb = False
+
+
+def limit_test(ends_at: float | None) -> None:
+    """Keep each deadline that begins from now on below ``ends_at``, a time of ``monotonic()``; ``None`` lifts it."""
+    global _test_ends_at
+    _test_ends_at = ends_at
+
+
+def pause(in_pdb: bool) -> None:
+    """Say that pytest's own debugger was entered or left."""
+    global _in_pdb
+    _in_pdb = in_pdb
+
+
+def debugging() -> bool:
+    """Tell whether a debugger is at work.  A trace function alone says nothing: coverage sets one as well."""
+    if _in_pdb:
+        return True
+    trace = sys.gettrace()
+    if trace is not None:
+        owner = getattr(trace, "__self__", None)
+        classes = type(owner).__mro__ if owner is not None else ()
+        modules = [getattr(trace, "__module__", None) or "", *(each.__module__ for each in classes)]
+        if any(module.partition(".")[0].startswith(_DEBUGGERS) for module in modules):
+            return True
+    monitoring = getattr(sys, "monitoring", None)  # 3.12: debuggers may register there instead
+    return monitoring is not None and monitoring.get_tool(monitoring.DEBUGGER_ID) is not None
+
+
+class Deadline:
+    """A point in time, and the seconds that were granted until then.
+
+    Args:
+        seconds: ``None`` for no deadline.
+    """
+
+    __slots__ = ("at", "seconds")
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        if seconds is None:
+            self.at: float | None = None
+            return
+        now = monotonic()
+        if _test_ends_at is not None:
+            # At least a look: a test that is nearly over still gets an answer that is there already.
+            self.seconds = max(0.01, min(seconds, _test_ends_at - MARGIN - now))
+        self.at = now + self.seconds
+
+    def left(self) -> float | None:
+        """Return the seconds that are left, 0.0 when it is over, ``None`` when it never will be."""
+        if self.at is None or self.seconds is None:
+            return None
+        left = self.at - monotonic()
+        if left <= 0 and debugging():
+            self.at, left = monotonic() + self.seconds, self.seconds
+        return max(left, 0.0)

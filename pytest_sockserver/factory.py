@@ -1,0 +1,132 @@
+"""Make servers, and end all of them together."""
+
+from __future__ import annotations
+
+import socket
+from types import TracebackType
+from typing import Any
+
+from .addresses import bind_pair, checked_host
+from .base_server import BaseTestServer
+from .datagram_server import DatagramTestServer
+from .failures import Failure, combined
+from .options import fitting, options_for
+from .stream_server import StreamTestServer
+
+
+class SockServer:
+    """A factory of running servers.
+
+    Without pytest: ``with SockServer() as sockserver:``; leaving the block stops every server, then raises
+    what went wrong in them, unless the block itself raised: that exception gets a note of it.
+
+    Args:
+        defaults: Options for every server it makes, as far as they say something to its transport.
+    """
+
+    def __init__(self, **defaults: Any) -> None:
+        self._defaults = defaults
+        self.servers: list[BaseTestServer] = []
+
+    def tcp(self, **options: Any) -> StreamTestServer:
+        """Return a running TCP server.
+
+        Args:
+            options: ``host port timeout rcvbuf backlog record_limit max_frame allow_remote name``.
+        """
+        __tracebackhide__ = True
+        return self._stream("tcp", options)
+
+    def unix(self, **options: Any) -> StreamTestServer:
+        r"""Return a running server on a unix stream socket.
+
+        Args:
+            options: ``path timeout rcvbuf backlog record_limit max_frame name``.  Without ``path`` the
+                socket has a short one in a private directory, removed afterwards; ``"\0name"`` is an abstract
+                name, and ``"\0"`` one that the kernel chooses (Linux).
+        """
+        __tracebackhide__ = True
+        return self._stream("unix", options)
+
+    def udp(self, **options: Any) -> DatagramTestServer:
+        """Return a running UDP server.
+
+        Args:
+            options: ``host port timeout rcvbuf record_limit allow_remote name``.
+        """
+        __tracebackhide__ = True
+        return self._datagram("udp", options)
+
+    def unix_datagram(self, **options: Any) -> DatagramTestServer:
+        """Return a running server on a unix datagram socket; options are those of :meth:`unix` less two."""
+        __tracebackhide__ = True
+        return self._datagram("unix_datagram", options)
+
+    def tcp_and_udp(self, **options: Any) -> tuple[StreamTestServer, DatagramTestServer]:
+        """Return a TCP and a UDP server on one port number, as DNS wants.
+
+        Args:
+            options: Those of :meth:`tcp`; each server takes what says something to it.
+        """
+        __tracebackhide__ = True
+        checked = options_for("tcp", self._with_defaults("tcp", options), where="sockserver.tcp_and_udp()")
+        name = options.pop("name", None)
+        names = ({}, {}) if name is None else ({"name": f"{name} (tcp)"}, {"name": f"{name} (udp)"})
+        stream, datagram = (None, None)
+        if not checked.port:
+            stream, datagram = bind_pair(*checked_host(checked), checked.rcvbuf)
+        tcp = self._stream("tcp", {**options, **names[0]}, stream)
+        try:
+            return tcp, self._datagram("udp", {**fitting("udp", options), **names[1]}, datagram)
+        except BaseException:
+            tcp.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop all servers; what went wrong in them stays recorded."""
+        for server in reversed(self.servers):
+            server.stop()
+
+    def __enter__(self) -> SockServer:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
+        __tracebackhide__ = True
+        self.stop()
+        failures: list[Failure] = [failure for server in self.servers for failure in server._take_failures()]
+        if failures and error is None:
+            raise combined(failures)
+        if failures and error is not None:
+            from .failures import add_note
+
+            add_note(error, failures)
+
+    def _with_defaults(self, transport: str, options: dict[str, Any]) -> dict[str, Any]:
+        return {**fitting(transport, self._defaults), **options}
+
+    def _stream(self, transport: str, options: dict[str, Any], bound: socket.socket | None = None) -> StreamTestServer:
+        __tracebackhide__ = True
+        options_for(transport, options, where=f"sockserver.{transport}()")
+        server = StreamTestServer(transport=transport, _bound=bound, **self._with_defaults(transport, options))
+        self._begin(server)
+        return server
+
+    def _datagram(
+        self, transport: str, options: dict[str, Any], bound: socket.socket | None = None
+    ) -> DatagramTestServer:
+        __tracebackhide__ = True
+        options_for(transport, options, where=f"sockserver.{transport}()")
+        server = DatagramTestServer(transport=transport, _bound=bound, **self._with_defaults(transport, options))
+        self._begin(server)
+        return server
+
+    def _begin(self, server: BaseTestServer) -> None:
+        """Start a server; one that cannot start leaves nothing behind."""
+        __tracebackhide__ = True
+        try:
+            server.start()
+        except BaseException:
+            if server._place is not None:
+                server._place.release()
+            raise
+        self.servers.append(server)

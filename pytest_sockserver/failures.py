@@ -1,0 +1,129 @@
+"""What went wrong on the server's side, kept until somebody is told, and told once."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from types import CodeType
+
+from .origin import from_users_frame, traceback_at
+from .recording.recorder import Recorder
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup  # which pytest requires there
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception and where it happened.
+
+    Attributes:
+        error: With its own traceback, beginning at the user's frame.
+        where: ``"tcp_server, connection 0 (127.0.0.1:50914)"``.
+    """
+
+    error: BaseException
+    where: str
+
+
+class HandlerExit(RuntimeError):
+    """A handler raised what would end the whole test run; raised in its place, as its ``__cause__``."""
+
+
+class Failures:
+    """The failures of one server, each of which is taken once."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._kept: list[Failure] = []  # guarded by the recorder's lock, as are the expectations
+        self._expected: list[Expected] = []
+
+    def add(self, error: BaseException, where: str) -> None:
+        """Keep a failure and wake whoever waits; before the client can see anything of it."""
+        failure = Failure(_harmless(from_users_frame(error)), where)
+        with self._recorder.lock:
+            for expected in self._expected:
+                if expected.met_by(failure.error):
+                    expected.failure = failure
+                    break
+            else:
+                self._kept.append(failure)
+            self._recorder.changed()
+
+    def pending(self) -> Failure | None:
+        """Return the first failure that nobody was told of.  The recorder's lock must be held."""
+        return self._kept[0] if self._kept else None
+
+    def take(self) -> list[Failure]:
+        """Return the failures that nobody was told of, and forget them."""
+        with self._recorder.lock:
+            taken, self._kept = self._kept, []
+            return taken
+
+    def expect(self, expected: Expected) -> None:
+        """Set aside the next failure that ``expected`` means; one that came before and was not told counts."""
+        with self._recorder.lock:
+            self._expected.append(expected)
+
+    def unexpect(self, expected: Expected) -> None:
+        """End an expectation."""
+        with self._recorder.lock:
+            self._expected.remove(expected)
+
+
+@dataclass
+class Expected:
+    """What ``raises`` waits for."""
+
+    type: type[BaseException] | tuple[type[BaseException], ...]
+    match: re.Pattern[str] | None
+    failure: Failure | None = None
+
+    def met_by(self, error: BaseException) -> bool:
+        """Tell whether ``error`` is what is expected, and the first such."""
+        if self.failure is not None or not isinstance(error, self.type):
+            return False
+        return self.match is None or self.match.search(str(error)) is not None
+
+    def __str__(self) -> str:
+        types = self.type if isinstance(self.type, tuple) else (self.type,)
+        names = " or ".join(each.__name__ for each in types)
+        return names + (f" matching {self.match.pattern!r}" if self.match is not None else "")
+
+
+def _harmless(error: BaseException) -> BaseException:
+    """Wrap what would end the run, not the test: pytest takes these for the user's own Ctrl-C or exit."""
+    is_exit = isinstance(error, (KeyboardInterrupt, SystemExit)) or (
+        type(error).__module__ == "_pytest.outcomes" and type(error).__name__ == "Exit"
+    )
+    if not is_exit:
+        return error
+    wrapped = HandlerExit(f"the handler raised {type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    return wrapped.with_traceback(error.__traceback__)
+
+
+def is_skip(error: BaseException) -> bool:
+    """Tell whether an exception is pytest's skip, without importing pytest."""
+    return type(error).__module__ == "_pytest.outcomes" and type(error).__name__ == "Skipped"
+
+
+def combined(failures: list[Failure], code: CodeType | None = None) -> BaseException:
+    """Return what to raise for failures: a single one as itself, several as an exception group.
+
+    A skip beside a real failure is dropped: a group of both would fail and say little.
+
+    Args:
+        code: The test's code.  The group points at its ``def``: with no visible frame at all pytest 8.4
+            and 9.0 stop with an INTERNALERROR.
+    """
+    errors = [failure.error for failure in failures]
+    errors = [error for error in errors if not is_skip(error)] or errors[:1]
+    if len(errors) == 1:
+        return errors[0]
+    where = "; ".join(dict.fromkeys(failure.where for failure in failures))
+    group: BaseException = BaseExceptionGroup(f"{len(errors)} failures on the server's side: {where}", errors)
+    return group if code is None else group.with_traceback(traceback_at(code, code.co_firstlineno))
+
+

@@ -1,0 +1,1 @@
+"""What happened: sockets that note what passes through them, and the recorder that keeps it.  Only observes."""

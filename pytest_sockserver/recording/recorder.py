@@ -1,0 +1,234 @@
+"""Keep what happened, within a bound, and wake whoever waits for it.
+
+One :class:`Recorder` belongs to a server and one :class:`Tape` to each of its connections.  The recorder's
+lock guards all of it: a hundred nanoseconds for each event, against a dozen microseconds for a round trip,
+buy that every answer ("what was received, was it all, has it ended") is of one moment, on a free-threaded
+interpreter as well.
+
+Memory is bounded by ``limit``.  Past it events are dropped and still counted, and whoever asks for bytes
+that were not kept gets an error that says so: never a wrong answer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from ..errors import RecordLimitExceeded
+from .events import CLIENT_EOF, CLIENT_RESET, CLOSE, RECEIVED, RESET, SENT, UNSENT, Event, RawEvent
+
+if TYPE_CHECKING:
+    from .sockets import Taped
+
+#: What an event costs beside its bytes: a two-byte event was measured at 138 bytes (tuple, float, bytes object).
+OVERHEAD: Final = 140
+
+_ENDS: Final = {CLIENT_EOF: "client", CLIENT_RESET: "client", CLOSE: "server", RESET: "server"}
+
+# What the thread that drives a connection is doing, written by that thread alone.  A byte leaves the kernel
+# only while it says BUSY; so "nothing to read, and later WAITING" means that everything was taken.
+BUSY: Final = "busy"
+WAITING: Final = "waiting for input"
+SENDING: Final = "waiting for the client to read"
+PARKED: Final = "not reading"
+
+
+class Recorder:
+    """What one server has seen.
+
+    Args:
+        limit: Bytes of memory, roughly: each event counts its bytes and 140 more.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.lock = threading.RLock()  # guards everything here and in the tapes but Tape.state
+        self.began = monotonic()
+        self.tapes: list[Tape] = []
+        self.requests: list[Any] = []
+        self.untaken: list[Any] = []  # those of the requests that take() has not given away
+        self.arrivals = 0  # connections and chunks of bytes, kept or not: what assert_quiet() looks at
+        self.size = 0
+        self.dropped = 0  # bytes, of events and requests that were not kept
+        self._changed = threading.Condition(self.lock)
+        self._sleepers = 0
+        self._wakers: list[Callable[[], None]] = []
+
+    def elapsed(self) -> float:
+        """Return the seconds since the recorder was made."""
+        return monotonic() - self.began
+
+    def forget(self) -> None:
+        """Drop all that was kept and begin to count anew; open connections go on being recorded."""
+        with self.lock:
+            self.requests, self.untaken = [], []
+            self.tapes = []
+            self.size = self.dropped = 0
+
+    def add_tape(self, peer: Any) -> Tape:
+        """Begin to record a further connection."""
+        with self.lock:
+            tape = Tape(self, len(self.tapes), peer)
+            self.tapes.append(tape)
+            self.arrivals += 1
+            self.changed()
+            return tape
+
+    def add_request(self, request: Any) -> None:
+        """Keep a request, unless there is no room any more."""
+        with self.lock:
+            if self._room(len(request)):
+                self.requests.append(request)
+                self.untaken.append(request)
+            self.changed()
+
+    def kept_requests(self) -> list[Any]:
+        """Return the requests so far; raise if any bytes were dropped."""
+        with self.lock:
+            self.check_complete("requests")
+            return list(self.requests)
+
+    def check_complete(self, what: str) -> None:
+        """Raise if anything was dropped.  The lock must be held."""
+        if self.dropped:
+            raise RecordLimitExceeded(
+                f"{what} cannot be told any more: the recording reached its record_limit of {self.limit:,} bytes "
+                f"and {self.dropped:,} bytes were not kept.  Give the server a larger record_limit=, or look at "
+                "received_count and sent_count, which go on counting"
+            )
+
+    # Waiting
+
+    def changed(self) -> None:
+        """Wake everyone who waits.  The lock must be held."""
+        if self._sleepers:
+            self._changed.notify_all()
+        for wake in self._wakers:
+            wake()
+
+    def sleep(self, seconds: float | None) -> None:
+        """Wait until something changed, or for ``seconds``.  The lock must be held, and is let go meanwhile."""
+        self._sleepers += 1
+        try:
+            self._changed.wait(seconds)
+        finally:
+            self._sleepers -= 1
+
+    @contextmanager
+    def waking(self, wake: Callable[[], None]) -> Iterator[None]:
+        """Call ``wake`` at each change while the block runs: any thread, the lock held, must not block."""
+        with self.lock:
+            self._wakers.append(wake)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._wakers.remove(wake)
+
+    # Called by tapes, with the lock held.
+
+    def keep(self, tape: Tape, kind: str, data: bytes) -> None:
+        if self._room(len(data)):
+            tape.events.append((monotonic() - self.began, tape.index, kind, data))
+        if self._sleepers or self._wakers:
+            self.changed()
+
+    def _room(self, size: int) -> bool:
+        fits = self.size + size + OVERHEAD <= self.limit
+        if size and (self.dropped or not fits):
+            # From the first gap on no more bytes are kept: a recording with holes would be read as whole.
+            self.dropped += size
+            return False
+        self.size += (size + OVERHEAD) * fits
+        return fits
+
+
+class Tape:
+    """What happened on one connection, and what its driver is doing.
+
+    Attributes:
+        peer: The client's address, as ``accept`` gave it.
+        received_count, sent_count: Bytes, counted even when they were not kept.
+        ended_by: ``"client"`` or ``"server"``, whoever ended the connection first; ``None`` while it is open.
+        socket: The socket that is the connection now; changes when TLS starts.
+        cut: The server stops: whatever the driver's socket says next is our own doing.
+        saw_cut: The driver has been told.
+        lock: Guards ``socket``, ``cut`` and ``handed_over``, and is held while a descriptor is closed or shut
+            down, so that a number which was given to another file meanwhile is never touched.  Re-entrant:
+            ``wrap_socket`` calls ``detach``.
+    """
+
+    def __init__(self, recorder: Recorder, index: int, peer: Any) -> None:
+        self.recorder = recorder
+        self.index = index
+        self.peer = peer
+        self.began = recorder.elapsed()
+        self.events: list[RawEvent] = []
+        self.received_count = self.sent_count = 0
+        self.client_ended = False
+        self.ended_by: str | None = None
+        self.ended_at: float | None = None
+        self.server_ended = False
+        self.lock = threading.RLock()
+        self.state = BUSY
+        self.socket: Taped | None = None
+        self.handed_over: tuple[int, int] | None = None  # descriptor and inode, when detached by the handler
+        self.cut = self.saw_cut = False
+        self.peer_error: BaseException | None = None  # what the client's reset was raised as, for its driver
+
+    def received(self, data: bytes) -> None:
+        """Note bytes that the client sent, before anyone can act on them."""
+        with self.recorder.lock:
+            self.received_count += len(data)
+            self.recorder.arrivals += 1
+            self.recorder.keep(self, RECEIVED, data)
+
+    def sending(self, data: bytes) -> None:
+        """Note bytes before they leave: a client that has its reply must find it recorded."""
+        with self.recorder.lock:
+            self.sent_count += len(data)
+            self.recorder.keep(self, SENT, data)
+
+    def unsent(self, count: int) -> None:
+        """Take back the last ``count`` bytes: the kernel did not take them."""
+        with self.recorder.lock:
+            self.sent_count -= count
+            self.recorder.keep(self, UNSENT, b"%d" % count)
+
+    def note(self, kind: str, data: bytes = b"") -> None:
+        """Note anything else; ends are noted once."""
+        with self.recorder.lock:
+            ending = _ENDS.get(kind)
+            if ending == "client":
+                if self.client_ended:
+                    return
+                self.client_ended = True
+            elif ending == "server":
+                if self.server_ended:
+                    return
+                self.server_ended = True
+            if ending and self.ended_by is None:
+                self.ended_by, self.ended_at = ending, self.recorder.elapsed()
+            self.recorder.keep(self, kind, data)
+
+    def joined(self, kind: str) -> bytes:
+        """Return all bytes of one direction; raise if any were dropped."""
+        with self.recorder.lock:
+            self.recorder.check_complete(f"what was {kind}")
+            events = list(self.events)
+        chunks: list[bytes] = []
+        for _, _, each, data in events:
+            if each == kind:
+                chunks.append(data)
+            elif each == UNSENT and kind == SENT:
+                chunks = [b"".join(chunks)[: -int(data)]]
+        return b"".join(chunks)
+
+    def public_events(self) -> list[Event]:
+        """Return the events as objects."""
+        with self.recorder.lock:
+            events = list(self.events)
+        return [Event(*event) for event in events]

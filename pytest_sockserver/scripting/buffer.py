@@ -1,0 +1,66 @@
+"""Bytes that have arrived and not been taken yet.
+
+The rule is that taking a unit costs O(n) however its bytes are cut: a search remembers how far it came,
+and a comparison how much it has compared, so that each byte is looked at once, even when they arrive one
+by one.  ``bytearray`` gives up bytes at its front in amortised constant time (CPython moves its start);
+``bytes`` would copy the rest for each unit.
+"""
+
+from __future__ import annotations
+
+
+class Buffer:
+    """The bytes that wait for a reader.  Not thread-safe: its connection has one reader."""
+
+    __slots__ = ("_asked", "_data", "_seen", "ended")
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._asked: tuple[str, bytes] | None = None  # what _seen belongs to
+        self._seen = 0
+        self.ended = False  # nothing will be fed any more: the stream is over
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __bytes__(self) -> bytes:
+        return bytes(self._data)
+
+    def feed(self, data: bytes) -> None:
+        """Append what has arrived."""
+        self._data += data
+
+    def take(self, count: int) -> bytes:
+        """Remove and return ``count`` bytes, or all there are if they are fewer."""
+        self._asked = None
+        if count >= len(self._data):
+            taken = bytes(self._data)
+            self._data.clear()
+            return taken
+        with memoryview(self._data) as view:
+            taken = bytes(view[:count])
+        del self._data[:count]
+        return taken
+
+    def find(self, delimiter: bytes) -> int:
+        """Return how many bytes there are through the first ``delimiter``, or -1."""
+        start = self._resume(("find", delimiter))
+        at = self._data.find(delimiter, max(0, start - len(delimiter) + 1))
+        if at >= 0:
+            return at + len(delimiter)
+        self._seen = len(self._data)
+        return -1
+
+    def differs(self, literal: bytes) -> int:
+        """Return the index of the first byte that differs from ``literal``, or -1 while none does."""
+        start = self._resume(("differs", literal))
+        have = min(len(self._data), len(literal))
+        if self._data[start:have] == literal[start:have]:
+            self._seen = have
+            return -1
+        return next(index for index in range(start, have) if self._data[index] != literal[index])
+
+    def _resume(self, question: tuple[str, bytes]) -> int:
+        if self._asked != question:
+            self._asked, self._seen = question, 0
+        return self._seen

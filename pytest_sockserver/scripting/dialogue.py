@@ -1,0 +1,146 @@
+r"""Write a conversation down, in the dialogue notation.
+
+What each side said becomes lines with ``S:`` and ``C:``, ending in CRLF (``% eol lf`` at the head says
+otherwise), ``S-``/``C-`` for text with another ending or none, ``Sx``/``Cx`` for bytes that are no text;
+what a socket did becomes ``S! close``, ``C! eof`` and so on.
+
+The events are plain tuples ``(time, connection, kind, data)``.  How the network cut the bytes says
+nothing, so what one side said in a row is joined before it is cut into lines; a line keeps the time of
+its first byte.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
+
+Event = tuple[float, int, str, bytes]
+
+_SIDES = {"received": "C", "sent": "S"}
+_MARKS = {
+    "client-eof": "C! eof",
+    "client-reset": "C! reset",
+    "close": "S! close",
+    "reset": "S! reset",
+    "send-eof": "S! send-eof",
+    "start-tls": "S! start-tls",
+}
+_ESCAPES = {0x5C: "\\\\", 0x0D: "\\r", 0x0A: "\\n", 0x09: "\\t", 0x00: "\\0"}
+_HEX_WIDTH = 16  # bytes in a line of hex, as hexdump(1) and every protocol analyser print them
+
+
+def line_ending(events: Iterable[Event]) -> bytes:
+    r"""Return the ending most lines of a conversation have: CRLF, unless all of them end in a bare LF."""
+    said = b"".join(data for _, _, kind, data in events if kind in _SIDES)
+    return b"\n" if b"\n" in said and b"\r\n" not in said else b"\r\n"
+
+
+def format_lines(events: Sequence[Event], *, ending: bytes = b"\r\n", limit: int | None = None) -> Iterator[str]:
+    """Yield the lines of one connection's conversation, each with its time.
+
+    Args:
+        limit: Bytes that are written out of what one side said in a row; the rest is counted in a remark.
+    """
+    for kind, chunks in _runs(events):
+        if kind not in _SIDES:
+            for time, data in chunks:
+                text = _MARKS.get(kind) or f"# {kind}: {data.decode('utf-8', 'backslashreplace')}"
+                yield f"[{time:.3f}] {text}"
+            continue
+        side, said = _SIDES[kind], b"".join(data for _, data in chunks)
+        shown = said if limit is None else said[:limit]
+        starts = _starts(chunks)
+        for offset, text in _said(side, shown, ending):
+            yield f"[{starts(offset):.3f}] {text}"
+        if len(shown) < len(said):
+            yield f"# ... {len(said) - len(shown):,} bytes more, {len(said):,} in all"
+
+
+def format_datagrams(events: Sequence[Event], *, limit: int | None = None) -> Iterator[str]:
+    """Yield the lines of a conversation in datagrams: one line each, none joined, none cut."""
+    for time, _, kind, data in events:
+        side = _SIDES.get(kind)
+        if side is None:
+            yield f"[{time:.3f}] # {kind}: {data.decode('utf-8', 'backslashreplace')}"
+            continue
+        shown = data if limit is None else data[:limit]
+        line = f"{side}x {shown.hex(' ')}" if _binary(shown) else f"{side}: {_escaped(shown)}".rstrip(" ")
+        yield f"[{time:.3f}] {line}"
+        if len(shown) < len(data):
+            yield f"# ... {len(data) - len(shown):,} bytes more, {len(data):,} in all"
+
+
+def _runs(events: Sequence[Event]) -> Iterator[tuple[str, list[tuple[float, bytes]]]]:
+    kind_now, chunks = "", []
+    for time, _, kind, data in events:
+        if kind == "unsent":  # recorded before it was sent, and then it could not be
+            chunks = _without_tail(chunks, int(data))
+            continue
+        if kind != kind_now and chunks:
+            yield kind_now, chunks
+            chunks = []
+        kind_now = kind
+        chunks.append((time, data))
+    if chunks:
+        yield kind_now, chunks
+
+
+def _without_tail(chunks: list[tuple[float, bytes]], count: int) -> list[tuple[float, bytes]]:
+    while chunks and count:
+        time, data = chunks.pop()
+        if len(data) > count:
+            return [*chunks, (time, data[: len(data) - count])]
+        count -= len(data)
+    return chunks
+
+
+def _starts(chunks: list[tuple[float, bytes]]) -> Callable[[int], float]:
+    """Return the function from an offset in the joined chunks to the time at which that byte passed."""
+    ends = list(accumulate(len(data) for _, data in chunks))
+    return lambda offset: chunks[min(bisect_right(ends, offset), len(chunks) - 1)][0]
+
+
+def _said(side: str, data: bytes, ending: bytes) -> Iterator[tuple[int, str]]:
+    if _binary(data):
+        for offset in range(0, len(data), _HEX_WIDTH):
+            yield offset, f"{side}x {data[offset : offset + _HEX_WIDTH].hex(' ')}"
+        return
+    offset = 0
+    for line in data.splitlines(keepends=True) if ending == b"\n" else _split(data, b"\r\n"):
+        if line.endswith(ending):
+            yield offset, f"{side}: {_escaped(line[: -len(ending)])}".rstrip(" ")
+        else:
+            yield offset, f"{side}- {_escaped(line)}".rstrip(" ")
+        offset += len(line)
+
+
+def _split(data: bytes, ending: bytes) -> Iterator[bytes]:
+    start = 0
+    while start < len(data):
+        found = data.find(ending, start)
+        end = len(data) if found < 0 else found + len(ending)
+        yield data[start:end]
+        start = end
+
+
+def _binary(data: bytes) -> bool:
+    """Tell whether ``data`` is better read as hex: not UTF-8, or more than a few control characters."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return True
+    odd = sum(character < " " and character not in "\r\n\t" or character == "\x7f" for character in text)
+    return odd * 8 > len(text)
+
+
+def _escaped(data: bytes) -> str:
+    text = "".join(
+        _ESCAPES.get(ord(character)) or (character if character.isprintable() else _hex_escape(character))
+        for character in data.decode("utf-8", "surrogateescape")
+    )
+    return text[:-1] + "\\x20" if text.endswith(" ") else text
+
+
+def _hex_escape(character: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))

@@ -1,0 +1,162 @@
+"""Read the connections that nothing was declared for, until somebody accepts them.
+
+One thread for all such connections of a server, started by the first of them.  It reads what arrives into
+the connection's buffer, so that it is recorded and can be waited for; ``accept()`` takes the connection
+away from it together with that buffer.  From then on nothing is read unless the test asks: reading
+ahead would take the beginning of a TLS handshake for plain text.
+
+It also watches connections for coroutines, which cannot poll by themselves: once, and without reading.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .recording.recorder import BUSY, PARKED
+from .socketserver.wakeup import Wakeup
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+
+class Sink:
+    """The reader of one server's undeclared connections.
+
+    Args:
+        name: The thread's name.
+        ended: Called, in the thread, with a connection whose stream is over.
+    """
+
+    def __init__(self, name: str, ended: Callable[[Connection], None]) -> None:
+        self._name = name
+        self._ended = ended
+        # Guards everything below.  Taken after a tape's lock, and no other is taken under it but the wake-up's.
+        self._lock = threading.Lock()
+        self._fed: dict[int, Connection] = {}  # by descriptor: what is read into buffers
+        self._watched: dict[int, tuple[int, Callable[[], None]]] = {}  # by descriptor: selected once, not read
+        self._stale: set[int] = set()  # descriptors whose registration no longer says what the two above say
+        self._thread: threading.Thread | None = None
+        self._wakeup: Wakeup | None = None
+        self._closing = False
+
+    def feed(self, connection: Connection) -> None:
+        """Begin to read ``connection``.  Any thread."""
+        tape = connection._tape
+        with tape.lock:
+            sock = tape.socket
+            if sock is None or sock.fileno() < 0 or connection._buffer.ended:
+                return
+            sock.settimeout(0.0)
+            tape.state = PARKED
+            with self._lock:
+                self._fed[sock.fileno()] = connection
+                self._renew(sock.fileno())
+
+    def release(self, connection: Connection) -> None:
+        """Stop reading ``connection``: when this returns, not one more byte of it is taken.  Any thread."""
+        tape = connection._tape
+        with tape.lock:  # the thread reads under this lock
+            number = tape.socket.fileno() if tape.socket is not None else -1
+            with self._lock:
+                if self._fed.get(number) is connection:
+                    del self._fed[number]
+                    self._renew(number)
+
+    def watch(self, sock: socket.socket, write: bool, wake: Callable[[], None]) -> None:
+        """Call ``wake``, in the sink's thread, when ``sock`` can be read or written; once.  It must not block."""
+        with self._lock:
+            self._watched[sock.fileno()] = (selectors.EVENT_WRITE if write else selectors.EVENT_READ, wake)
+            self._renew(sock.fileno())
+
+    def unwatch(self, sock: socket.socket) -> None:
+        """Forget what ``watch`` was asked for."""
+        with self._lock:
+            if self._watched.pop(sock.fileno(), None) is not None:
+                self._renew(sock.fileno())
+
+    def close(self) -> threading.Thread | None:
+        """End the thread; return it, to be joined.  Any thread; also twice."""
+        with self._lock:
+            self._closing = True
+            self._fed.clear()
+            if self._wakeup is not None:
+                self._wakeup.wake()
+            return self._thread
+
+    def _renew(self, number: int) -> None:
+        """Let the thread, which alone touches the selector, register anew.  The lock must be held."""
+        if self._closing:
+            return
+        self._stale.add(number)
+        if self._thread is None:
+            self._wakeup = Wakeup()
+            self._thread = threading.Thread(target=self._run, args=(self._wakeup,), name=self._name, daemon=True)
+            self._thread.start()
+        assert self._wakeup is not None
+        self._wakeup.wake()
+
+    def _run(self, wakeup: Wakeup) -> None:
+        selector = getattr(selectors, "PollSelector", selectors.SelectSelector)()
+        selector.register(wakeup, selectors.EVENT_READ)
+        try:
+            while not self._closing:
+                for key, _ in selector.select():
+                    if key.fileobj is wakeup:
+                        wakeup.drain()
+                    else:
+                        self._happened(key.fd)
+                self._register(selector)
+        finally:
+            with self._lock:
+                self._closing = True
+                wakeup.close()
+            selector.close()
+
+    def _register(self, selector: selectors.BaseSelector) -> None:
+        with self._lock:
+            for number in self._stale:
+                if number in selector.get_map():
+                    selector.unregister(number)
+                if number in self._fed:
+                    selector.register(number, selectors.EVENT_READ)
+                elif number in self._watched:
+                    selector.register(number, self._watched[number][0])
+            self._stale.clear()
+
+    def _happened(self, number: int) -> None:
+        with self._lock:
+            connection = self._fed.get(number)
+            _, wake = self._watched.pop(number, (0, None))
+            if connection is None:
+                self._stale.add(number)
+        if wake is not None:
+            wake()
+        if connection is not None:
+            self._read(connection, number)
+
+    def _read(self, connection: Connection, number: int) -> None:
+        tape = connection._tape
+        with tape.lock:
+            with self._lock:
+                if self._fed.get(number) is not connection:
+                    return  # released meanwhile
+            sock = tape.socket
+            if sock is not None and sock.fileno() == number:
+                tape.state = BUSY
+                try:
+                    connection.take_arrived(sock)
+                except OSError:
+                    connection._buffer.ended = True  # reset by the client, and noted
+                tape.state = PARKED
+            else:
+                connection._buffer.ended = True
+            if connection._buffer.ended:
+                with self._lock:
+                    self._fed.pop(number, None)
+                    self._stale.add(number)
+        if connection._buffer.ended:
+            self._ended(connection)

@@ -1,0 +1,97 @@
+"""Tell when a server is idle, end it, and name what will not end.
+
+Idle means that everything which has reached this machine's kernel was taken and handled: the accept queue
+is empty, nothing was taken from it that is not listed yet, and each connection is done or its handler
+waits for more.  Each part is looked at in that order, the kernel before our own state, because things
+move in that order: what is not in the queue and not listed must be in between, and then ``taking`` says so.
+
+To stop is, in order: end the accept loop; accept what is queued; let the handlers take what has arrived;
+close the listener; cut every live connection; join every thread, all against one deadline; name the rest.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable
+from time import monotonic
+
+from .connection import Connection
+from .deadline import Deadline
+from .errors import HandlerStuck
+from .messages import format_peer
+from .origin import is_ours
+from .recording.recorder import PARKED
+from .recording.sockets import quiet, ready
+
+#: Seconds.  So long the end of a call, and a stop, let handlers that are busy finish.
+DRAIN_BOUND = 1.0
+
+#: Seconds between looks while a server drains; what is waited for is a thread that has to get the processor.
+_FIRST_PAUSE, _LONGEST_PAUSE = 50e-6, 2e-3
+
+#: Seconds that a stop waits for threads after its deadline ran out during the drain: those that were cut
+#: need a moment to end, and only one that does not may be called stuck.
+_LAST_CHANCE = 0.1
+
+
+def wait_idle(idle: Callable[[], bool], seconds: float) -> bool:
+    """Wait until ``idle()``, at most so long; tell whether it came to that."""
+    until, pause = monotonic() + seconds, _FIRST_PAUSE
+    look = threading.Event()  # nobody sets it: a pause in which other threads run
+    while not idle():
+        if monotonic() >= until:
+            return False
+        look.wait(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE)
+    return True
+
+
+def connection_idle(connection: Connection) -> bool:
+    """Tell whether all that a connection's client has sent was taken and handled."""
+    if connection._done or connection._mode == "live":  # the test itself is the reader, and it is not reading now
+        return True
+    tape = connection._tape
+    if connection._mode == "handled":
+        return quiet(tape)
+    with tape.lock:  # read by the sink
+        sock = tape.socket
+        unread = sock is not None and sock.fileno() >= 0 and not connection._buffer.ended and ready(sock, False, 0)
+    return not unread and tape.state is PARKED
+
+
+def join(threads: Iterable[threading.Thread | None], deadline: Deadline) -> list[threading.Thread]:
+    """Join all threads against one deadline; return those that still live.  Nobody waits for himself."""
+    alive = []
+    for thread in threads:
+        if thread is None or thread is threading.current_thread() or thread.ident is None:
+            continue
+        thread.join(max(deadline.left() or 0.0, _LAST_CHANCE) if thread.is_alive() else None)
+        if thread.is_alive():
+            alive.append(thread)
+    return alive
+
+
+def stuck(thread: threading.Thread, what: str, peer: object, seconds: float) -> HandlerStuck:
+    """Return the error about a thread that did not end: its name, its peer, and the line where it stands."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    stack = traceback.extract_stack(frame) if frame is not None else traceback.StackSummary()
+    # Its own lines are what the user can change; the frames that lead there are ours and the standard library's.
+    first = next((index for index, each in enumerate(_frames(frame)) if index and not is_ours(each)), 0)
+    shown = [line for line in stack[first:] if not line.filename.endswith("threading.py")] or stack
+    where = f" at {shown[-1].filename}:{shown[-1].lineno}" if shown else ""
+    client = f" for {format_peer(peer)}" if peer is not None else ""
+    return HandlerStuck(
+        f"{what} did not end within {seconds:g} s: thread {thread.name!r}{client} stands{where}\n"
+        + "".join(traceback.format_list(shown)).rstrip()
+        + "\nStopping a server ends what waits on its own sockets; anything else must end by itself: give it a timeout"
+    )
+
+
+def _frames(frame: object) -> list[object]:
+    frames = []
+    while frame is not None:
+        frames.append(frame)
+        frame = getattr(frame, "f_back", None)
+    return frames[::-1]

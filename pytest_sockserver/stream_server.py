@@ -1,0 +1,339 @@
+"""A server of streams: TCP, and unix sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from . import stopping, transcript
+from .addresses import bind_stream, explained
+from .base_server import BaseTestServer
+from .connection import Connection
+from .conversation import Handler, perform
+from .deadline import Deadline
+from .errors import WrongState
+from .recording.recorder import Tape
+from .sink import Sink
+from .transport import AcceptingServer, adopt
+from .waiting import PENDING, Wait, block, refuse_in_coroutine
+
+
+class StreamTestServer(BaseTestServer):
+    """A server of streams: TCP, or a unix socket with ``transport="unix"``."""
+
+    _kind = socket.SOCK_STREAM
+    _handler_argument = "a Connection"
+
+    def __init__(self, *, transport: str = "tcp", _bound: socket.socket | None = None, **options: Any) -> None:
+        __tracebackhide__ = True
+        if transport not in ("tcp", "unix"):
+            raise ValueError(f"transport must be 'tcp' or 'unix', not {transport!r}")
+        super().__init__(transport, options, bound=_bound)
+        self._framework: AcceptingServer | None = None
+        self._connections: list[Connection] = []  # guarded by the recorder's lock, as the next two are
+        self._live: list[Connection] = []  # those that are not closed, cleared from the record or not
+        self._untaken: list[Connection] = []  # undeclared, and not accepted by the test
+        self._sink: Sink | None = None
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The connections so far, in order of arrival: a snapshot."""
+        with self._recorder.lock:
+            return list(self._connections)
+
+    def clear(self) -> None:
+        """Forget what was declared and what was recorded; never a failure.  Open connections stay open."""
+        with self._recorder.lock:
+            super().clear()
+            self._connections.clear()
+
+    def wait_connection(self, index: int = 0, *, timeout: float | None = None) -> Connection:
+        """Return the connection with this index; wait for it if need be.
+
+        Raises:
+            DeadlineExceeded: It did not come in time.
+        """
+        __tracebackhide__ = True
+        return block(self._wait_connection(index, timeout))
+
+    def accept(self, *, timeout: float | None = None) -> Connection:
+        """Return the earliest connection not taken yet, to be driven by the test; wait for it if need be.
+
+        For servers with nothing declared.  What its client has sent already is there to be read; from now
+        on nothing is read unless asked for.
+
+        Raises:
+            WrongState: A handler is declared: it takes the connections.
+            DeadlineExceeded: Nobody connected in time.
+        """
+        __tracebackhide__ = True
+        return self._accepted(block(self._wait_accept(timeout)))
+
+    def refuse(self) -> _Refusing:
+        """Refuse connections from now on, on the same port, which stays reserved.  Live ones go on.
+
+        Also ``with server.refuse():``, which listens again at its end.
+
+        Raises:
+            WrongState: The server is not running.
+        """
+        with self._life:
+            if self._state == "started":
+                self._stop_accepting()
+                self._state = "refusing"
+            elif self._state != "refusing":
+                raise WrongState(f"cannot refuse() in state {self._state!r}: expected 'started'")
+        return _Refusing(self)
+
+    def listen(self) -> None:
+        """Accept again after ``refuse()``, on the same port.  A server that listens goes on.
+
+        Raises:
+            WrongState: The server is not running.
+        """
+        with self._life:
+            if self._state == "started":
+                return
+            if self._state != "refusing":
+                raise WrongState(f"cannot listen() in state {self._state!r}: expected 'refusing' or 'started'")
+            assert self._framework is not None
+            self._serve(self._listener(self._framework.socket))
+            self._state = "started"
+
+    # Waits
+
+    def _wait_connection(self, index: int, timeout: float | None) -> Wait[Connection]:
+        __tracebackhide__ = True
+        if isinstance(index, bool) or not isinstance(index, int) or index < 0:
+            raise ValueError(f"wait_connection() expected an index from 0 on, not {index!r}")
+
+        def ask() -> Any:
+            return self._connections[index] if index < len(self._connections) else PENDING
+
+        def late(deadline: Deadline) -> Any:
+            have = len(self._connections)
+            raise self._late(f"wait_connection() waited {deadline.seconds:g} s for connection {index}, there are {have}")
+
+        return self._wait("wait_connection", ask, timeout, late)
+
+    def _wait_accept(self, timeout: float | None) -> Wait[Connection]:
+        __tracebackhide__ = True
+        if self._handler is not None:
+            raise WrongState(
+                f"accept() is for servers with nothing declared: handler {self._handler.name} "
+                f"({self._handler.origin}) takes the connections of {self.name}"
+            )
+
+        def ask() -> Any:
+            return self._untaken.pop(0) if self._untaken else PENDING
+
+        def late(deadline: Deadline) -> Any:
+            raise self._late(f"accept() waited {deadline.seconds:g} s, and nobody connected")
+
+        return self._wait("accept", ask, timeout, late)
+
+    def _accepted(self, connection: Connection) -> Connection:
+        """Hand a connection over from the sink to the test."""
+        self._reader().release(connection)
+        connection._mode = "live"
+        connection._patient = False
+        connection._guard = refuse_in_coroutine
+        return connection
+
+    def _refuse_unframed(self, verb: str) -> None:
+        unread = [each for each in self._connections if each._unread_by_verbs() and each._tape.received_count]
+        if unread:
+            raise TypeError(
+                f"{verb}() waits for requests, but connection {unread[0].index} of {self.name} is a stream that is "
+                "still open and that no verb reads: where its requests end cannot be told.  Wait for its bytes with "
+                f"server.connections[{unread[0].index}].wait_received(...), or declare a handler"
+            )
+
+    def _reader(self) -> Sink:
+        with self._recorder.lock:
+            if self._sink is None:
+                self._sink = Sink(f"sockserver {self._label()} reader", self._stream_over)
+            return self._sink
+
+    def _read_ahead(self, connection: Connection) -> None:
+        """Read a live connection while its test waits for something else than its bytes."""
+        self._reader().feed(connection)
+
+    def _read_no_more(self, connection: Connection) -> None:
+        self._reader().release(connection)
+
+    def _watch(self, sock: socket.socket, write: bool, wake: Callable[[], None]) -> None:
+        """Wake a coroutine when ``sock`` can be read or written."""
+        self._reader().watch(sock, write, wake)
+
+    def _unwatch(self, sock: socket.socket) -> None:
+        self._reader().unwatch(sock)
+
+    # Called by the framework, in the loop's thread
+
+    def _admit(self, accepted: socket.socket, address: Any) -> Any:
+        with self._recorder.lock:
+            tape = self._recorder.add_tape(address)
+            request = adopt(accepted, self._connection_for, tape)
+            self._connections.append(request.connection)  # type: ignore[attr-defined]
+            self._live = [each for each in self._live if not each._done or each._mode != "handled"]
+            self._live.append(request.connection)  # type: ignore[attr-defined]
+            self._recorder.changed()
+            return request
+
+    def _connection_for(self, tape: Tape) -> Connection:
+        return Connection(tape, self)
+
+    def _handler_for(self, connection: Connection) -> Handler | None:
+        connection._handler = self._handler
+        return self._handler
+
+    def _leave_to_accept(self, connection: Connection) -> None:
+        connection._mode = "sunk"
+        self._reader().feed(connection)
+        with self._recorder.lock:
+            self._untaken.append(connection)
+            self._recorder.changed()
+
+    def _stream_over(self, connection: Connection) -> None:
+        """Keep what an undeclared connection sent, which has ended, as its one request.  In the sink's thread."""
+        with self._recorder.lock:
+            if connection._mode == "sunk":
+                connection._keep_whole_stream()
+            self._recorder.changed()
+
+    def _perform(self, connection: Connection) -> None:
+        """Run the connection's handler, in its thread."""
+        assert connection._handler is not None
+        try:
+            perform(connection, connection._handler, self._framework, self._failures)
+        finally:
+            connection._done = True
+
+    # Life cycle
+
+    def _begin(self) -> None:
+        __tracebackhide__ = True
+        listener, self._bound = self._bound, None
+        if listener is None:
+            if self._place is not None:
+                listener = self._place.bind(self._kind, self.options.rcvbuf)
+            else:
+                listener = bind_stream(self._family, *self._place_to_bind(), self.options.rcvbuf)
+        self._sink = None
+        self._serve(self._listener(listener))
+
+    def _listener(self, sock: socket.socket) -> socket.socket:
+        __tracebackhide__ = True
+        try:
+            sock.listen(self.options.backlog)
+        except OSError as error:  # two sockets may be bound to one port by SO_REUSEADDR, and only one may listen
+            address = sock.getsockname()
+            sock.close()
+            raise explained(error, self._kind, address) from None
+        return sock
+
+    def _serve(self, listener: socket.socket) -> None:
+        self._publish(listener)
+        self._framework = AcceptingServer(self, listener, self.options.backlog)
+        self._start_loop(self._framework)
+
+    def _idle(self) -> bool:
+        framework = self._framework
+        assert framework is not None
+        if self._state == "started" and stopping.ready(framework.socket, False, 0):
+            return False
+        if framework.taking:
+            return False
+        with self._recorder.lock:
+            live = list(self._live)
+        return all(stopping.connection_idle(connection) for connection in live)
+
+    def _stop_accepting(self) -> None:
+        """End the accept loop, accept what is queued, and let the kernel refuse whoever comes now."""
+        framework = self._framework
+        assert framework is not None
+        framework.shutdown()
+        stopping.join([self._loop], Deadline(self.timeout))
+        framework.socket.setblocking(False)
+        while stopping.ready(framework.socket, False, 0):
+            framework._handle_request_noblock()
+        if hasattr(socket, "AF_UNIX") and framework.socket.family == socket.AF_UNIX and sys.platform != "linux":
+            return
+        with contextlib.suppress(OSError):
+            # Refuses from now on, even where a forked child holds a copy of the listener (close() alone would not).
+            framework.socket.shutdown(socket.SHUT_RDWR)
+
+    def _end(self, deadline: Deadline) -> None:
+        framework = self._framework
+        assert framework is not None
+        if self._state == "started":
+            framework.shutdown()
+            stopping.join([self._loop], deadline)
+            framework.socket.setblocking(False)
+            while stopping.ready(framework.socket, False, 0):
+                framework._handle_request_noblock()
+        self._drain(deadline)
+        with contextlib.suppress(OSError):
+            framework.socket.shutdown(socket.SHUT_RDWR)
+        framework.server_close()
+        with self._recorder.lock:
+            live, self._live, self._untaken = self._live, [], []
+        for connection in live:
+            connection._cut()
+        handlers = {each._thread: each.peer for each in live if each._thread is not None and not each._done}
+        reader = self._sink.close() if self._sink is not None else None
+        self._name_stuck(
+            stopping.join([*handlers, reader, *(client.thread for client in self._clients)], deadline), handlers
+        )
+        for connection in live:
+            connection._finish()
+        if self._place is not None:
+            self._place.release()
+
+    def _drain(self, deadline: Deadline) -> None:
+        """Let the handlers take what has arrived."""
+        current = threading.current_thread()
+
+        def idle() -> bool:
+            with self._recorder.lock:
+                live = list(self._live)
+            return all(each._thread is current or stopping.connection_idle(each) for each in live)
+
+        left = deadline.left()
+        stopping.wait_idle(idle, min(stopping.DRAIN_BOUND, left if left is not None else stopping.DRAIN_BOUND))
+
+    def _close_descriptors(self) -> None:
+        """In a forked child: close copies, shut nothing down, join nothing."""
+        if self._framework is not None:
+            self._framework.socket.close()
+        for connection in self._live:
+            sock = connection._tape.socket
+            if sock is not None:
+                sock.tape = None
+                sock.close()
+
+    def _threads(self) -> list[threading.Thread | None]:
+        return [self._loop, *(each._thread for each in self._live)]
+
+    def _said(self) -> str:
+        said = [transcript.head(each._tape) + "\n" + transcript.so_far(each._tape) for each in self._connections[-3:]]
+        return "\n".join(said) if said else "nobody has connected so far"
+
+
+class _Refusing:
+    """What ``refuse()`` returns: leaving its ``with`` block listens again."""
+
+    def __init__(self, server: StreamTestServer) -> None:
+        self._server = server
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        if self._server._state == "refusing":
+            self._server.listen()

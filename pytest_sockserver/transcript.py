@@ -1,0 +1,65 @@
+"""What was said, as text: for messages, reports and ``print(connection)``, in the dialogue notation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from .messages import format_peer
+from .recording.recorder import Tape
+from .scripting.dialogue import format_datagrams, format_lines, line_ending
+
+#: Lines of a conversation in a message: its last ones tell why it ended.  A screen has about fifty.
+MESSAGE_LINES = 12
+
+#: Bytes that are written out of what one side says in a row.
+SAID_LIMIT = 2000
+
+
+def of_connection(tape: Tape, *, limit: int | None = SAID_LIMIT) -> str:
+    """Return one connection's conversation under its head."""
+    return "\n".join([head(tape), *lines(tape, limit=limit)])
+
+
+def so_far(tape: Tape) -> str:
+    """Return the end of one connection's conversation, short enough for a message."""
+    said = list(lines(tape, limit=200))
+    if not said:
+        return "nothing was said so far"
+    if len(said) > MESSAGE_LINES:
+        said = [f"# ... {len(said) - MESSAGE_LINES} lines before", *said[-MESSAGE_LINES:]]
+    return "\n".join(said)
+
+
+def lines(tape: Tape, *, limit: int | None = SAID_LIMIT) -> Iterator[str]:
+    """Yield the lines of one stream's conversation."""
+    with tape.recorder.lock:
+        events = list(tape.events)
+        dropped = tape.recorder.dropped
+    ending = line_ending(events)
+    if ending != b"\r\n":
+        yield "% eol lf"
+    yield from format_lines(events, ending=ending, limit=limit)
+    if dropped:
+        yield "# the recording reached its record_limit: what came later was counted and not kept"
+
+
+def head(tape: Tape) -> str:
+    """Return the line that begins a connection: ``== 0  from 127.0.0.1:50914, closed by the client after 0.004 s``."""
+    if tape.ended_by is None:
+        end = "still open"
+    else:
+        how = "reset" if any(event[2] in ("reset", "client-reset") for event in tape.events) else "closed"
+        end = f"{how} by the {tape.ended_by} after {(tape.ended_at or 0.0) - tape.began:.3f} s"
+    return f"== {tape.index}  from {format_peer(tape.peer)}, {end}"
+
+
+def datagram_lines(tapes: Iterable[Tape], *, limit: int | None = SAID_LIMIT) -> Iterator[str]:
+    """Yield the lines of all peers' datagrams in the order they passed; with several peers, each under its head."""
+    tapes = list(tapes)
+    events = sorted(event for tape in tapes for event in tape.events)
+    last = None
+    for event in events:
+        if len(tapes) > 1 and event[1] != last:
+            last = event[1]
+            yield f"== {last}  {format_peer(tapes[last].peer)}"
+        yield from format_datagrams([event], limit=limit)

@@ -1,0 +1,146 @@
+"""The framework's servers, as test servers run them.
+
+These are ordinary ``socketserver`` servers whose hooks say what happens to the test server that owns them:
+a connection was accepted, a datagram has arrived.  They bring the two things that only the place where
+bytes leave the kernel's queues can know: a socket that records, and whether something has been taken
+out of a queue that its owner does not know of yet (``taking``).
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+from . import socketserver
+from .recording.recorder import Tape
+from .recording.sockets import RecordingSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .connection import Connection
+    from .servers import DatagramTestServer, StreamTestServer
+
+#: Bytes of the largest datagram there is: a UDP header counts 65,535 with itself and the IP header (RFC 768, 791).
+MAX_DATAGRAM = 65536
+
+
+class AcceptingServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    """Accepts for a :class:`StreamTestServer`, a thread for each connection that something was declared for."""
+
+    daemon_threads = True  # a handler that never ends must not keep the interpreter; it is joined and named all the same
+    block_on_close = False  # the test server joins, against its own deadline
+
+    def __init__(self, owner: StreamTestServer, listener: socket.socket, backlog: int) -> None:
+        self.owner = owner
+        self.taking = False  # something may have left the accept queue that the owner has not listed yet
+        self.request_queue_size = backlog
+        self.address_family = listener.family
+        super().__init__(listener.getsockname(), _Unused, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+        self.server_address = listener.getsockname()
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Accept a connection, onto a tape of its own."""
+        self.taking = True
+        try:
+            accepted, address = super().get_request()
+            return self.owner._admit(accepted, address), address
+        finally:
+            self.taking = False
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Start the handler that was declared, or let the connection wait for ``accept()``."""
+        connection = connection_of(request)
+        handler = self.owner._handler_for(connection)
+        if handler is None:
+            self.owner._leave_to_accept(connection)
+        else:
+            super().process_request(request, client_address)
+
+    def _request_thread(self, request: Any, client_address: Any) -> threading.Thread:
+        connection = connection_of(request)
+        thread = super()._request_thread(request, client_address)
+        thread.name = f"sockserver {self.owner._label()} #{connection.index}"
+        connection._thread = thread
+        return thread
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Run the handler, in the connection's thread."""
+        self.owner._perform(connection_of(request))
+
+    def shutdown_request(self, request: Any) -> None:
+        """Do nothing: whoever performs a connection also ends it, since only he knows how."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Keep the error of a request that could not even be begun."""
+        self.owner._could_not_begin(request)
+
+
+class ReceivingServer(socketserver.UDPServer):
+    """Receives for a :class:`DatagramTestServer`; nothing is answered in the loop's thread."""
+
+    max_packet_size = MAX_DATAGRAM
+    reply_from_destination = True
+
+    def __init__(self, owner: DatagramTestServer, bound: socket.socket) -> None:
+        self.owner = owner
+        self.taking = False
+        self.address_family = bound.family
+        if bound.family not in (socket.AF_INET, socket.AF_INET6):
+            self.reply_from_destination = False
+        super().__init__(bound.getsockname(), _Unused, bind_and_activate=False)
+        self.socket.close()
+        self.socket = bound
+        self.server_address = bound.getsockname()
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Receive a datagram."""
+        self.taking = True
+        return super().get_request()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Record the datagram and hand it to whoever answers."""
+        try:
+            self.owner._arrived(request[0], request[1], client_address)
+        finally:
+            self.taking = False
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Keep the error of a datagram that could not be recorded."""
+        self.owner._could_not_begin(request)
+
+
+class _Unused:
+    """Stands where the framework wants a handler class; a test server's handlers are declared on its owner."""
+
+
+def adopt(accepted: socket.socket, connection_for: Callable[[Tape], Connection], tape: Tape) -> RecordingSocket:
+    """Return the recording socket of an accepted connection, which knows its connection."""
+    recording = RecordingSocket.adopt(accepted, tape)
+    recording.connection = connection_for(tape)  # type: ignore[attr-defined]
+    return recording
+
+
+def connection_of(request: Any) -> Connection:
+    """Return the connection of a socket that ``get_request`` returned."""
+    connection: Connection = request.connection
+    return connection
+
+
+class ReplySocket:
+    """What a datagram handler class finds as its socket: the server's own, each reply recorded before it leaves."""
+
+    def __init__(self, socket: Any, note: Callable[[bytes, Any], Any]) -> None:
+        self._socket = socket
+        self._note = note
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def sendto(self, data: Any, *flags_and_address: Any) -> int:
+        """Send a datagram to the address, the last argument."""
+        sent: int = self._note(bytes(data), flags_and_address[-1])
+        return sent

@@ -1,0 +1,119 @@
+"""Wait for something to be true of what was recorded: from a thread here, from a coroutine in ``aio``.
+
+A :class:`Wait` is a question, asked under the recorder's lock at each change.  It is asked before the
+first sleep, so the past is included; a failure on the server's side and the server's stop end it at
+once; and when its time is over it says what did come.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Final, Generic, TypeVar
+
+from .deadline import Deadline
+from .errors import BlockedLoop, ServerFailed
+from .recording.recorder import Recorder
+
+T = TypeVar("T")
+
+
+class _Pending:
+    def __repr__(self) -> str:
+        return "PENDING"
+
+
+#: What a question answers while there is no answer yet.
+PENDING: Final = _Pending()
+
+
+class Wait(Generic[T]):
+    """A question and how long it may stay open.
+
+    Args:
+        verb: The verb that waits, for messages.
+        ask: Returns the answer or ``PENDING``, or raises; called with the recorder's lock held.
+        late: Called when the time is over, the lock held; returns an answer after all, or raises.
+        given_up: Returns the exception that ends the wait early, if there is cause: a failure, a stop.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        verb: str,
+        ask: Callable[[], T | _Pending],
+        *,
+        seconds: float,
+        late: Callable[[Deadline], T],
+        given_up: Callable[[str], BaseException | None],
+    ) -> None:
+        self.recorder = recorder
+        self.verb = verb
+        self.deadline = Deadline(seconds)
+        self._ask, self._late, self._given_up = ask, late, given_up
+
+    def poll(self) -> T | _Pending:
+        """Return the answer, ``PENDING``, or raise.  The recorder's lock must be held."""
+        __tracebackhide__ = True
+        answer = self._ask()
+        if not isinstance(answer, _Pending):
+            return answer
+        cause = self._given_up(self.verb)
+        if cause is not None:
+            raise cause.with_traceback(None)
+        return self._late(self.deadline) if not self.deadline.left() else PENDING
+
+
+def block(wait: Wait[T]) -> T:
+    """Wait in this thread for the answer."""
+    __tracebackhide__ = True
+    refuse_in_coroutine(wait.verb)
+    with wait.recorder.lock:
+        while True:
+            answer = wait.poll()
+            if not isinstance(answer, _Pending):
+                return answer
+            wait.recorder.sleep(wait.deadline.left())
+
+
+def failed_early(verb: str, failure: BaseException) -> ServerFailed:
+    """Return the exception of a wait that a failure on the server's side has ended."""
+    early = ServerFailed(f"{verb}() ended early, since the server's side failed: {type(failure).__name__}: {failure}")
+    early.__cause__ = failure
+    return early
+
+
+_IN_ASYNC = 0x80 | 0x100 | 0x200  # code flags of a coroutine, an iterable coroutine, an async generator (inspect.CO_*)
+
+
+def loop_blocked_here() -> str | None:
+    """Return ``"asyncio"`` or ``"trio"`` if the caller runs inside that loop and would block it.
+
+    A running loop alone is no proof: a library may run one in another greenlet.  So a frame of this stack
+    must belong to a coroutine.  A callback of ``call_soon`` is not found; its deadline is.
+    """
+    asyncio = sys.modules.get("asyncio.events")
+    kind: str | None = "asyncio" if asyncio is not None and asyncio._get_running_loop() is not None else None
+    if kind is None:
+        trio: Any = sys.modules.get("trio")
+        if trio is None or not hasattr(trio, "lowlevel") or not trio.lowlevel.in_trio_run():
+            return None
+        kind = "trio"
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_flags & _IN_ASYNC:
+            return kind
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def refuse_in_coroutine(verb: str) -> None:
+    """Raise if a blocking verb is called in a coroutine; always, so that the error does not depend on timing."""
+    __tracebackhide__ = True
+    kind = loop_blocked_here()
+    if kind is not None:
+        raise BlockedLoop(
+            f"{verb}() blocks, and was called inside a coroutine: the {kind} loop, and with it the client, would "
+            f"stand still.  Write `await server.aio.{verb}(...)` (connections from server.aio have awaitable verbs), "
+            f"or run it in a thread with `to_thread`"
+        )
