@@ -8,6 +8,7 @@ Rules:
 - What a fixture of a wider scope sets up belongs to that fixture, until the fixture is torn down.  What it opens later,
   during a test, is taken for that test's: open it in the fixture.
 - A thread that is just ending is no leak: the guard looks again for ``PATIENCE`` seconds, and only if something is left.
+- An unclosed socket that only a cycle of garbage holds is one: left alone, it would warn during some later test.
 - A test that failed is not asked for its sockets: its traceback holds its local variables, clients included.
 - After the last test the whole run is judged as well: what a test that failed, or a teardown that broke, left for ever.
 - What was reported once is not reported again.
@@ -19,11 +20,13 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import socket
 import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Generator, Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,7 +206,6 @@ class LeakGuard:
     # First in, last out: every finalizer has run.
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, nextitem: pytest.Item | None) -> Generator[None, object, object]:
-        __tracebackhide__ = True
         result = yield
         before, self.before_test = self.before_test, None
         if before is None or self.before_run is None:
@@ -211,9 +213,7 @@ class LeakGuard:
         known = before if nextitem is not None else before & self.before_run
         if self.failed:
             known = known.union(sockets())
-        else:
-            forget_last_failure()
-        leftovers = self.left(known | self.reported)
+        leftovers = self.left(known | self.reported, before)
         self.reported |= leftovers
         complaints = []
         if of_test := leftovers - before:
@@ -224,21 +224,33 @@ class LeakGuard:
             pytest.fail("\n".join(complaints), pytrace=False)
         return result
 
-    def left(self, known: set[Hashable]) -> set[Hashable]:
-        """Return what is there and not ``known``, and stays."""
+    def left(self, known: set[Hashable], before: set[Hashable]) -> set[Hashable]:
+        """Return what is there and not ``known``, and stays; and which new sockets only garbage held."""
         leftovers = snapshot() - known
-        if leftovers:
-            gc.collect()
-            deadline = time.monotonic() + PATIENCE
-            while (leftovers := snapshot() - known) and time.monotonic() < deadline:
-                time.sleep(0.01)
-        return leftovers
+        if not leftovers:
+            return leftovers
+        unclosed = unclosed_garbage(leftovers - before)
+        deadline = time.monotonic() + PATIENCE
+        while (leftovers := snapshot() - known) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return leftovers | unclosed
 
 
-def forget_last_failure() -> None:
-    """Let go of the failure that an inner run of pytest, in this process, left for a debugger to look at."""
-    for name in ("last_type", "last_value", "last_traceback", "last_exc"):
-        sys.__dict__.pop(name, None)
+def unclosed_garbage(suspects: set[Hashable]) -> set[Hashable]:
+    """Collect the garbage now, and return what it warns of.  Later that would be blamed on another test."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        # An inner run of pytest, in this process, leaves its failure for a debugger, and so that test's variables.
+        inner_failed = [sys.__dict__.pop(name, None) for name in LAST_FAILURE] != [None] * len(LAST_FAILURE)
+        gc.collect()
+    if inner_failed:
+        return set()
+    numbers = {each.fd for each in suspects if isinstance(each, Descriptor)}
+    texts = [str(each.message) for each in caught]
+    return {text for text in texts if (match := re.search(r"\bfd=(\d+)", text)) and int(match[1]) in numbers}
+
+
+LAST_FAILURE = ("last_type", "last_value", "last_traceback", "last_exc")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -286,5 +286,3 @@ class AsyncConnection:
             await bell.wait(deadline.left())
         finally:
             server._unwatch(sock)
-
-

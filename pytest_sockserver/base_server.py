@@ -1,11 +1,12 @@
 """What all test servers share: life cycle, waits, captured traffic, verification.
 
-:class:`StreamTestServer` (TCP, unix) and :class:`DatagramTestServer` (UDP, unix datagrams) bring the transport.  They work without pytest:
-``with StreamTestServer() as server:``; leaving the block stops, then raises what ``verify()`` raises.
+:class:`StreamTestServer` (TCP, unix) and :class:`DatagramTestServer` (UDP, unix datagrams) bring the
+transport.  They work without pytest: ``with StreamTestServer() as server:``; leaving the block stops, then
+raises what ``verify()`` raises.
 
-Threads: the accept loop's, one for each connection that has a handler, and one for all the others.
-Locks, outermost first: ``_life`` (start, stop, refuse and listen, one at a time), a tape's lock, the
-recorder's lock.
+Threads: the accept loop's; with streams one for each connection that has a handler, and one for all the
+others; with datagrams one that answers.  Locks, outermost first: ``_life`` (start, stop, refuse and listen, one
+at a time), a tape's lock, the recorder's lock.
 """
 
 from __future__ import annotations
@@ -21,21 +22,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from . import stopping, transcript
-from .addresses import UnixPlace, bind_datagram, bind_stream, checked_host, explained
+from . import stopping
+from .addresses import UnixPlace, checked_host
 from .captured import Request
-from .connection import Connection, checked_timeout, format_peer
-from .conversation import Handler, answer, perform
+from .checks import checked_index, checked_seconds, checked_timeout
+from .conversation import Handler
 from .deadline import Deadline
 from .errors import DeadlineExceeded, UnexpectedRequest, UnmetExpectation, WrongState
-from .failures import Expected, Failures, combined
+from .failures import Expected, Failure, Failures, add_note, combined
+from .messages import format_peer, indented
 from .options import Options, options_for
-from .recording.events import NOTE, RECEIVED, SENT, Event
-from .recording.recorder import Recorder, Tape
+from .recording.events import Event
+from .recording.recorder import Recorder
 from .scripting.matching import ANY, Match, checked_match, described, matches
-from .scripting.parts import checked_parts
-from .sink import Sink
-from .transport import AcceptingServer, ReceivingServer, ReplySocket, adopt
 from .waiting import PENDING, Wait, block, failed_early, refuse_in_coroutine
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ class BaseTestServer:
         self._published: Any = None  # the address, kept over stop() and start()
         self._loop: threading.Thread | None = None
         self._clients: list[Any] = []  # what in_thread() runs
-        self._label_of_test: str | None = None
+        self._test_began = 0.0  # what ended before is no business of the running test's report
 
     def __repr__(self) -> str:
         where = format_peer(self._published) if self._published is not None else "no address yet"
@@ -99,13 +98,11 @@ class BaseTestServer:
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
         __tracebackhide__ = True
         self.stop()
-        failures = self._failures.take()
+        failures = self._take_failures()
         if error is None:
             if failures:
                 raise combined(failures)
         elif failures:
-            from .report import add_note
-
             add_note(error, failures)
 
     @property
@@ -352,11 +349,11 @@ class BaseTestServer:
     def _wait_for(self, match: Match, count: int, timeout: float | None) -> Wait[Request]:
         __tracebackhide__ = True
         match = checked_match(match)
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"wait_for() expected a count of at least 1, not {count!r}")
+        checked_index(count, "wait_for() expected a count of at least 1", least=1)
         requests, seen, found = self._recorder.requests, 0, 0
 
         def ask() -> Any:
+            __tracebackhide__ = True
             nonlocal requests, seen, found
             self._recorder.check_complete("requests")
             if requests is not self._recorder.requests or seen > len(requests):
@@ -372,6 +369,7 @@ class BaseTestServer:
             return PENDING
 
         def late(deadline: Deadline) -> Any:
+            __tracebackhide__ = True
             self._refuse_unframed("wait_for")
             times = "" if count == 1 else f" {count} times ({found} so far)"
             raise self._late(f"wait_for() waited {deadline.seconds:g} s for {described(match)}{times}")
@@ -383,6 +381,7 @@ class BaseTestServer:
         match = checked_match(match)
 
         def ask() -> Any:
+            __tracebackhide__ = True
             self._recorder.check_complete("requests")
             for index, request in enumerate(self._recorder.untaken):
                 matched = matches(match, request)
@@ -392,6 +391,7 @@ class BaseTestServer:
             return PENDING
 
         def late(deadline: Deadline) -> Any:
+            __tracebackhide__ = True
             self._refuse_unframed("take")
             raise self._late(f"take() waited {deadline.seconds:g} s for {described(match)}")
 
@@ -399,19 +399,17 @@ class BaseTestServer:
 
     def _wait_quiet(self, seconds: float) -> Wait[None]:
         __tracebackhide__ = True
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-            raise TypeError(f"assert_quiet() expected a number of seconds, not {seconds!r}")
-        if not seconds > 0:
-            raise ValueError(f"assert_quiet() expected seconds above 0, not {seconds!r}")
+        checked_seconds(seconds, "assert_quiet() expected seconds above 0")
         before, began = self._recorder.arrivals, self._recorder.elapsed()
 
         def ask() -> Any:
+            __tracebackhide__ = True
             if self._recorder.arrivals == before:
                 return PENDING
             after = self._recorder.elapsed() - began
             raise UnexpectedRequest(
                 f"{self.name}: expected nothing for {seconds:g} s, but after {after:.3f} s something arrived\n"
-                + transcript.indented(self._said())
+                + indented(self._said())
             )
 
         return self._wait("assert_quiet", ask, seconds, lambda deadline: None, given_up=self._given_up_quiet)
@@ -430,12 +428,14 @@ class BaseTestServer:
 
     def _wait_failure(self, expected: Expected) -> Wait[None]:
         def late(deadline: Deadline) -> None:
+            __tracebackhide__ = True
             raise UnmetExpectation(
                 f"{self.name}: expected the server's side to raise {expected} within {deadline.seconds:g} s, "
-                f"but it did not\n" + transcript.indented(self._said())
+                f"but it did not\n" + indented(self._said())
             )
 
         def ask() -> Any:
+            __tracebackhide__ = True
             return None if expected.failure is not None else PENDING
 
         return self._wait("raises", ask, None, late, given_up=self._given_up_raises)
@@ -445,20 +445,20 @@ class BaseTestServer:
         return None
 
     def _late(self, text: str) -> DeadlineExceeded:
-        return DeadlineExceeded(f"{self.name}: {text}\n{transcript.indented(self._said())}")
+        return DeadlineExceeded(f"{self.name}: {text}\n{indented(self._said())}")
 
     def _refuse_unframed(self, verb: str) -> None:
         """Raise the TypeError about a stream that has no requests; datagram servers have none such."""
 
     # For its owner, and pytest's hooks
 
-    def _settle(self) -> bool:
-        """Wait until all that has arrived was handled, at most a second; tell whether it was."""
-        if self._state != "started" or os.getpid() != self._pid:
+    def _settle(self, seconds: float = stopping.DRAIN_BOUND) -> bool:
+        """Wait until all that has arrived was handled, at most so long; tell whether it was."""
+        if self._state not in ("started", "refusing") or os.getpid() != self._pid:
             return True
-        return stopping.wait_idle(self._idle, min(stopping.DRAIN_BOUND, Deadline(self.timeout).left() or 0.0))
+        return stopping.wait_idle(self._idle, seconds)
 
-    def _take_failures(self) -> list[Any]:
+    def _take_failures(self) -> list[Failure]:
         for client in self._clients:
             client.tell(self._failures, f"{self.name}, in_thread({client.name})")
         return self._failures.take()

@@ -5,26 +5,43 @@ from __future__ import annotations
 
 def checked_timeout(timeout: float | None) -> float | None:
     """Return ``timeout``, or raise the error that says what it must be: seconds above 0."""
-    if timeout is None:
-        return None
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
-    if not timeout > 0:
-        raise ValueError(f"timeout must be above 0 seconds, not {timeout!r}")
-    return timeout
+    __tracebackhide__ = True
+    return None if timeout is None else checked_seconds(timeout, "timeout must be above 0 seconds")
+
+
+def checked_seconds(seconds: float, expected: str) -> float:
+    """Return a number of seconds above 0, or raise the error that says what was expected."""
+    __tracebackhide__ = True
+    if not _is_number(seconds, (int, float)):
+        raise TypeError(f"{expected}, not {seconds!r}")
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"{expected}, not {seconds!r}")
+    return seconds
+
+
+def checked_index(index: int, expected: str, *, least: int) -> int:
+    """Return an int of at least ``least``, or raise the error that says what was expected."""
+    __tracebackhide__ = True
+    if not _is_number(index, int):
+        raise TypeError(f"{expected}, not {index!r}")
+    if index < least:
+        raise ValueError(f"{expected}, not {index!r}")
+    return index
+
+
+def _is_number(value: object, kind: type | tuple[type, ...]) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def checked_size(verb: str, n: int) -> int:
     """Return ``n``, or raise the error that says what it must be: a number of bytes above 0."""
-    if isinstance(n, bool) or not isinstance(n, int):
-        raise TypeError(f"{verb}() expected a number of bytes, not {n!r}")
-    if n <= 0:
-        raise ValueError(f"{verb}() expected a number of bytes above 0, not {n}")
-    return n
+    __tracebackhide__ = True
+    return checked_index(n, f"{verb}() expected a number of bytes above 0", least=1)
 
 
 def checked_delimiter(delimiter: bytes) -> bytes:
     """Return ``delimiter`` as bytes, or raise the error that says what it must be."""
+    __tracebackhide__ = True
     if isinstance(delimiter, str):
         raise TypeError(f"recv_until() expected bytes, not the text {delimiter!r}: write b{delimiter!r}")
     if not isinstance(delimiter, (bytes, bytearray)):
@@ -36,6 +53,7 @@ def checked_delimiter(delimiter: bytes) -> bytes:
 
 def checked_literal(match: object, verb: str = "expect") -> bytes:
     """Return ``match`` as bytes, or say why the verb takes nothing else on a stream without frames."""
+    __tracebackhide__ = True
     if isinstance(match, (bytes, bytearray)):
         if not match:
             raise ValueError(f"{verb}() expected at least one byte; the end of the stream is expect_eof()")

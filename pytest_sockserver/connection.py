@@ -102,7 +102,8 @@ class Connection:
         self._guard: Callable[[str], None] = _nothing_to_refuse
 
     def __repr__(self) -> str:
-        return f"<Connection {self.index} from {format_peer(self.peer)}, {self._tape.ended_by or 'open'}>"
+        end = f"{self._tape.ended_how} by the {self.closed_by}" if self.closed_by else "open"
+        return f"<Connection {self.index} from {format_peer(self.peer)}, {end}>"
 
     def __str__(self) -> str:
         return transcript.of_connection(self._tape, limit=None)
@@ -391,6 +392,7 @@ class Connection:
 
     def _wait_closed(self, timeout: float | None) -> Wait[None]:
         def late(deadline: Deadline) -> None:
+            __tracebackhide__ = True
             raise DeadlineExceeded(self._told_as(f"wait_closed() waited {deadline.seconds:g} s: still open"))
 
         return self._server._wait(
@@ -413,6 +415,7 @@ class Connection:
             return PENDING
 
         def late(deadline: Deadline) -> None:
+            __tracebackhide__ = True
             raise DeadlineExceeded(
                 self._told_as(f"wait_received() waited {deadline.seconds:g} s for {shortened(wanted)}")
             )
@@ -433,9 +436,7 @@ class Connection:
             if not recorder.dropped and self._tape.received_count:
                 data = self._tape.joined(RECEIVED)
                 recorder.add_request(
-                    Request(
-                        data, connection=self, peer=self.peer, time=recorder.elapsed(), answer=_answer_on_stream
-                    )
+                    Request(data, connection=self, peer=self.peer, time=recorder.elapsed(), answer=_answer_on_stream)
                 )
 
     def _cut(self) -> None:

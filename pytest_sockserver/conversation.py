@@ -45,7 +45,9 @@ class Handler:
         self.is_class = isinstance(target, type)
         self.name = getattr(target, "__qualname__", None) or repr(target)
         if not callable(target):
-            raise TypeError(f"a handler must be a function of {argument} or a BaseRequestHandler subclass, not {target!r}")
+            raise TypeError(
+                f"a handler must be a function of {argument} or a BaseRequestHandler subclass, not {target!r}"
+            )
         if inspect.iscoroutinefunction(target):
             raise TypeError(f"handler {self.name} is async: it runs in a thread of its own; write it as a plain def")
         if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
@@ -98,7 +100,7 @@ def perform(connection: Connection, handler: Handler, server: Any, failures: Fai
             _note_end(connection, error)
             connection.close()
         else:
-            tape.note(NOTE, f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace"))
+            _note(connection, f"{type(error).__name__}: {error}")
             failures.add(error, connection._where())
             connection._reset_now()
 
@@ -118,8 +120,12 @@ def blameless(connection: Connection, error: BaseException) -> bool:
 def _note_end(connection: Connection, error: BaseException) -> None:
     """Record what ended a handler quietly, if it is not the ordinary end."""
     if error is not connection._quiet_end and not isinstance(error, ServerStopping):
-        text = f"after the end: {type(error).__name__}: {error}"
-        connection._tape.note(NOTE, text.encode("utf-8", "backslashreplace"))
+        _note(connection, f"after the end: {type(error).__name__}: {error}")
+
+
+def _note(connection: Connection, text: str) -> None:
+    """Record a remark; its first line, since the message of an error quotes the conversation itself."""
+    connection._tape.note(NOTE, text.partition("\n")[0].encode("utf-8", "backslashreplace"))
 
 
 def _check_returned_nothing(handler: Handler, result: object) -> None:

@@ -26,6 +26,7 @@ from .errors import DeadlineExceeded
 from .messages import format_peer
 from .recording.events import NOTE
 from .recording.recorder import Tape
+from .recording.sockets import ready
 from .scripting.parts import checked_parts
 from .transport import ReceivingServer, ReplySocket
 
@@ -153,7 +154,7 @@ class DatagramTestServer(BaseTestServer):
     def _idle(self) -> bool:
         framework = self._framework
         assert framework is not None
-        if stopping.ready(framework.socket, False, 0) or framework.taking:
+        if ready(framework.socket, False, 0) or framework.taking:
             return False
         return self._all_answered()
 
@@ -166,7 +167,7 @@ class DatagramTestServer(BaseTestServer):
         assert framework is not None
         framework.shutdown()
         stopping.join([self._loop], deadline)
-        while stopping.ready(framework.socket, False, 0):
+        while ready(framework.socket, False, 0):
             framework._handle_request_noblock()
         if threading.current_thread() is not self._answerer:
             left = deadline.left()
@@ -177,9 +178,7 @@ class DatagramTestServer(BaseTestServer):
             self._work.notify()
             answering = self._answering
         peers = {self._answerer: answering.peer} if answering is not None and self._answerer is not None else {}
-        self._name_stuck(
-            stopping.join([self._answerer, *(client.thread for client in self._clients)], deadline), peers
-        )
+        self._name_stuck(stopping.join([self._answerer, *(client.thread for client in self._clients)], deadline), peers)
         framework.server_close()
         if self._place is not None:
             self._place.release()

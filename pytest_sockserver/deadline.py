@@ -68,8 +68,8 @@ class Deadline:
         now = monotonic()
         if _test_ends_at is not None:
             # At least a look: a test that is nearly over still gets an answer that is there already.
-            self.seconds = max(0.01, min(seconds, _test_ends_at - MARGIN - now))
-        self.at = now + self.seconds
+            self.seconds = seconds = max(0.01, min(seconds, _test_ends_at - MARGIN - now))
+        self.at = now + seconds
 
     def left(self) -> float | None:
         """Return the seconds that are left, 0.0 when it is over, ``None`` when it never will be."""

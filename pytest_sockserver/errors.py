@@ -67,3 +67,8 @@ class RecordLimitExceeded(SockServerError, RuntimeError):
 
 class AddressUnavailable(SockServerError, OSError):
     """The address cannot be bound; ``errno`` is the operating system's, the message names who has it."""
+
+
+for _error in list(vars().values()):
+    if isinstance(_error, type) and issubclass(_error, SockServerError):
+        _error.__module__ = "pytest_sockserver"  # where users import them from, and what a report should say

@@ -9,7 +9,7 @@ from typing import Any
 from .addresses import bind_pair, checked_host
 from .base_server import BaseTestServer
 from .datagram_server import DatagramTestServer
-from .failures import Failure, combined
+from .failures import Failure, add_note, combined
 from .options import fitting, options_for
 from .stream_server import StreamTestServer
 
@@ -93,13 +93,15 @@ class SockServer:
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
         __tracebackhide__ = True
         self.stop()
-        failures: list[Failure] = [failure for server in self.servers for failure in server._take_failures()]
+        failures = self.take_failures()
         if failures and error is None:
             raise combined(failures)
         if failures and error is not None:
-            from .failures import add_note
-
             add_note(error, failures)
+
+    def take_failures(self) -> list[Failure]:
+        """Return what went wrong in all servers and was not told yet; it counts as told now."""
+        return [failure for server in self.servers for failure in server._take_failures()]
 
     def _with_defaults(self, transport: str, options: dict[str, Any]) -> dict[str, Any]:
         return {**fitting(transport, self._defaults), **options}

@@ -11,7 +11,7 @@ from .origin import from_users_frame, traceback_at
 from .recording.recorder import Recorder
 
 if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup  # which pytest requires there
+    from exceptiongroup import BaseExceptionGroup  # which pytest requires on 3.10
 
 
 @dataclass(frozen=True)
@@ -127,3 +127,16 @@ def combined(failures: list[Failure], code: CodeType | None = None) -> BaseExcep
     return group if code is None else group.with_traceback(traceback_at(code, code.co_firstlineno))
 
 
+def add_note(error: BaseException, failures: list[Failure]) -> None:
+    """Say on a test's own exception what went wrong on the server's side meanwhile."""
+    if is_skip(error):
+        return  # the note would become part of the reason for which the test was skipped
+    for failure in failures:
+        text = f"on the server's side ({failure.where}): {type(failure.error).__name__}: {failure.error}"
+        try:
+            if hasattr(error, "add_note"):
+                error.add_note(text)
+            else:  # 3.10; pytest prints them all the same
+                error.__notes__ = [*getattr(error, "__notes__", ()), text]  # type: ignore[attr-defined]
+        except (AttributeError, TypeError):
+            return  # an exception that takes no attributes; the report's section says it

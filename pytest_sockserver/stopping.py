@@ -16,12 +16,13 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable
 from time import monotonic
+from types import FrameType
 
 from .connection import Connection
 from .deadline import Deadline
 from .errors import HandlerStuck
 from .messages import format_peer
-from .origin import is_ours
+from .origin import is_ours, traceback_at
 from .recording.recorder import PARKED
 from .recording.sockets import quiet, ready
 
@@ -74,24 +75,23 @@ def join(threads: Iterable[threading.Thread | None], deadline: Deadline) -> list
 
 
 def stuck(thread: threading.Thread, what: str, peer: object, seconds: float) -> HandlerStuck:
-    """Return the error about a thread that did not end: its name, its peer, and the line where it stands."""
+    """Return the error about a thread that did not end: its name, its peer, and the line where it stands.
+
+    Its traceback points at that line, and its text has the stack from the first line that is the user's.
+    """
+    frames: list[FrameType] = []
     frame = sys._current_frames().get(thread.ident or 0)
-    stack = traceback.extract_stack(frame) if frame is not None else traceback.StackSummary()
-    # Its own lines are what the user can change; the frames that lead there are ours and the standard library's.
-    first = next((index for index, each in enumerate(_frames(frame)) if index and not is_ours(each)), 0)
-    shown = [line for line in stack[first:] if not line.filename.endswith("threading.py")] or stack
-    where = f" at {shown[-1].filename}:{shown[-1].lineno}" if shown else ""
-    client = f" for {format_peer(peer)}" if peer is not None else ""
-    return HandlerStuck(
-        f"{what} did not end within {seconds:g} s: thread {thread.name!r}{client} stands{where}\n"
-        + "".join(traceback.format_list(shown)).rstrip()
-        + "\nStopping a server ends what waits on its own sockets; anything else must end by itself: give it a timeout"
-    )
-
-
-def _frames(frame: object) -> list[object]:
-    frames = []
     while frame is not None:
-        frames.append(frame)
-        frame = getattr(frame, "f_back", None)
-    return frames[::-1]
+        frames.insert(0, frame)
+        frame = frame.f_back
+    first = max((index + 1 for index, each in enumerate(frames) if is_ours(each)), default=0)
+    theirs = frames[first:] or frames  # beyond our last frame: what the user can change
+    where = f" at {theirs[-1].f_code.co_filename}:{theirs[-1].f_lineno}" if theirs else ""
+    client = f" for {format_peer(peer)}" if peer is not None else ""
+    stack = traceback.StackSummary.extract((each, each.f_lineno) for each in theirs)
+    error = HandlerStuck(
+        f"{what} did not end within {seconds:g} s: thread {thread.name!r}{client} stands{where}\n"
+        + "".join(stack.format())
+        + "Stopping a server ends what waits on its own sockets; anything else must end by itself: give it a timeout"
+    )
+    return error.with_traceback(traceback_at(theirs[0].f_code, theirs[0].f_lineno)) if theirs else error

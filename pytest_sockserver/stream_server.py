@@ -12,11 +12,13 @@ from typing import Any
 from . import stopping, transcript
 from .addresses import bind_stream, explained
 from .base_server import BaseTestServer
+from .checks import checked_index
 from .connection import Connection
 from .conversation import Handler, perform
 from .deadline import Deadline
 from .errors import WrongState
 from .recording.recorder import Tape
+from .recording.sockets import ready
 from .sink import Sink
 from .transport import AcceptingServer, adopt
 from .waiting import PENDING, Wait, block, refuse_in_coroutine
@@ -108,15 +110,17 @@ class StreamTestServer(BaseTestServer):
 
     def _wait_connection(self, index: int, timeout: float | None) -> Wait[Connection]:
         __tracebackhide__ = True
-        if isinstance(index, bool) or not isinstance(index, int) or index < 0:
-            raise ValueError(f"wait_connection() expected an index from 0 on, not {index!r}")
+        checked_index(index, "wait_connection() expected an index from 0 on", least=0)
 
         def ask() -> Any:
+            __tracebackhide__ = True
             return self._connections[index] if index < len(self._connections) else PENDING
 
         def late(deadline: Deadline) -> Any:
+            __tracebackhide__ = True
             have = len(self._connections)
-            raise self._late(f"wait_connection() waited {deadline.seconds:g} s for connection {index}, there are {have}")
+            text = f"wait_connection() waited {deadline.seconds:g} s for connection {index}: there are {have}"
+            raise self._late(text)
 
         return self._wait("wait_connection", ask, timeout, late)
 
@@ -129,9 +133,11 @@ class StreamTestServer(BaseTestServer):
             )
 
         def ask() -> Any:
+            __tracebackhide__ = True
             return self._untaken.pop(0) if self._untaken else PENDING
 
         def late(deadline: Deadline) -> Any:
+            __tracebackhide__ = True
             raise self._late(f"accept() waited {deadline.seconds:g} s, and nobody connected")
 
         return self._wait("accept", ask, timeout, late)
@@ -245,7 +251,7 @@ class StreamTestServer(BaseTestServer):
     def _idle(self) -> bool:
         framework = self._framework
         assert framework is not None
-        if self._state == "started" and stopping.ready(framework.socket, False, 0):
+        if self._state == "started" and ready(framework.socket, False, 0):
             return False
         if framework.taking:
             return False
@@ -260,7 +266,7 @@ class StreamTestServer(BaseTestServer):
         framework.shutdown()
         stopping.join([self._loop], Deadline(self.timeout))
         framework.socket.setblocking(False)
-        while stopping.ready(framework.socket, False, 0):
+        while ready(framework.socket, False, 0):
             framework._handle_request_noblock()
         if hasattr(socket, "AF_UNIX") and framework.socket.family == socket.AF_UNIX and sys.platform != "linux":
             return
@@ -275,7 +281,7 @@ class StreamTestServer(BaseTestServer):
             framework.shutdown()
             stopping.join([self._loop], deadline)
             framework.socket.setblocking(False)
-            while stopping.ready(framework.socket, False, 0):
+            while ready(framework.socket, False, 0):
                 framework._handle_request_noblock()
         self._drain(deadline)
         with contextlib.suppress(OSError):

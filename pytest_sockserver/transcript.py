@@ -48,8 +48,7 @@ def head(tape: Tape) -> str:
     if tape.ended_by is None:
         end = "still open"
     else:
-        how = "reset" if any(event[2] in ("reset", "client-reset") for event in tape.events) else "closed"
-        end = f"{how} by the {tape.ended_by} after {(tape.ended_at or 0.0) - tape.began:.3f} s"
+        end = f"{tape.ended_how} by the {tape.ended_by} after {(tape.ended_at or 0.0) - tape.began:.3f} s"
     return f"== {tape.index}  from {format_peer(tape.peer)}, {end}"
 
 

@@ -20,16 +20,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .connection import Connection
-    from .servers import DatagramTestServer, StreamTestServer
+    from .datagram_server import DatagramTestServer
+    from .stream_server import StreamTestServer
 
 #: Bytes of the largest datagram there is: a UDP header counts 65,535 with itself and the IP header (RFC 768, 791).
 MAX_DATAGRAM = 65536
 
 
+class _Unused(socketserver.BaseRequestHandler):
+    """Stands where the framework wants a handler class; a test server's handlers are declared on its owner."""
+
+
 class AcceptingServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
     """Accepts for a :class:`StreamTestServer`, a thread for each connection that something was declared for."""
 
-    daemon_threads = True  # a handler that never ends must not keep the interpreter; it is joined and named all the same
+    daemon_threads = True  # one that never ends must not keep the interpreter; it is joined and named all the same
     block_on_close = False  # the test server joins, against its own deadline
 
     def __init__(self, owner: StreamTestServer, listener: socket.socket, backlog: int) -> None:
@@ -111,10 +116,6 @@ class ReceivingServer(socketserver.UDPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Keep the error of a datagram that could not be recorded."""
         self.owner._could_not_begin(request)
-
-
-class _Unused:
-    """Stands where the framework wants a handler class; a test server's handlers are declared on its owner."""
 
 
 def adopt(accepted: socket.socket, connection_for: Callable[[Tape], Connection], tape: Tape) -> RecordingSocket:

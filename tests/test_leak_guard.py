@@ -16,17 +16,18 @@ PATIENCE = 0.1
 
 
 @pytest.fixture
-def guarded(pytester: pytest.Pytester) -> pytest.Pytester:
-    """A directory whose tests are guarded as ours are."""
+def guarded(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A directory whose tests are guarded as ours are, with no plugin."""
     text = CONFTEST.read_text(encoding="utf-8")
     assert "PATIENCE = 2.0\n" in text
     pytester.makeconftest(text.replace("PATIENCE = 2.0\n", f"PATIENCE = {PATIENCE}\n"))
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     return pytester
 
 
 def run(guarded: pytest.Pytester, source: str, *args: str) -> pytest.RunResult:
     guarded.makepyfile("import os, pathlib, socket, sys, tempfile, threading, pytest\nkept = []\n" + source)
-    return guarded.runpytest_subprocess("-p", "no:randomly", *args)
+    return guarded.runpytest_subprocess(*args)
 
 
 def test_a_thread_left_running_is_an_error_that_names_it_and_where_it_is(guarded: pytest.Pytester) -> None:
@@ -121,18 +122,22 @@ def test_ends_soon():
     result.assert_outcomes(passed=2)
 
 
-def test_a_socket_in_a_cycle_of_garbage_is_no_leak_but_a_warning(guarded: pytest.Pytester) -> None:
+def test_an_unclosed_socket_in_a_cycle_of_garbage_is_an_error_of_its_own_test(guarded: pytest.Pytester) -> None:
     result = run(
         guarded,
         """
 def test_cycle():
     cycle = [socket.socket()]
     cycle.append(cycle)
+
+def test_after(): pass
 """,
+        "-W",
+        "error",
     )
 
-    result.assert_outcomes(passed=1, warnings=1)
-    result.stdout.fnmatch_lines(["*ResourceWarning: unclosed <socket*"])
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["*ERROR at teardown of test_cycle*", "  unclosed <socket.socket fd=*"])
 
 
 def test_what_a_wider_fixture_opens_is_its_own_until_it_ends(guarded: pytest.Pytester) -> None:
@@ -232,7 +237,7 @@ def test_a_failing_run_inside_the_process_is_no_leak(guarded: pytest.Pytester) -
         """
 def test_outer(pytester):
     pytester.makepyfile("def test_inner():\\n    import socket\\n    s = socket.socket()\\n    assert not s")
-    pytester.runpytest_inprocess("-p", "no:randomly").assert_outcomes(failed=1)
+    pytester.runpytest_inprocess().assert_outcomes(failed=1)
 """,
         "-W",
         "ignore",
@@ -243,7 +248,7 @@ def test_outer(pytester):
 
 def test_a_leak_is_an_error_under_xdist_too(guarded: pytest.Pytester) -> None:
     pytest.importorskip("xdist")
-    result = run(guarded, "def test_leaky(): kept.append(socket.socket())\n", "-n", "1")
+    result = run(guarded, "def test_leaky(): kept.append(socket.socket())\n", "-p", "xdist", "-n", "1")
 
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["left behind by the test or its fixtures:", "  tcp *"])
@@ -252,7 +257,7 @@ def test_a_leak_is_an_error_under_xdist_too(guarded: pytest.Pytester) -> None:
 @pytest.mark.parametrize("method", ["signal", "thread"])
 def test_the_timer_of_pytest_timeout_is_no_leak(guarded: pytest.Pytester, method: str) -> None:
     pytest.importorskip("pytest_timeout")
-    result = run(guarded, "def test_clean(): pass\n", "--timeout=30", f"--timeout-method={method}")
+    result = run(guarded, "def test_clean(): pass\n", "-p", "timeout", "--timeout=30", f"--timeout-method={method}")
 
     result.assert_outcomes(passed=1)
 
@@ -267,6 +272,6 @@ asyncio_mode = strict
 asyncio_default_fixture_loop_scope = function
 """
     )
-    result = run(guarded, "def test_clean(): pass\n", "-p", "no:timeout", "-p", "no:asyncio")
+    result = run(guarded, "def test_clean(): pass\n")
 
     result.assert_outcomes(passed=1)

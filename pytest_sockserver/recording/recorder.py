@@ -153,6 +153,7 @@ class Tape:
         peer: The client's address, as ``accept`` gave it.
         received_count, sent_count: Bytes, counted even when they were not kept.
         ended_by: ``"client"`` or ``"server"``, whoever ended the connection first; ``None`` while it is open.
+        ended_how, ended_at: ``"closed"`` or ``"reset"``, and when.
         socket: The socket that is the connection now; changes when TLS starts.
         cut: The server stops: whatever the driver's socket says next is our own doing.
         saw_cut: The driver has been told.
@@ -171,6 +172,7 @@ class Tape:
         self.client_ended = False
         self.ended_by: str | None = None
         self.ended_at: float | None = None
+        self.ended_how = "closed"
         self.server_ended = False
         self.lock = threading.RLock()
         self.state = BUSY
@@ -212,6 +214,7 @@ class Tape:
                 self.server_ended = True
             if ending and self.ended_by is None:
                 self.ended_by, self.ended_at = ending, self.recorder.elapsed()
+                self.ended_how = "reset" if kind in (RESET, CLIENT_RESET) else "closed"
             self.recorder.keep(self, kind, data)
 
     def joined(self, kind: str) -> bytes:

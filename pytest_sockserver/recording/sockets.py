@@ -24,8 +24,8 @@ import select
 import socket
 import struct
 import sys
-from functools import lru_cache
-from typing import IO, TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ServerStopping
 from .events import CLIENT_EOF, CLIENT_RESET, CLOSE, START_TLS
@@ -239,9 +239,7 @@ class RecordingSocket(Taped):
             self._noted(answer[0], bufsize)
             return answer
 
-        def recvmsg_into(
-            self, buffers: Any, ancbufsize: int = 0, flags: int = 0, /
-        ) -> tuple[int, list[Any], int, Any]:
+        def recvmsg_into(self, buffers: Any, ancbufsize: int = 0, flags: int = 0, /) -> tuple[int, list[Any], int, Any]:
             if self.tape is None or flags & _UNTAPPED:
                 return super().recvmsg_into(buffers, ancbufsize, flags)
             self._peek()
@@ -283,7 +281,7 @@ class RecordingSocket(Taped):
             while sent < len(rest):
                 sent += self._send_noted(rest[sent:], flags)
 
-    def sendfile(self, file: IO[bytes], offset: int = 0, count: int | None = None) -> int:
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         """Send a file.  os.sendfile() would pass by the recording, so this reads and sends."""
         if offset:
             file.seek(offset)
@@ -297,7 +295,7 @@ class RecordingSocket(Taped):
         return total
 
 
-@lru_cache(maxsize=None)
+@cache
 def _recording_ssl_socket() -> type[ssl.SSLSocket]:
     """Make the class when TLS is first used: importing ssl costs six milliseconds."""
     import ssl
@@ -326,7 +324,7 @@ def _recording_ssl_socket() -> type[ssl.SSLSocket]:
                 raise
             except OSError as error:
                 raise self._explained(error) from None
-            data = answer if buffer is None else bytes(memoryview(buffer)[:answer])
+            data: bytes = answer if buffer is None else bytes(memoryview(buffer)[: int(answer)])
             self._noted(data, len)
             return answer
 

@@ -72,7 +72,8 @@ def format_datagrams(events: Sequence[Event], *, limit: int | None = None) -> It
 
 
 def _runs(events: Sequence[Event]) -> Iterator[tuple[str, list[tuple[float, bytes]]]]:
-    kind_now, chunks = "", []
+    kind_now = ""
+    chunks: list[tuple[float, bytes]] = []
     for time, _, kind, data in events:
         if kind == "unsent":  # recorded before it was sent, and then it could not be
             chunks = _without_tail(chunks, int(data))
@@ -130,7 +131,7 @@ def _binary(data: bytes) -> bool:
         text = data.decode()
     except UnicodeDecodeError:
         return True
-    odd = sum(character < " " and character not in "\r\n\t" or character == "\x7f" for character in text)
+    odd = sum((character < " " and character not in "\r\n\t") or character == "\x7f" for character in text)
     return odd * 8 > len(text)
 
 

@@ -27,6 +27,7 @@ Match = Union[bytes, "re.Pattern[bytes]", Callable[[Any], object], _Any]
 
 def checked_match(match: Match) -> Match:
     """Return ``match``, or raise the ``TypeError`` that says what it should have been."""
+    __tracebackhide__ = True
     if isinstance(match, (bytearray, memoryview)):
         return bytes(match)
     if isinstance(match, str):

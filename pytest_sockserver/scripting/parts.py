@@ -14,6 +14,7 @@ Reply = bytes | Iterable[Part]
 
 def checked_parts(parts: Iterable[object], verb: str) -> list[bytes]:
     """Return the parts as bytes, or raise the ``TypeError`` that names the first that is none."""
+    __tracebackhide__ = True
     checked = []
     for part in parts:
         if isinstance(part, str):

@@ -141,13 +141,14 @@ def fresh_copy(name: str) -> Iterator[ModuleType]:
 @contextlib.contextmanager
 def shadowed(subject: Any, **attributes: Any) -> Iterator[None]:
     """Set attributes of one instance for a while: they hide what its class says."""
-    for name, value in attributes.items():
-        setattr(subject, name, value)
+    kept = {name: vars(subject)[name] for name in attributes if name in vars(subject)}
+    vars(subject).update(attributes)
     try:
         yield
     finally:
         for name in attributes:
-            delattr(subject, name)
+            vars(subject).pop(name, None)
+        vars(subject).update(kept)
 
 
 # -------------------------------------------------------------------------------------------------------- waits

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+import socket
 import sys
 import threading
 import time
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 from ..harness import (
@@ -37,8 +40,16 @@ def forking_server(module: Any, handler: Any, **attributes: Any) -> Any:
 
 
 def loiter(self: Any) -> None:
-    """Handle until the client has gone."""
+    """Handle until the visitor has gone."""
     self.request.recv(1)
+
+
+@contextlib.contextmanager
+def visitor(server: Any) -> Iterator[socket.socket]:
+    """A client that ends its stream when it goes: the children have copies of its socket, so close() would not."""
+    with connect(server) as client:
+        yield client
+        client.shutdown(socket.SHUT_WR)
 
 
 def is_child(pid: int) -> bool:
@@ -70,7 +81,7 @@ def child_handles_the_request(module: Any) -> Trace:
 @program("fork: active_children is a set of pids, empty after server_close", needs=("fork",))
 def children_are_in_active_children(module: Any) -> Trace:
     with forking_server(module, quiet(module, loiter)) as server:
-        with connect(server), connect(server):
+        with visitor(server), visitor(server):
             for _ in range(2):
                 server.handle_request()
             pids = list(server.active_children)
@@ -214,7 +225,7 @@ def server_close_waits_for_children(module: Any) -> Trace:
 @program("fork: block_on_close=False: server_close does not wait", needs=("fork",))
 def server_close_need_not_wait_for_children(module: Any) -> Trace:
     with forking_server(module, quiet(module, loiter), block_on_close=False) as server:
-        with connect(server):
+        with visitor(server):
             server.handle_request()
             pids = list(server.active_children)
             server.server_close()

@@ -316,3 +316,10 @@ def fileno_may_name_another_socket(module: Any) -> Trace:
             trace = [read(client)]
         with Loop(server):
             return [*trace, ask(other, b"by the loop\n")]
+
+
+@program("serve_forever: on a closed server raises ValueError")
+def closed_server_does_not_serve(module: Any) -> Trace:
+    server = module.TCPServer(LOCALHOST, echo(module))
+    server.server_close()
+    return [Call(server.serve_forever).outcome()]

@@ -145,7 +145,6 @@ def handler_error_then_shutdown_request(module: Any) -> Trace:
     with Server(LOCALHOST, fail) as server, accepted(server) as requests:
         trace.append(handle_one(server))
         trace.append(f"closed: {is_closed(requests[0])}")
-        trace.append(handle_one(server))
     return trace
 
 

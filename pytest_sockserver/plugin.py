@@ -1,0 +1,216 @@
+"""The pytest plugin: options, fixtures, and nothing that costs a run which uses none of them.
+
+Everything else is imported when the first of the fixtures is set up; the hooks that watch tests are
+registered then as well, and run for that very test's call.
+"""
+
+from __future__ import annotations
+
+import sys
+from time import monotonic
+
+import pytest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from .base_server import BaseTestServer
+    from .datagram_server import DatagramTestServer
+    from .factory import SockServer
+    from .stream_server import StreamTestServer
+
+MARKER = (
+    "sockserver(**options): options of every server that the test's fixtures make: "
+    "host, port, path, timeout, rcvbuf, backlog, record_limit, max_frame, allow_remote, name"
+)
+
+_SETTINGS = {  # ini setting and flag: its type, and what it says
+    "timeout": ("float", "seconds that each wait, verb and stop of a server may take (default: 5)"),
+    "record_limit": ("int", "bytes of memory that a server's recording may take (default: 64 MiB)"),
+    "host": ("string", "address that servers listen on (default: 127.0.0.1)"),
+}
+
+#: When a test's time limit runs out, on the clock of monotonic(); set by pytest-timeout, if it is there.
+ends_key = pytest.StashKey[float]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("sockserver", "servers for tests of network clients")
+    for name, (kind, text) in _SETTINGS.items():
+        group.addoption(
+            f"--sockserver-{name.replace('_', '-')}",
+            dest=f"sockserver_{name}",
+            metavar={"float": "SECONDS", "int": "BYTES"}.get(kind, "HOST"),
+            default=None,  # "not given" is told from "given the default"
+            type={"float": _seconds, "int": _bytes}.get(kind, str),
+            help=text,
+        )
+        parser.addini(f"sockserver_{name}", text, type=kind, default=None)  # type: ignore[arg-type]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", MARKER)
+    for name in _SETTINGS:
+        value = config.getini(f"sockserver_{name}")
+        if value not in (None, ""):
+            _check_setting(f"sockserver_{name}", name, value)
+
+
+@pytest.hookimpl(optionalhook=True, wrapper=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> Iterator[Any]:
+    """Keep our deadlines below the test's time limit: pytest-timeout's report would name a lock of ours."""
+    if settings.timeout:
+        item.stash[ends_key] = ends_at = monotonic() + settings.timeout
+        if "pytest_sockserver.deadline" in sys.modules:
+            sys.modules["pytest_sockserver.deadline"].limit_test(ends_at)
+    return (yield)
+
+
+@pytest.hookimpl(optionalhook=True, wrapper=True)
+def pytest_timeout_cancel_timer(item: pytest.Item) -> Iterator[Any]:
+    if "pytest_sockserver.deadline" in sys.modules:
+        sys.modules["pytest_sockserver.deadline"].limit_test(None)
+    return (yield)
+
+
+# Fixtures
+
+
+@pytest.fixture
+def sockserver(request: pytest.FixtureRequest) -> Iterator[SockServer]:
+    """A factory of servers: .tcp() .udp() .unix() .unix_datagram() .tcp_and_udp(), any number of them."""
+    __tracebackhide__ = True
+    yield from _factory(request)
+
+
+@pytest.fixture(scope="module")
+def sockserver_module(request: pytest.FixtureRequest) -> Iterator[SockServer]:
+    """The factory ``sockserver``, for servers that live as long as the module's tests."""
+    __tracebackhide__ = True
+    yield from _factory(request)
+
+
+@pytest.fixture(scope="session")
+def sockserver_session(request: pytest.FixtureRequest) -> Iterator[SockServer]:
+    """The factory ``sockserver``, for servers that live as long as the run."""
+    __tracebackhide__ = True
+    yield from _factory(request)
+
+
+@pytest.fixture
+def tcp_server(request: pytest.FixtureRequest) -> Iterator[StreamTestServer]:
+    """A running TCP server on a free port of 127.0.0.1; declare what it does with .handler."""
+    __tracebackhide__ = True
+    yield from _one(request, lambda factory: factory.tcp(name="tcp_server"))
+
+
+@pytest.fixture
+def udp_server(request: pytest.FixtureRequest) -> Iterator[DatagramTestServer]:
+    """A running UDP server on a free port of 127.0.0.1; it records, and answers what .handler says."""
+    __tracebackhide__ = True
+    yield from _one(request, lambda factory: factory.udp(name="udp_server"))
+
+
+@pytest.fixture
+def unix_server(request: pytest.FixtureRequest) -> Iterator[StreamTestServer]:
+    """A running server on a unix stream socket with a short path of its own."""
+    __tracebackhide__ = True
+    yield from _one(request, lambda factory: factory.unix(name="unix_server"))
+
+
+@pytest.fixture
+def unix_datagram_server(request: pytest.FixtureRequest) -> Iterator[DatagramTestServer]:
+    """A running server on a unix datagram socket with a short path of its own."""
+    __tracebackhide__ = True
+    yield from _one(request, lambda factory: factory.unix_datagram(name="unix_datagram_server"))
+
+
+def _one(request: pytest.FixtureRequest, make: Callable[[SockServer], BaseTestServer]) -> Iterator[Any]:
+    __tracebackhide__ = True
+    factories = _factory(request)
+    yield make(next(factories))
+    yield from factories  # its end stops and verifies
+
+
+def _factory(request: pytest.FixtureRequest) -> Iterator[SockServer]:
+    __tracebackhide__ = True
+    from . import report
+    from .factory import SockServer
+
+    report.register(request.config)
+    report.limit_deadlines(request.node)
+    factory = SockServer(**_defaults(request))
+    factories = request.node.stash.setdefault(report.factories_key, [])
+    factories.append(factory)
+    try:
+        yield factory
+    finally:
+        factories.remove(factory)
+        report.finish(factory)
+
+
+# Options: the nearer wins: keyword, marker, flag, ini file
+
+
+def _defaults(request: pytest.FixtureRequest) -> dict[str, Any]:
+    __tracebackhide__ = True
+    options = {}
+    for name in _SETTINGS:
+        value = request.config.getoption(f"sockserver_{name}")
+        if value is None:
+            value = request.config.getini(f"sockserver_{name}")
+        if value not in (None, ""):
+            options[name] = value
+    if request.node is not None:
+        for node, mark in reversed(list(request.node.iter_markers_with_node("sockserver"))):
+            _check_marker(node, mark)
+            options.update(mark.kwargs)
+    return options
+
+
+def _check_marker(node: pytest.Collector | pytest.Item, mark: pytest.Mark) -> None:
+    __tracebackhide__ = True
+    from .options import NAMES, check_option, unknown_option
+
+    try:
+        if mark.args:
+            raise TypeError(f"pytest.mark.sockserver takes options by name alone, not {mark.args[0]!r}")
+        for name, value in mark.kwargs.items():
+            if name not in NAMES:
+                raise TypeError(unknown_option(name, NAMES, where="pytest.mark.sockserver"))
+            check_option(name, value)
+    except (TypeError, ValueError) as error:
+        from .report import traceback_of_marker
+
+        raise error.with_traceback(traceback_of_marker(node, next(iter(mark.kwargs), ""))) from None
+
+
+def _check_setting(where: str, name: str, value: Any) -> None:
+    from .options import check_option
+
+    try:
+        check_option(name, value)
+    except (TypeError, ValueError) as error:
+        raise pytest.UsageError(f"{where}: {error}") from None
+
+
+def _seconds(text: str) -> float:
+    return float(_number(text, float, "seconds above 0"))
+
+
+def _bytes(text: str) -> int:
+    return int(_number(text, int, "a number of bytes above 0"))
+
+
+def _number(text: str, kind: type[int] | type[float], expected: str) -> float:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = kind(0)
+    if not 0 < value < float("inf"):
+        from argparse import ArgumentTypeError
+
+        raise ArgumentTypeError(f"expected {expected}, not {text!r}")
+    return value

@@ -1,0 +1,210 @@
+"""How a failure on the server's side becomes the test's, and what its report says.
+
+Registered when the first server's fixture is set up.  The place where a failure is raised decides how
+pytest counts it: in a wrapper around the *call*, innermost, it is one failed test, whatever the test is
+written with (plain, unittest, doctest, asyncio, trio), ``xfail`` means what it says, and what handlers print
+while we wait is captured.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import traceback
+from collections.abc import Generator, Iterator
+from types import CodeType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from . import deadline, stopping, transcript
+from .failures import Failure, add_note, combined, is_skip
+from .messages import format_peer
+from .origin import traceback_at
+from .plugin import ends_key
+
+if TYPE_CHECKING:
+    from .base_server import BaseTestServer
+    from .factory import SockServer
+
+#: On the node of a factory's scope: the factories that live.
+factories_key = pytest.StashKey["list[SockServer]"]()
+
+#: On the item: the failures beside the test's own, which this phase's report tells; taken by the report.
+_told_key = pytest.StashKey["list[Failure]"]()
+
+#: Lines of conversation in a section, unless -vv: the first and the last ones of each server.
+_HEAD_LINES, _TAIL_LINES = 30, 30
+
+_NAME = "sockserver-reports"
+
+
+def register(config: pytest.Config) -> None:
+    """Register the hooks below, once."""
+    if not config.pluginmanager.has_plugin(_NAME):
+        config.pluginmanager.register(Reports(), _NAME)
+
+
+def limit_deadlines(node: Any) -> None:
+    """Keep deadlines that begin from now on below the time limit of the node's test, if it has one."""
+    ends_at = node.stash.get(ends_key, None) if node is not None else None
+    if ends_at is not None:
+        deadline.limit_test(ends_at)
+
+
+def finish(factory: SockServer) -> None:
+    """Stop a factory's servers, and raise what was not told in the call: a late handler, a thread that is stuck."""
+    __tracebackhide__ = True
+    factory.stop()
+    failures = factory.take_failures()
+    if failures:
+        raise combined(failures)
+
+
+def factories_of(item: pytest.Item) -> list[SockServer]:
+    """Return every factory that is alive for this test, of all scopes."""
+    return [factory for node in item.listchain() for factory in node.stash.get(factories_key, ())]
+
+
+class Reports:
+    """The hooks."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Note where each server of a wider scope stands: its earlier connections are other tests' business."""
+        for factory in factories_of(item):
+            for server in factory.servers:
+                server._test_began = server._recorder.elapsed()
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[Any]:
+        __tracebackhide__ = True
+        limit_deadlines(item)
+        try:
+            result = yield
+        except (KeyboardInterrupt, GeneratorExit, pytest.exit.Exception):
+            raise  # the user wants to leave: wait for nothing
+        except BaseException as own:
+            failures = tell(item, own)
+            if failures and is_skip(own):
+                raise combined(failures, _code_of(item)) from None  # silence would be worse than a lost skip
+            raise
+        if factories_of(item):
+            own_excinfo = getattr(item, "_excinfo", None)  # unittest keeps its failures there and raises nothing
+            own_error = own_excinfo[0].value if own_excinfo else None
+            failures = tell(item, own_error)
+            if failures and (own_error is None or is_skip(own_error)):
+                if own_excinfo:
+                    own_excinfo.clear()
+                raise combined(failures, _code_of(item))
+        return result
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        if call.when == "setup" and call.excinfo is not None and factories_of(item):
+            tell(item, call.excinfo.value)  # a fixture built on ours: its failure wants the server's side as well
+        report = yield
+        told = item.stash.get(_told_key, [])
+        if call.when != "setup" or report.failed:
+            item.stash[_told_key] = []
+        wanted = report.failed or (call.when == "call" and set(item.config.option.reportchars) & set("PA"))
+        if wanted and call.when != "teardown":
+            for title, text in sections(item, told):
+                _add_section(report, title, text)
+        return report
+
+    def pytest_enter_pdb(self) -> None:
+        deadline.pause(True)
+
+    def pytest_leave_pdb(self) -> None:
+        deadline.pause(False)
+
+
+def tell(item: pytest.Item, own: BaseException | None) -> list[Failure]:
+    """Wait until the servers are idle, take their failures, and note them on the test's own exception."""
+    factories = factories_of(item)
+    servers = [server for factory in factories for server in factory.servers]
+    limit = deadline.Deadline(stopping.DRAIN_BOUND)
+    for server in servers:
+        server._settle(limit.left() or 0.0)
+    failures = [failure for factory in factories for failure in factory.take_failures()]
+    if own is not None and failures:
+        add_note(own, failures)
+        item.stash[_told_key] = [*item.stash.get(_told_key, []), *failures]
+    return failures
+
+
+# What the report says
+
+
+def sections(item: pytest.Item, told: list[Failure]) -> Iterator[tuple[str, str]]:
+    """Yield title and text for what went wrong on the server's side, and for each server that was talked to."""
+    everything = item.config.get_verbosity() >= 2
+    for failure in told:
+        trace = "".join(traceback.format_exception(failure.error))
+        yield f"sockserver: raised on the server's side, {failure.where}", _printable(trace)
+    for factory in factories_of(item):
+        for server in factory.servers:
+            lines = list(_lines_of(server))
+            if not everything and len(lines) > _HEAD_LINES + _TAIL_LINES:
+                hidden = len(lines) - _HEAD_LINES - _TAIL_LINES
+                lines[_HEAD_LINES:-_TAIL_LINES] = [f"# ... {hidden} lines more, shown by -vv ..."]
+            yield _title(server), _printable("\n".join(lines) or "# nobody has come")
+
+
+def _title(server: BaseTestServer) -> str:
+    where = format_peer(server._published) if server._published is not None else "never started"
+    count = len(server._recorder.tapes)
+    what = "connection" if hasattr(server, "connections") else "peer"
+    return f"sockserver: {server.name} {where} ({count} {what}{'' if count == 1 else 's'})"
+
+
+def _lines_of(server: BaseTestServer) -> Iterator[str]:
+    with server._recorder.lock:
+        tapes = list(server._recorder.tapes)
+    if not hasattr(server, "connections"):
+        yield from transcript.datagram_lines(tapes)
+        return
+    for tape in tapes:
+        if tape.ended_at is None or tape.ended_at >= server._test_began:
+            yield transcript.head(tape)
+            yield from transcript.lines(tape)
+
+
+def _printable(text: str) -> str:
+    """Return text that every reporter takes: no lone surrogate (it kills an xdist run), no escape sequence."""
+    text = text.encode("utf-8", "backslashreplace").decode().rstrip("\n")
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def _add_section(report: pytest.TestReport, title: str, text: str) -> None:
+    add = getattr(report.longrepr, "addsection", None)
+    if add is not None:
+        add(title, text)  # shown whatever --show-capture says, and in junit's XML
+    else:
+        report.sections.insert(0, (title, text))
+
+
+# Where a report points
+
+
+def _code_of(item: Any) -> CodeType | None:
+    function = getattr(item, "function", None)
+    return getattr(inspect.unwrap(function), "__code__", None) if function is not None else None
+
+
+def traceback_of_marker(node: Any, option: str) -> TracebackType | None:
+    """Return a traceback of the line that has the marker, as near as it can be found."""
+    code = _code_of(node)
+    if code is None:
+        return None
+    lineno: int = code.co_firstlineno
+    try:
+        lines, first = inspect.getsourcelines(code)
+    except OSError:
+        return traceback_at(code, lineno)
+    marked = [index for index, line in enumerate(lines) if "mark.sockserver" in line]
+    named = [index for index in marked if option in lines[index]] or marked
+    return traceback_at(code, first + named[0] if named else lineno)
