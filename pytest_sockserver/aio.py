@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from . import stopping
 from .captured import Request
-from .checks import checked_delimiter, checked_literal, checked_size, checked_timeout
+from .checks import checked_timeout
+from .connection import Connection, Reading
 from .deadline import Deadline
 from .failures import Expected, combined
-from .scripting.matching import ANY, Match, checked_match
+from .scripting import reading
+from .scripting.matching import ANY, Match
 from .scripting.parts import checked_parts
 from .waiting import Wait, _Pending
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     import ssl
 
     from .base_server import BaseTestServer
-    from .connection import Connection, Steps
+    from .scripting.reading import Steps
     from .stream_server import StreamTestServer
 
 T = TypeVar("T")
@@ -188,41 +190,45 @@ class AsyncConnection:
 
     async def recv(self, n: int = 65536, *, timeout: float | None = None) -> bytes:
         """Return what has come, at most ``n`` bytes; wait for the first if need be."""
-        return await self._drive("recv", self._connection._recv(checked_size("recv", n)), timeout)
+        __tracebackhide__ = True
+        return await self._drive("recv", self._connection._recv(n), timeout)
 
     async def recv_exactly(self, n: int, *, timeout: float | None = None) -> Request:
         """Return exactly ``n`` bytes, as one request."""
-        steps = self._connection._recv_exactly(checked_size("recv_exactly", n))
-        return await self._drive("recv_exactly", steps, timeout)
+        __tracebackhide__ = True
+        return await self._drive("recv_exactly", self._connection._recv_exactly(n), timeout)
 
     async def recv_until(
         self, delimiter: bytes, *, max_bytes: int | None = None, timeout: float | None = None
     ) -> Request:
         """Return all bytes through ``delimiter``, as one request."""
-        most = max_bytes or self._connection._max_frame
-        steps = self._connection._recv_until(checked_delimiter(delimiter), most)
-        return await self._drive("recv_until", steps, timeout)
+        __tracebackhide__ = True
+        return await self._drive("recv_until", self._connection._recv_until(delimiter, max_bytes), timeout)
 
     async def recv_line(self, *, max_bytes: int | None = None, timeout: float | None = None) -> Request:
         """Return the next line with its ending, as one request."""
-        steps = self._connection._recv_until(b"\n", max_bytes or self._connection._max_frame)
-        return await self._drive("recv_line", steps, timeout)
+        __tracebackhide__ = True
+        return await self._drive("recv_line", self._connection._recv_until(b"\n", max_bytes), timeout)
 
     async def recv_all(self, *, timeout: float | None = None) -> Request:
         """Return all that the client sends until it ends its stream, as one request."""
+        __tracebackhide__ = True
         return await self._drive("recv_all", self._connection._recv_all(), timeout)
 
     async def expect(self, match: bytes, *, timeout: float | None = None) -> Request:
         """Take exactly the bytes ``match``; fail at the first byte that differs."""
-        return await self._drive("expect", self._connection._expect(checked_literal(match)), timeout)
+        __tracebackhide__ = True
+        return await self._drive("expect", self._connection._expect(match), timeout)
 
     async def expect_line(self, match: Match = ANY, *, timeout: float | None = None) -> Request:
         """Take a line, which ``match`` must match whole, without its ending; return it with its ending."""
-        return await self._drive("expect_line", self._connection._expect_line(checked_match(match)), timeout)
+        __tracebackhide__ = True
+        return await self._drive("expect_line", self._connection._expect_line(match), timeout)
 
     async def expect_eof(self, *, timeout: float | None = None) -> None:
         """Wait for the client to end its stream."""
-        await self._drive("expect_eof", self._connection._expect_eof(), timeout)
+        __tracebackhide__ = True
+        await self._drive("expect_eof", reading.expect_eof(self._connection._stream.buffer), timeout)
 
     async def send(self, *parts: bytes, timeout: float | None = None) -> None:
         """Send the parts, in order; return when the kernel has taken all of them."""
@@ -231,7 +237,7 @@ class AsyncConnection:
         data = b"".join(checked_parts(parts, "send()"))
         deadline = Deadline(checked_timeout(timeout) or connection._timeout)
         bell = _bell()
-        for _ in connection._write_steps(data):
+        for _ in connection._stream.send(data):
             await self._ready(bell, True, deadline)
             if not deadline.left():
                 raise connection._unread(data, deadline)
@@ -263,13 +269,13 @@ class AsyncConnection:
         connection = self._connection
         deadline = Deadline(checked_timeout(timeout) or connection._timeout)
         bell = _bell()
-        with connection._reading(verb):
+        with Reading(connection, verb):
             while True:
                 try:
                     next(steps)
                 except StopIteration as done:
                     return cast(T, done.value)
-                while not connection._fill_now(verb):
+                while not connection._stream.receive(connection._stream.socket_for("read")):
                     if not deadline.left():
                         raise connection._late(verb, deadline)
                     await self._ready(bell, False, deadline)
@@ -277,7 +283,7 @@ class AsyncConnection:
     async def _ready(self, bell: Bell, write: bool, deadline: Deadline) -> None:
         """Wait until the socket can be read or written, or the deadline is over."""
         connection = self._connection
-        sock = connection._open_socket("wait")
+        sock = connection._stream.socket_for("wait on")
         if not write and getattr(sock, "pending", int)():
             return
         server = connection._server

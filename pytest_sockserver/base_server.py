@@ -30,7 +30,7 @@ from .conversation import Handler
 from .deadline import Deadline
 from .errors import DeadlineExceeded, UnexpectedRequest, UnmetExpectation, WrongState
 from .failures import Expected, Failure, Failures, add_note, combined
-from .messages import format_peer, indented
+from .messages import format_peer, with_conversation
 from .options import Options, options_for
 from .recording.events import Event
 from .recording.recorder import Recorder
@@ -407,10 +407,8 @@ class BaseTestServer:
             if self._recorder.arrivals == before:
                 return PENDING
             after = self._recorder.elapsed() - began
-            raise UnexpectedRequest(
-                f"{self.name}: expected nothing for {seconds:g} s, but after {after:.3f} s something arrived\n"
-                + indented(self._said())
-            )
+            text = f"expected nothing for {seconds:g} s\n  got something after {after:.3f} s"
+            raise with_conversation(UnexpectedRequest, self.name, text, self._said())
 
         return self._wait("assert_quiet", ask, seconds, lambda deadline: None, given_up=self._given_up_quiet)
 
@@ -429,10 +427,8 @@ class BaseTestServer:
     def _wait_failure(self, expected: Expected) -> Wait[None]:
         def late(deadline: Deadline) -> None:
             __tracebackhide__ = True
-            raise UnmetExpectation(
-                f"{self.name}: expected the server's side to raise {expected} within {deadline.seconds:g} s, "
-                f"but it did not\n" + indented(self._said())
-            )
+            text = f"expected the server's side to raise {expected} within {deadline.seconds:g} s\n  it did not"
+            raise with_conversation(UnmetExpectation, self.name, text, self._said())
 
         def ask() -> Any:
             __tracebackhide__ = True
@@ -445,7 +441,7 @@ class BaseTestServer:
         return None
 
     def _late(self, text: str) -> DeadlineExceeded:
-        return DeadlineExceeded(f"{self.name}: {text}\n{indented(self._said())}")
+        return with_conversation(DeadlineExceeded, self.name, text, self._said())
 
     def _refuse_unframed(self, verb: str) -> None:
         """Raise the TypeError about a stream that has no requests; datagram servers have none such."""

@@ -14,18 +14,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .captured import Request
 from .connection import Connection
 from .errors import ServerStopping
+from .failures import Failures, said_shortly
 from .messages import format_peer
 from .origin import Origin
 from .recording.events import NOTE
 from .scripting.parts import parts_of
-
-if TYPE_CHECKING:
-    from .failures import Failures
 
 
 class Handler:
@@ -91,7 +89,7 @@ def perform(connection: Connection, handler: Handler, server: Any, failures: Fai
             assert tape.socket is not None
             tape.socket.settimeout(0.0)  # the verbs wait by themselves, under their deadlines
             _check_returned_nothing(handler, handler.target(connection))
-        if not connection._detached:
+        if not connection._stream.detached:
             connection.close()
     except BaseException as error:  # pytest.fail() and skip() are no Exceptions
         if handler.is_class:
@@ -100,9 +98,9 @@ def perform(connection: Connection, handler: Handler, server: Any, failures: Fai
             _note_end(connection, error)
             connection.close()
         else:
-            _note(connection, f"{type(error).__name__}: {error}")
+            tape.note(NOTE, said_shortly(error).encode("utf-8", "backslashreplace"))
             failures.add(error, connection._where())
-            connection._reset_now()
+            connection._stream.reset()
 
 
 def blameless(connection: Connection, error: BaseException) -> bool:
@@ -111,21 +109,16 @@ def blameless(connection: Connection, error: BaseException) -> bool:
     return (
         tape.saw_cut
         or isinstance(error, ServerStopping)
-        or error is connection._quiet_end
+        or error is connection._stream.quiet_end
         or (tape.peer_error is not None and error is tape.peer_error)
-        or (tape.cut and connection._detached)
+        or (tape.cut and connection._stream.detached)
     )
 
 
 def _note_end(connection: Connection, error: BaseException) -> None:
     """Record what ended a handler quietly, if it is not the ordinary end."""
-    if error is not connection._quiet_end and not isinstance(error, ServerStopping):
-        _note(connection, f"after the end: {type(error).__name__}: {error}")
-
-
-def _note(connection: Connection, text: str) -> None:
-    """Record a remark; its first line, since the message of an error quotes the conversation itself."""
-    connection._tape.note(NOTE, text.partition("\n")[0].encode("utf-8", "backslashreplace"))
+    if error is not connection._stream.quiet_end and not isinstance(error, ServerStopping):
+        connection._tape.note(NOTE, f"after the end: {said_shortly(error)}".encode("utf-8", "backslashreplace"))
 
 
 def _check_returned_nothing(handler: Handler, result: object) -> None:

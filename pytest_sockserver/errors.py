@@ -10,7 +10,13 @@ from __future__ import annotations
 
 
 class SockServerError(Exception):
-    """The base of every exception that this package defines."""
+    """The base of every exception that this package defines.
+
+    Attributes:
+        summary: What is to say without the place before it and the conversation after it, where there are such.
+    """
+
+    summary: str | None = None
 
 
 class ScriptMismatch(SockServerError, AssertionError):

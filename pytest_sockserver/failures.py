@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass
+from pathlib import PurePath
 from types import CodeType
 
-from .origin import from_users_frame, traceback_at
+from .origin import from_users_frame, is_ours, traceback_at
 from .recording.recorder import Recorder
 
 if sys.version_info < (3, 11):
@@ -104,6 +105,18 @@ def _harmless(error: BaseException) -> BaseException:
     return wrapped.with_traceback(error.__traceback__)
 
 
+def said_shortly(error: BaseException) -> str:
+    """Return what an exception says, without the conversation it quotes, and where in the user's code it stands."""
+    said = getattr(error, "summary", None) or str(error)
+    last = error.__traceback__
+    line = ""
+    while last is not None:
+        if not is_ours(last.tb_frame):
+            line = f"{PurePath(last.tb_frame.f_code.co_filename).name}:{last.tb_lineno}, "
+        last = last.tb_next
+    return f"{type(error).__name__}: {line}{said}"
+
+
 def is_skip(error: BaseException) -> bool:
     """Tell whether an exception is pytest's skip, without importing pytest."""
     return type(error).__module__ == "_pytest.outcomes" and type(error).__name__ == "Skipped"
@@ -132,7 +145,7 @@ def add_note(error: BaseException, failures: list[Failure]) -> None:
     if is_skip(error):
         return  # the note would become part of the reason for which the test was skipped
     for failure in failures:
-        text = f"on the server's side ({failure.where}): {type(failure.error).__name__}: {failure.error}"
+        text = f"on the server's side, {failure.where}:\n  {said_shortly(failure.error)}"
         try:
             if hasattr(error, "add_note"):
                 error.add_note(text)

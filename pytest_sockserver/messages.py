@@ -1,8 +1,12 @@
-"""How messages write addresses, bytes and quoted conversations."""
+"""How messages write addresses and quote conversations."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
+
+from .errors import SockServerError
+
+E = TypeVar("E", bound=SockServerError)
 
 
 def format_peer(peer: Any) -> str:
@@ -14,11 +18,16 @@ def format_peer(peer: Any) -> str:
     return peer.decode("utf-8", "backslashreplace").replace("\0", "@") if isinstance(peer, bytes) else str(peer)
 
 
-def shortened(data: bytes, most: int = 120) -> str:
-    """Return the repr of ``data``, cut after ``most`` bytes with the length told."""
-    return repr(data) if len(data) <= most else f"{data[:most]!r}... ({len(data):,} bytes)"
-
-
 def indented(text: str) -> str:
     """Return ``text`` moved right, to stand under a message."""
     return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def with_conversation(kind: type[E], where: str, text: str, conversation: str) -> E:
+    """Return an exception whose message has its place before it and the conversation after it.
+
+    A report, which shows both anyway, takes its ``summary``.
+    """
+    error = kind(f"{where}: {text}\n{indented(conversation)}")
+    error.summary = text
+    return error

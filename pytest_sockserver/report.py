@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import traceback
 from collections.abc import Generator, Iterator
 from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from . import deadline, stopping, transcript
+from .errors import SockServerError
 from .failures import Failure, add_note, combined, is_skip
 from .messages import format_peer
 from .origin import traceback_at
@@ -143,8 +143,8 @@ def sections(item: pytest.Item, told: list[Failure]) -> Iterator[tuple[str, str]
     """Yield title and text for what went wrong on the server's side, and for each server that was talked to."""
     everything = item.config.get_verbosity() >= 2
     for failure in told:
-        trace = "".join(traceback.format_exception(failure.error))
-        yield f"sockserver: raised on the server's side, {failure.where}", _printable(trace)
+        raised = pytest.ExceptionInfo.from_exception(_without_conversation(failure.error))
+        yield f"sockserver: raised on the server's side, {failure.where}", _printable(str(item.repr_failure(raised)))
     for factory in factories_of(item):
         for server in factory.servers:
             lines = list(_lines_of(server))
@@ -152,6 +152,15 @@ def sections(item: pytest.Item, told: list[Failure]) -> Iterator[tuple[str, str]
                 hidden = len(lines) - _HEAD_LINES - _TAIL_LINES
                 lines[_HEAD_LINES:-_TAIL_LINES] = [f"# ... {hidden} lines more, shown by -vv ..."]
             yield _title(server), _printable("\n".join(lines) or "# nobody has come")
+
+
+def _without_conversation(error: BaseException) -> BaseException:
+    """Return an exception that says only its summary: the section below it has the whole conversation."""
+    if not isinstance(error, SockServerError) or error.summary is None:
+        return error
+    short = type(error)(error.summary).with_traceback(error.__traceback__)
+    short.__cause__ = error.__cause__
+    return short
 
 
 def _title(server: BaseTestServer) -> str:

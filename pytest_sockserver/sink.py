@@ -48,7 +48,7 @@ class Sink:
         tape = connection._tape
         with tape.lock:
             sock = tape.socket
-            if sock is None or sock.fileno() < 0 or connection._buffer.ended:
+            if sock is None or sock.fileno() < 0 or connection._stream.buffer.ended:
                 return
             sock.settimeout(0.0)
             tape.state = PARKED
@@ -148,15 +148,15 @@ class Sink:
             if sock is not None and sock.fileno() == number:
                 tape.state = BUSY
                 try:
-                    connection.take_arrived(sock)
+                    connection._stream.receive(sock)
                 except OSError:
-                    connection._buffer.ended = True  # reset by the client, and noted
+                    connection._stream.buffer.ended = True  # the record says why
                 tape.state = PARKED
             else:
-                connection._buffer.ended = True
-            if connection._buffer.ended:
+                connection._stream.buffer.ended = True
+            if connection._stream.buffer.ended:
                 with self._lock:
                     self._fed.pop(number, None)
                     self._stale.add(number)
-        if connection._buffer.ended:
+        if connection._stream.buffer.ended:
             self._ended(connection)

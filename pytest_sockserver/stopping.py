@@ -58,7 +58,9 @@ def connection_idle(connection: Connection) -> bool:
         return quiet(tape)
     with tape.lock:  # read by the sink
         sock = tape.socket
-        unread = sock is not None and sock.fileno() >= 0 and not connection._buffer.ended and ready(sock, False, 0)
+        unread = (
+            sock is not None and sock.fileno() >= 0 and not connection._stream.buffer.ended and ready(sock, False, 0)
+        )
     return not unread and tape.state is PARKED
 
 

@@ -37,7 +37,7 @@ class StreamTestServer(BaseTestServer):
         super().__init__(transport, options, bound=_bound)
         self._framework: AcceptingServer | None = None
         self._connections: list[Connection] = []  # guarded by the recorder's lock, as the next two are
-        self._live: list[Connection] = []  # those that are not closed, cleared from the record or not
+        self._live: dict[Connection, None] = {}  # those that are not over, cleared from the record or not; ordered
         self._untaken: list[Connection] = []  # undeclared, and not accepted by the test
         self._sink: Sink | None = None
 
@@ -186,8 +186,7 @@ class StreamTestServer(BaseTestServer):
             tape = self._recorder.add_tape(address)
             request = adopt(accepted, self._connection_for, tape)
             self._connections.append(request.connection)  # type: ignore[attr-defined]
-            self._live = [each for each in self._live if not each._done or each._mode != "handled"]
-            self._live.append(request.connection)  # type: ignore[attr-defined]
+            self._live[request.connection] = None  # type: ignore[attr-defined]
             self._recorder.changed()
             return request
 
@@ -219,6 +218,9 @@ class StreamTestServer(BaseTestServer):
             perform(connection, connection._handler, self._framework, self._failures)
         finally:
             connection._done = True
+            with self._recorder.lock:
+                if not connection._stream.detached:
+                    self._live.pop(connection, None)
 
     # Life cycle
 
@@ -288,7 +290,7 @@ class StreamTestServer(BaseTestServer):
             framework.socket.shutdown(socket.SHUT_RDWR)
         framework.server_close()
         with self._recorder.lock:
-            live, self._live, self._untaken = self._live, [], []
+            live, self._live, self._untaken = self._live, {}, []
         for connection in live:
             connection._cut()
         handlers = {each._thread: each.peer for each in live if each._thread is not None and not each._done}

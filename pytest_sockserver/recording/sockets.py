@@ -375,9 +375,10 @@ def quiet(tape: Tape) -> bool:
             # The client's second small write may sit in *its* kernel, held back by Nagle until we
             # acknowledge the first: send that acknowledgement now (missed 60 of 60 without it).
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        readable, writable = ready(sock, False, 0), ready(sock, True, 0)
+        readable = ready(sock, False, 0)
+        full = tape.state is SENDING and not ready(sock, True, 0)
     state = tape.state
-    return (state is WAITING and not readable) or (state is SENDING and not writable) or state is PARKED
+    return (state is WAITING and not readable) or (state is SENDING and full) or state is PARKED
 
 
 def cut(tape: Tape) -> None:

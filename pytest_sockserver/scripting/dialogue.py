@@ -45,8 +45,7 @@ def format_lines(events: Sequence[Event], *, ending: bytes = b"\r\n", limit: int
     for kind, chunks in _runs(events):
         if kind not in _SIDES:
             for time, data in chunks:
-                text = _MARKS.get(kind) or f"# {kind}: {data.decode('utf-8', 'backslashreplace')}"
-                yield f"[{time:.3f}] {text}"
+                yield f"[{time:.3f}] {_MARKS[kind]}" if kind in _MARKS else _remark(data)
             continue
         side, said = _SIDES[kind], b"".join(data for _, data in chunks)
         shown = said if limit is None else said[:limit]
@@ -62,13 +61,17 @@ def format_datagrams(events: Sequence[Event], *, limit: int | None = None) -> It
     for time, _, kind, data in events:
         side = _SIDES.get(kind)
         if side is None:
-            yield f"[{time:.3f}] # {kind}: {data.decode('utf-8', 'backslashreplace')}"
+            yield f"[{time:.3f}] # not sent" if kind == "unsent" else _remark(data)
             continue
         shown = data if limit is None else data[:limit]
         line = f"{side}x {shown.hex(' ')}" if _binary(shown) else f"{side}: {_escaped(shown)}".rstrip(" ")
         yield f"[{time:.3f}] {line}"
         if len(shown) < len(data):
             yield f"# ... {len(data) - len(shown):,} bytes more, {len(data):,} in all"
+
+
+def _remark(text: bytes) -> str:
+    return "\n".join(f"# {line}" for line in text.decode("utf-8", "backslashreplace").splitlines())
 
 
 def _runs(events: Sequence[Event]) -> Iterator[tuple[str, list[tuple[float, bytes]]]]:

@@ -67,3 +67,8 @@ def difference(expected: bytes, got: bytes) -> str:
     if len(got) < len(expected):
         return f"ends after {len(got)} of {len(expected)} bytes"
     return f"has {len(got) - len(expected)} bytes more" if len(got) > len(expected) else "equal"
+
+
+def shortened(data: bytes, most: int = 120) -> str:
+    """Return the repr of ``data``, cut after ``most`` bytes with the length told."""
+    return repr(data) if len(data) <= most else f"{data[:most]!r}... ({len(data):,} bytes)"

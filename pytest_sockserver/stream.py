@@ -1,0 +1,285 @@
+"""One recorded stream, as its driver uses it: receive, send, end, without waiting.
+
+Nothing here blocks for long and nothing knows of deadlines; whoever drives a stream waits for its socket, a
+thread by polling, a coroutine by its loop.  What has to be waited for is therefore a generator that yields
+``True`` when the socket must become writable and ``False`` when it must become readable.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+from time import monotonic
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from .errors import ScriptMismatch, ServerStopping, WrongState
+from .recording.events import CLOSE, NOTE, RESET, SEND_EOF
+from .recording.recorder import PARKED, Tape
+from .recording.sockets import Taped, cut, hard_close, ready, unacknowledged, unread
+from .recording.sockets import start_tls as wrap_tls
+from .scripting.buffer import Buffer
+from .scripting.matching import shortened
+
+if TYPE_CHECKING:
+    import ssl
+
+#: Bytes asked of the kernel at once, and offered to it: a loopback segment holds as many, so one call takes a
+#: burst; and a send that the kernel takes in part is noted anew for the rest, which must not be megabytes.
+CHUNK = 65536
+
+#: Seconds.  A reset waits so long for what was sent before it to reach the client's kernel.
+RESET_PATIENCE = 0.1
+
+#: Seconds.  A clean close discards input that was never read for so long, waiting for the client's end of
+#: stream: closing over unread input would be a reset, and destroy the reply that is still on its way.
+LINGER = 0.2
+
+_TLS_HANDSHAKE = b"\x16\x03"  # how the first record of a handshake begins (RFC 8446 section 5.1)
+
+
+class Stream:
+    """The server's end of one stream.
+
+    Attributes:
+        buffer: What has arrived and no verb has taken.
+        detached: Its socket was given away.
+        quiet_end: The exception, raised to the driver, that ends a handler without being its failure.
+        tls: Once TLS was asked for: ``version``, ``cipher``, ``alpn``, and ``error`` if the handshake failed.
+    """
+
+    def __init__(self, tape: Tape) -> None:
+        self.tape = tape
+        self.buffer = Buffer()
+        self.detached = False
+        self.quiet_end: BaseException | None = None
+        self.tls: SimpleNamespace | None = None
+
+    @property
+    def can_reset(self) -> bool:
+        """Whether the transport has a reset: TCP has, unix streams have not."""
+        sock = self.tape.socket
+        return sock is None or sock.family != getattr(socket, "AF_UNIX", None)
+
+    def socket_for(self, verb: str) -> Taped:
+        """Return the open socket.
+
+        Raises:
+            WrongState: It was closed or given away.
+            ServerStopping: It was closed because the server stops.
+        """
+        __tracebackhide__ = True
+        sock = self.tape.socket
+        if self.detached:
+            raise WrongState(f"cannot {verb} connection {self.tape.index}: it was detached")
+        if sock is None or sock.fileno() < 0:
+            if self.tape.cut:
+                self.tape.saw_cut = True
+                raise ServerStopping("the server stops")
+            raise WrongState(f"cannot {verb} connection {self.tape.index}: it is closed (by the {self.tape.ended_by})")
+        return sock
+
+    # Receiving
+
+    def receive(self, sock: Taped) -> bool:
+        """Feed the buffer with what is there, or with the end of the stream; tell whether there was anything."""
+        try:
+            data = sock.recv(CHUNK)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if _wants_more(error):
+                return False
+            if error is not self.tape.peer_error:
+                raise
+            data = b""  # the client's reset is an end of its stream, and noted as what it is
+        if data:
+            self.buffer.feed(data)
+        else:
+            self.buffer.ended = True
+        return True
+
+    # Sending
+
+    def send(self, data: bytes) -> Iterator[bool]:
+        """Send all of ``data``, yielding whenever the kernel takes no more."""
+        __tracebackhide__ = True
+        rest = memoryview(data)
+        sock = self.socket_for("send on")
+        while rest:
+            try:
+                rest = rest[sock.send(rest[:CHUNK]) :]
+            except BlockingIOError:
+                yield True
+            except OSError as error:
+                if not _wants_more(error):
+                    raise self._lost(error) from None
+                yield True
+
+    def send_eof(self) -> None:
+        """End the server's half of the stream."""
+        __tracebackhide__ = True
+        sock = self.socket_for("send_eof on")
+        self.tape.note(SEND_EOF)
+        try:
+            self._say_goodbye()
+            sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise self._lost(error) from None
+
+    def _lost(self, error: OSError) -> OSError:
+        if error is self.tape.peer_error:
+            self.quiet_end = error
+        return error
+
+    # Ending
+
+    def close(self, notify: bool) -> None:
+        """End cleanly: noted first, unread input discarded, the client reads an end of stream."""
+        tape = self.tape
+        with tape.lock:
+            sock = tape.socket
+            if sock is None or sock.fileno() < 0:
+                return
+            tape.note(CLOSE)
+        try:
+            if notify:
+                self._say_goodbye()
+            if not tape.cut and not tape.client_ended and unread(sock):
+                sock.shutdown(socket.SHUT_WR)
+                self._discard(sock)
+        except OSError:
+            pass  # the client was faster
+        sock.close()
+
+    def wait_acknowledged(self) -> None:
+        """Wait until the client's kernel has what was sent, at most 0.1 seconds."""
+        sock, until = self.tape.socket, monotonic() + RESET_PATIENCE
+        while sock is not None and sock.fileno() >= 0 and unacknowledged(sock) and monotonic() < until:
+            ready(sock, False, 0.001)  # one millisecond, or whatever the client says meanwhile
+
+    def reset(self) -> None:
+        """End the hard way, on a unix socket plainly; noted before the client can see it."""
+        tape = self.tape
+        with tape.lock:
+            sock = tape.socket
+            if sock is None or sock.fileno() < 0:
+                return
+            if self.can_reset:
+                tape.note(RESET)
+                hard_close(sock)
+                return
+            tape.note(NOTE, b"a unix stream cannot be reset: the client sees a plain end of stream")
+            tape.note(CLOSE)
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # the client was faster
+            sock.close()
+
+    def detach(self) -> Taped:
+        """Give the socket away, blocking and without a time-out."""
+        __tracebackhide__ = True
+        sock = self.socket_for("detach")
+        if len(self.buffer):
+            raise WrongState(
+                f"cannot detach connection {self.tape.index}: {len(self.buffer)} bytes were read ahead and not taken "
+                f"yet: {shortened(bytes(self.buffer))}; take them first"
+            )
+        sock.settimeout(None)
+        self.tape.state = PARKED
+        self.detached = True
+        return sock
+
+    def cut(self) -> None:
+        """End it because the server stops: whatever its driver waits for is over."""
+        cut(self.tape)
+
+    def take_the_rest(self) -> None:
+        """Record what is in the kernel, before a stream that no thread reads is cut."""
+        with self.tape.lock:
+            sock = self.tape.socket
+            while sock is not None and sock.fileno() >= 0 and not self.buffer.ended and not self.detached:
+                if not self.receive(sock):
+                    return
+
+    def _say_goodbye(self) -> None:
+        """Send TLS's close_notify without waiting for the client's."""
+        sock: Any = self.tape.socket
+        if not hasattr(sock, "unwrap") or self.tape.cut or self.tls is None or self.tls.error is not None:
+            return
+        try:
+            sock.settimeout(0.0)
+            sock.unwrap()
+        except (OSError, ValueError):
+            pass  # SSLWantReadError: it was sent and we do not wait; anything else: the client is gone
+
+    def _discard(self, sock: Taped) -> None:
+        until = monotonic() + LINGER
+        sock.settimeout(0.0)
+        while (left := until - monotonic()) > 0 and not self.tape.cut and not self.buffer.ended:
+            if sock.await_input(left):
+                self.receive(sock)
+
+    # TLS
+
+    def start_tls(self, context: ssl.SSLContext) -> Iterator[bool]:
+        """Do the server's side of a TLS handshake.
+
+        Raises:
+            ScriptMismatch: Plain text had come already; its text is a summary.
+            OSError: The handshake failed, and ``tls.error`` says why.
+        """
+        __tracebackhide__ = True
+        import ssl
+
+        plain = self.socket_for("start_tls on")
+        early = bytes(self.buffer)
+        if not early:
+            early = _peeked(plain)
+            early = b"" if early[:2] == _TLS_HANDSHAKE[: len(early)] else early
+        if early:
+            raise ScriptMismatch(
+                f"expected a TLS handshake, but the client had sent plain text already, which would be taken for "
+                f"protected (STARTTLS injection)\n  got {shortened(early)}"
+            )
+        self.tls = SimpleNamespace(version=None, cipher=None, alpn=None, error=None)
+        secured: Any = wrap_tls(plain, context)
+        secured.settimeout(0.0)
+        while True:
+            try:
+                secured.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                yield False
+            except ssl.SSLWantWriteError:
+                yield True
+            except OSError as error:
+                raise self.handshake_failed(error) from None
+        self.tls.version, self.tls.cipher = secured.version(), secured.cipher()
+        self.tls.alpn = secured.selected_alpn_protocol()
+
+    def handshake_failed(self, error: OSError) -> OSError:
+        """Note why a handshake failed; return what to raise."""
+        if self.tape.cut:
+            self.tape.saw_cut = True
+            return ServerStopping("the server stops")
+        assert self.tls is not None
+        self.tls.error = error
+        self.tape.note(NOTE, f"the TLS handshake failed: {str(error).partition(chr(10))[0]}".encode())
+        return error
+
+
+def _peeked(sock: Taped) -> bytes:
+    sock.settimeout(0.0)
+    try:
+        return sock.recv(64, socket.MSG_PEEK)
+    except OSError:
+        return b""
+
+
+def _wants_more(error: OSError) -> bool:
+    """Tell whether a non-blocking TLS socket only asks to be called again when the network has moved."""
+    ssl = sys.modules.get("ssl")
+    return ssl is not None and isinstance(error, (ssl.SSLWantReadError, ssl.SSLWantWriteError))
