@@ -1,46 +1,64 @@
-"""The README's example: a real Redis client, and a server that fails as a real one would not on demand."""
+"""The README's examples: a real client, and the server that each test tells what to do."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
+import re
+import socket
 
 import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from pytest_sockserver import Connection, StreamTestServer
 
-GET_K = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"
-
-
-@pytest.fixture
-def client(tcp_server: StreamTestServer) -> Iterator[redis.Redis]:
-    """A client that says nothing but what it is asked to, and tries a second time."""
-    retry = Retry(NoBackoff(), retries=1)
-    with redis.Redis(*tcp_server.address, protocol=2, driver_info=None, retry=retry) as client:
-        yield client
-
-
-def test_client_asks_again_after_a_reset(tcp_server: StreamTestServer, client: redis.Redis) -> None:
+def test_get_returns_what_the_server_has(tcp_server):
     @tcp_server.handler
-    def reset_the_first_connection(conn: Connection) -> None:
-        while True:
-            conn.expect(GET_K)
-            if conn.index == 0:
-                conn.reset()
-            conn.send(b"$5\r\nvalue\r\n")
+    def one_key(conn):  # called for each connection, in a thread of its own
+        while True:  # the client's end of stream ends it quietly
+            command = read_command(conn)
+            conn.send(b"$5\r\nhello\r\n" if command == [b"GET", b"greeting"] else b"+OK\r\n")
 
-    assert client.get("k") == b"value"
-    assert tcp_server.requests == [GET_K, GET_K]
+    with redis.Redis(*tcp_server.address, protocol=2) as client:
+        assert client.get("greeting") == b"hello"
+
+    assert b"greeting\r\n" in tcp_server.requests
 
 
-def test_client_does_not_take_half_a_reply_for_a_value(tcp_server: StreamTestServer, client: redis.Redis) -> None:
+def test_client_reconnects_after_a_reset(tcp_server):
     @tcp_server.handler
-    def stop_within_the_value(conn: Connection) -> None:
-        conn.expect(GET_K)
-        conn.send(b"$5\r\nva")
+    def unlucky_first(conn):
+        while command := read_command(conn):
+            if command == [b"PING"] and conn.index == 0:
+                return conn.reset()
+            conn.send(b"+PONG\r\n" if command == [b"PING"] else b"+OK\r\n")
 
-    with pytest.raises(redis.ConnectionError):
-        client.get("k")
+    with redis.Redis(*tcp_server.address, protocol=2, retry=Retry(NoBackoff(), 1)) as client:
+        assert client.ping()
+
+    assert [conn.closed_by for conn in tcp_server.connections][0] == "server"
     assert len(tcp_server.connections) == 2
+
+
+def test_metrics_are_sent(udp_server):  # nothing declared: it listens and records
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.sendto(b"hits:1|c", udp_server.address)
+
+    assert udp_server.wait_for(re.compile(rb"hits:(\d+)\|c")).match[1] == b"1"
+
+
+def test_half_a_reply_is_no_reply(tcp_server):  # the test itself drives the server
+    with redis.Redis(*tcp_server.address, protocol=2, retry=None) as client:
+        value = tcp_server.in_thread(client.get, "greeting")
+
+        conn = tcp_server.accept()
+        while read_command(conn) != [b"GET", b"greeting"]:
+            conn.send(b"+OK\r\n")
+        conn.send(b"$5\r\nhel")
+        conn.close()
+
+        with pytest.raises(redis.ConnectionError):
+            value.result()
+
+
+def read_command(conn):
+    """Read a command of the Redis protocol: an array of bulk strings."""
+    count = int(conn.recv_line()[1:])
+    return [conn.recv_exactly(int(conn.recv_line()[1:]) + 2)[:-2] for _ in range(count)]
