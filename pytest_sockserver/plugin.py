@@ -148,7 +148,7 @@ def _factory(request: pytest.FixtureRequest) -> Iterator[SockServer]:
         yield factory
     finally:
         factories.remove(factory)
-        report.finish(factory)
+        report.finish(factory, request.node)
 
 
 # Options: the nearer wins: keyword, marker, flag, ini file

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from . import deadline, stopping, transcript
-from .errors import SockServerError
+from .errors import HandlerStuck, SockServerError
 from .failures import Failure, add_note, combined, is_skip
 from .messages import format_peer
 from .origin import traceback_at
@@ -32,6 +32,9 @@ factories_key = pytest.StashKey["list[SockServer]"]()
 
 #: On the item: the failures beside the test's own, which this phase's report tells; taken by the report.
 _told_key = pytest.StashKey["list[Failure]"]()
+
+#: On the item: its setup or call has raised.
+_failed_key = pytest.StashKey[bool]()
 
 #: Lines of conversation in a section, unless -vv: the first and the last ones of each server.
 _HEAD_LINES, _TAIL_LINES = 30, 30
@@ -52,11 +55,16 @@ def limit_deadlines(node: Any) -> None:
         deadline.limit_test(ends_at)
 
 
-def finish(factory: SockServer) -> None:
-    """Stop a factory's servers, and raise what was not told in the call: a late handler, a thread that is stuck."""
+def finish(factory: SockServer, node: Any) -> None:
+    """Stop a factory's servers, and raise what was not told in the call: a late handler, a thread that is stuck.
+
+    A test that failed already gets no second failure, but for what it leaves behind.
+    """
     __tracebackhide__ = True
     factory.stop()
     failures = factory.take_failures()
+    if node.stash.get(_failed_key, False):
+        failures = [failure for failure in failures if isinstance(failure.error, HandlerStuck)]
     if failures:
         raise combined(failures)
 
@@ -72,6 +80,7 @@ class Reports:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Note where each server of a wider scope stands: its earlier connections are other tests' business."""
+        item.stash[_failed_key] = False  # a rerun uses the same item
         for factory in factories_of(item):
             for server in factory.servers:
                 server._test_began = server._recorder.elapsed()
@@ -103,6 +112,8 @@ class Reports:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        if call.excinfo is not None:
+            item.stash[_failed_key] = True
         if call.when == "setup" and call.excinfo is not None and factories_of(item):
             tell(item, call.excinfo.value)  # a fixture built on ours: its failure wants the server's side as well
         report = yield
