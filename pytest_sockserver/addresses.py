@@ -199,19 +199,12 @@ class UnixPlace:
             raise AddressUnavailable(
                 errno.EAFNOSUPPORT, f"Python has no unix sockets on {sys.platform}: use tcp_server or udp_server"
             )
-        self.directory: Path | None = None
+        self.private = path is None
+        self.directory: Path | None = None  # made when the socket is bound, and goes with it
         self.bound: tuple[int, int] | None = None  # device and inode of the socket file that is ours
+        self.path: str | bytes = "" if path is None else os.fspath(path)
         if path is not None:
-            self.path = os.fspath(path)
             self._check()
-            return
-        base = tempfile.gettempdir()
-        # Never below pytest's tmp_path: it is deep, and a socket's path is short.
-        room = PATH_LIMIT - len("/sockserver-1234567-abcdefgh/s")
-        self.directory = Path(
-            tempfile.mkdtemp(prefix=f"sockserver-{os.getpid()}-", dir=base if len(base) <= room else "/tmp")
-        )  # mkdtemp makes it 0700
-        self.path = str(self.directory / "s")
 
     @property
     def abstract(self) -> bool:
@@ -221,9 +214,10 @@ class UnixPlace:
     def bind(self, kind: socket.SocketKind, rcvbuf: int | None) -> socket.socket:
         """Return a socket bound to the path."""
         __tracebackhide__ = True
-        if self.directory is not None:
-            self.directory.mkdir(mode=0o700, exist_ok=True)  # removed by an earlier release()
+        if self.private:
+            self._make_directory()
         address: str | bytes = self.path
+        self._unlink_ours()  # left by a listener of ours that was closed to refuse connections
         if self.path in ("\0", b"\0"):
             address = ""  # autobind: the kernel chooses an abstract name (unix(7))
         sock = _bound(socket.AF_UNIX, kind, address, rcvbuf, reuse=False)
@@ -234,16 +228,30 @@ class UnixPlace:
             self.bound = status.st_dev, status.st_ino
         return sock
 
+    def _make_directory(self) -> None:
+        if self.directory is not None:  # published already: the same one again
+            self.directory.mkdir(mode=0o700, exist_ok=True)
+            return
+        base = tempfile.gettempdir()
+        # Never below pytest's tmp_path: it is deep, and a socket's path is short.
+        room = PATH_LIMIT - len("/sockserver-1234567-abcdefgh/s")
+        base = base if len(base) <= room else "/tmp"
+        self.directory = Path(tempfile.mkdtemp(prefix=f"sockserver-{os.getpid()}-", dir=base))  # which makes it 0700
+        self.path = str(self.directory / "s")
+
     def release(self) -> None:
         """Remove what was made: the socket file, unless somebody has put another one there, and the directory."""
+        self._unlink_ours()
+        if self.directory is not None:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _unlink_ours(self) -> None:
         if self.bound is not None:
             with contextlib.suppress(OSError):
                 status = os.stat(self.path)
                 if (status.st_dev, status.st_ino) == self.bound:
                     os.unlink(self.path)
             self.bound = None
-        if self.directory is not None:
-            shutil.rmtree(self.directory, ignore_errors=True)
 
     def _check(self) -> None:
         __tracebackhide__ = True

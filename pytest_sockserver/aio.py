@@ -242,6 +242,19 @@ class AsyncConnection:
             if not deadline.left():
                 raise connection._unread(data, deadline)
 
+    async def close(self, notify: bool = True) -> None:
+        """Close cleanly; input that nobody read is discarded first, for at most 0.2 seconds."""
+        bell = _bell()
+        for seconds in self._connection._stream.close(notify):
+            await self._ready(bell, False, Deadline(seconds))
+
+    async def reset(self) -> None:
+        """Reset the connection: the client gets what was sent so far, then ``ConnectionResetError``."""
+        __tracebackhide__ = True
+        bell = _bell()
+        for seconds in self._connection._stream.reset():
+            await bell.wait(seconds)
+
     async def start_tls(self, context: ssl.SSLContext, *, timeout: float | None = None) -> None:
         """Start TLS as the server; return when the handshake is done."""
         __tracebackhide__ = True

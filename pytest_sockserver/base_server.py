@@ -125,7 +125,12 @@ class BaseTestServer:
             if self._state == "refusing":
                 self.listen()
                 return
-            self._begin()
+            try:
+                self._begin()
+            except BaseException:
+                if self._place is not None:
+                    self._place.release()
+                raise
             self._state = "started"
 
     def stop(self) -> None:
@@ -502,6 +507,12 @@ class BaseTestServer:
         self._failures.add(error, self.name)
         with contextlib.suppress(AttributeError):
             request.close()
+
+    def _cut_clients(self) -> list[threading.Thread]:
+        """Say to the clients of in_thread() that what becomes of them now is our doing; return their threads."""
+        for client in self._clients:
+            client.cut = not client.done()
+        return [client.thread for client in self._clients]
 
     def _name_stuck(self, threads: list[threading.Thread], peers: dict[threading.Thread, Any]) -> None:
         for thread in threads:

@@ -261,7 +261,8 @@ class Connection:
                 truncation attack looks like.
         """
         with self._writing:
-            self._stream.close(notify)
+            for seconds in self._stream.close(notify):
+                self._await_input(seconds)
 
     def reset(self) -> None:
         """Reset the connection: the client gets what was sent so far, then ``ConnectionResetError``.
@@ -272,10 +273,14 @@ class Connection:
         Raises:
             ValueError: On a unix socket, which cannot be reset; use ``close()``.
         """
-        if not self._stream.can_reset:
-            raise ValueError("a unix stream cannot be reset: its client would see a plain end of stream; use close()")
-        self._stream.wait_acknowledged()
-        self._stream.reset()
+        __tracebackhide__ = True
+        for seconds in self._stream.reset():
+            self._await_input(seconds)
+
+    def _await_input(self, seconds: float) -> None:
+        sock = self._tape.socket
+        if sock is not None and sock.fileno() >= 0:
+            sock.await_input(seconds)
 
     def detach(self) -> socket.socket:
         """Give the recorded socket away, blocking and without a time-out; the verbs are over.
@@ -541,7 +546,8 @@ class Connection:
     def _finish(self) -> None:
         """Close what no thread of ours closes: connections of the sink and of the test."""
         if self._mode != "handled":
-            self._stream.close(notify=False)
+            for _ in self._stream.close(notify=False):
+                pass  # it was cut, so nothing is waited for
             self._done = True
 
 

@@ -100,7 +100,7 @@ def perform(connection: Connection, handler: Handler, server: Any, failures: Fai
         else:
             tape.note(NOTE, said_shortly(error).encode("utf-8", "backslashreplace"))
             failures.add(error, connection._where())
-            connection._stream.reset()
+            connection._stream.reset_now()
 
 
 def blameless(connection: Connection, error: BaseException) -> bool:

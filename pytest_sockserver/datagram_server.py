@@ -167,7 +167,9 @@ class DatagramTestServer(BaseTestServer):
         assert framework is not None
         framework.shutdown()
         stopping.join([self._loop], deadline)
-        while ready(framework.socket, False, 0):
+        before = -1
+        while before < self._recorder.arrivals and ready(framework.socket, False, 0):
+            before = self._recorder.arrivals
             framework._handle_request_noblock()
         if threading.current_thread() is not self._answerer:
             left = deadline.left()
@@ -178,7 +180,7 @@ class DatagramTestServer(BaseTestServer):
             self._work.notify()
             answering = self._answering
         peers = {self._answerer: answering.peer} if answering is not None and self._answerer is not None else {}
-        self._name_stuck(stopping.join([self._answerer, *(client.thread for client in self._clients)], deadline), peers)
+        self._name_stuck(stopping.join([self._answerer, *self._cut_clients()], deadline), peers)
         framework.server_close()
         if self._place is not None:
             self._place.release()

@@ -123,12 +123,6 @@ class SockServer:
         return server
 
     def _begin(self, server: BaseTestServer) -> None:
-        """Start a server; one that cannot start leaves nothing behind."""
         __tracebackhide__ = True
-        try:
-            server.start()
-        except BaseException:
-            if server._place is not None:
-                server._place.release()
-            raise
+        server.start()
         self.servers.append(server)

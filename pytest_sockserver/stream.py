@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import ScriptMismatch, ServerStopping, WrongState
 from .recording.events import CLOSE, NOTE, RESET, SEND_EOF
 from .recording.recorder import PARKED, Tape
-from .recording.sockets import Taped, cut, hard_close, ready, unacknowledged, unread
+from .recording.sockets import Taped, cut, hard_close, unacknowledged, unread
 from .recording.sockets import start_tls as wrap_tls
 from .scripting.buffer import Buffer
 from .scripting.matching import shortened
@@ -135,8 +135,11 @@ class Stream:
 
     # Ending
 
-    def close(self, notify: bool) -> None:
-        """End cleanly: noted first, unread input discarded, the client reads an end of stream."""
+    def close(self, notify: bool) -> Iterator[float]:
+        """End cleanly: noted first, unread input discarded, the client reads an end of stream.
+
+        Yields the seconds that may be waited for more input to discard.
+        """
         tape = self.tape
         with tape.lock:
             sock = tape.socket
@@ -148,18 +151,26 @@ class Stream:
                 self._say_goodbye()
             if not tape.cut and not tape.client_ended and unread(sock):
                 sock.shutdown(socket.SHUT_WR)
-                self._discard(sock)
+                yield from self._discard(sock)
         except OSError:
             pass  # the client was faster
         sock.close()
 
-    def wait_acknowledged(self) -> None:
-        """Wait until the client's kernel has what was sent, at most 0.1 seconds."""
+    def reset(self) -> Iterator[float]:
+        """Reset once the client's kernel has what was sent, or after 0.1 seconds; yields the seconds between looks.
+
+        Raises:
+            ValueError: A unix socket cannot be reset.
+        """
+        __tracebackhide__ = True
+        if not self.can_reset:
+            raise ValueError("a unix stream cannot be reset: its client would see a plain end of stream; use close()")
         sock, until = self.tape.socket, monotonic() + RESET_PATIENCE
         while sock is not None and sock.fileno() >= 0 and unacknowledged(sock) and monotonic() < until:
-            ready(sock, False, 0.001)  # one millisecond, or whatever the client says meanwhile
+            yield 0.001  # nothing tells when the other kernel has acknowledged
+        self.reset_now()
 
-    def reset(self) -> None:
+    def reset_now(self) -> None:
         """End the hard way, on a unix socket plainly; noted before the client can see it."""
         tape = self.tape
         with tape.lock:
@@ -215,12 +226,12 @@ class Stream:
         except (OSError, ValueError):
             pass  # SSLWantReadError: it was sent and we do not wait; anything else: the client is gone
 
-    def _discard(self, sock: Taped) -> None:
+    def _discard(self, sock: Taped) -> Iterator[float]:
         until = monotonic() + LINGER
         sock.settimeout(0.0)
         while (left := until - monotonic()) > 0 and not self.tape.cut and not self.buffer.ended:
-            if sock.await_input(left):
-                self.receive(sock)
+            if not self.receive(sock):
+                yield left
 
     # TLS
 

@@ -39,6 +39,7 @@ class StreamTestServer(BaseTestServer):
         self._connections: list[Connection] = []  # guarded by the recorder's lock, as the next two are
         self._live: dict[Connection, None] = {}  # those that are not over, cleared from the record or not; ordered
         self._untaken: list[Connection] = []  # undeclared, and not accepted by the test
+        self._admitted = 0  # connections ever, cleared from the record or not
         self._sink: Sink | None = None
 
     @property
@@ -103,7 +104,8 @@ class StreamTestServer(BaseTestServer):
             if self._state != "refusing":
                 raise WrongState(f"cannot listen() in state {self._state!r}: expected 'refusing' or 'started'")
             assert self._framework is not None
-            self._serve(self._listener(self._framework.socket))
+            listener = self._framework.socket
+            self._serve(self._listener(listener if listener.fileno() >= 0 else self._bind()))
             self._state = "started"
 
     # Waits
@@ -183,6 +185,7 @@ class StreamTestServer(BaseTestServer):
 
     def _admit(self, accepted: socket.socket, address: Any) -> Any:
         with self._recorder.lock:
+            self._admitted += 1
             tape = self._recorder.add_tape(address)
             request = adopt(accepted, self._connection_for, tape)
             self._connections.append(request.connection)  # type: ignore[attr-defined]
@@ -226,14 +229,15 @@ class StreamTestServer(BaseTestServer):
 
     def _begin(self) -> None:
         __tracebackhide__ = True
-        listener, self._bound = self._bound, None
-        if listener is None:
-            if self._place is not None:
-                listener = self._place.bind(self._kind, self.options.rcvbuf)
-            else:
-                listener = bind_stream(self._family, *self._place_to_bind(), self.options.rcvbuf)
+        bound, self._bound = self._bound, None
         self._sink = None
-        self._serve(self._listener(listener))
+        self._serve(self._listener(bound if bound is not None else self._bind()))
+
+    def _bind(self) -> socket.socket:
+        __tracebackhide__ = True
+        if self._place is not None:
+            return self._place.bind(self._kind, self.options.rcvbuf)
+        return bind_stream(self._family, *self._place_to_bind(), self.options.rcvbuf)
 
     def _listener(self, sock: socket.socket) -> socket.socket:
         __tracebackhide__ = True
@@ -265,39 +269,44 @@ class StreamTestServer(BaseTestServer):
         """End the accept loop, accept what is queued, and let the kernel refuse whoever comes now."""
         framework = self._framework
         assert framework is not None
-        framework.shutdown()
-        stopping.join([self._loop], Deadline(self.timeout))
-        framework.socket.setblocking(False)
-        while ready(framework.socket, False, 0):
-            framework._handle_request_noblock()
-        if hasattr(socket, "AF_UNIX") and framework.socket.family == socket.AF_UNIX and sys.platform != "linux":
-            return
-        with contextlib.suppress(OSError):
-            # Refuses from now on, even where a forked child holds a copy of the listener (close() alone would not).
+        self._end_loop(Deadline(self.timeout))
+        if sys.platform == "linux" and self._place is None:
+            # Keeps the port; and refuses even where a forked child holds a copy of the listener.
             framework.socket.shutdown(socket.SHUT_RDWR)
+        else:
+            # A unix socket that was shut down cannot listen again, and other systems refuse to shut a listener down.
+            # Without a socket behind it a path refuses too (unix(7)), and listen() binds the address anew.
+            framework.socket.close()
+
+    def _end_loop(self, deadline: Deadline) -> None:
+        """End the accept loop, and accept what is queued."""
+        framework = self._framework
+        assert framework is not None
+        framework.shutdown()
+        stopping.join([self._loop], deadline)
+        framework.socket.setblocking(False)
+        before = -1
+        while before < self._admitted and ready(framework.socket, False, 0):
+            before = self._admitted  # an accept that fails (EMFILE) leaves the socket readable
+            framework._handle_request_noblock()
 
     def _end(self, deadline: Deadline) -> None:
         framework = self._framework
         assert framework is not None
         if self._state == "started":
-            framework.shutdown()
-            stopping.join([self._loop], deadline)
-            framework.socket.setblocking(False)
-            while ready(framework.socket, False, 0):
-                framework._handle_request_noblock()
+            self._end_loop(deadline)
         self._drain(deadline)
         with contextlib.suppress(OSError):
             framework.socket.shutdown(socket.SHUT_RDWR)
         framework.server_close()
         with self._recorder.lock:
             live, self._live, self._untaken = self._live, {}, []
+        clients = self._cut_clients()
         for connection in live:
             connection._cut()
         handlers = {each._thread: each.peer for each in live if each._thread is not None and not each._done}
         reader = self._sink.close() if self._sink is not None else None
-        self._name_stuck(
-            stopping.join([*handlers, reader, *(client.thread for client in self._clients)], deadline), handlers
-        )
+        self._name_stuck(stopping.join([*handlers, reader, *clients], deadline), handlers)
         for connection in live:
             connection._finish()
         if self._place is not None:

@@ -114,6 +114,6 @@ def refuse_in_coroutine(verb: str) -> None:
     if kind is not None:
         raise BlockedLoop(
             f"{verb}() blocks, and was called inside a coroutine: the {kind} loop, and with it the client, would "
-            f"stand still.  Write `await server.aio.{verb}(...)` (connections from server.aio have awaitable verbs), "
-            f"or run it in a thread with `to_thread`"
+            f"stand still.  Use server.aio, whose waits are awaitable, as are the verbs of its connections; "
+            f"or call it in a thread, by to_thread()"
         )

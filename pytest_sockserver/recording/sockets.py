@@ -104,7 +104,7 @@ class Taped(socket.socket):
         with tape.lock:
             number = super().detach()
             if number >= 0 and tape.socket is self:
-                tape.handed_over = (number, os.fstat(number).st_ino) if hasattr(os, "fstat") else None
+                tape.handed_over = (number, _inode(number))
                 tape.state = PARKED
             return number
 
@@ -396,10 +396,15 @@ def cut(tape: Tape) -> None:
             pass  # ENOTCONN: the client was faster
 
 
+def _inode(number: int) -> int:
+    """Return what tells a descriptor from a later one of the same number; 0 on Windows, whose sockets are no files."""
+    return os.fstat(number).st_ino if os.name == "posix" else 0
+
+
 def _cut_descriptor(number: int, inode: int) -> None:
     """Shut down a socket that was detached or wrapped by the handler itself, if the number still is that socket."""
     try:
-        if os.fstat(number).st_ino != inode:
+        if _inode(number) != inode:
             return
         borrowed = socket.socket(fileno=number)
     except OSError:
