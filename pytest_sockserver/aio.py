@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from . import stopping
+from . import questions, stopping
 from .captured import Request
 from .checks import checked_timeout
 from .connection import Connection, Reading
@@ -120,28 +120,28 @@ class AsyncServer:
     async def wait_for(self, match: Match = ANY, count: int = 1, *, timeout: float | None = None) -> Request:
         """Return the ``count``-th request that matches; wait for it if need be."""
         __tracebackhide__ = True
-        return await arrive(self._server._wait_for(match, count, timeout))
+        return await arrive(questions.request(self._server, match, count, timeout))
 
     async def take(self, match: Match = ANY, *, timeout: float | None = None) -> Request:
         """Return the earliest request that matches and was not taken yet; wait for it if need be."""
         __tracebackhide__ = True
-        return await arrive(self._server._wait_take(match, timeout))
+        return await arrive(questions.untaken_request(self._server, match, timeout))
 
     async def assert_quiet(self, seconds: float) -> None:
         """Assert that for ``seconds`` from now on no byte, no datagram and no connection arrives."""
         __tracebackhide__ = True
-        await arrive(self._server._wait_quiet(seconds))
+        await arrive(questions.quiet(self._server, seconds))
 
     async def wait_connection(self, index: int = 0, *, timeout: float | None = None) -> AsyncConnection:
         """Return the connection with this index; wait for it if need be."""
         __tracebackhide__ = True
-        return AsyncConnection(await arrive(self._streams("wait_connection")._wait_connection(index, timeout)))
+        return AsyncConnection(await arrive(questions.connection(self._streams("wait_connection"), index, timeout)))
 
     async def accept(self, *, timeout: float | None = None) -> AsyncConnection:
         """Return the earliest connection not taken yet, to be driven by the test; its verbs are awaitable."""
         __tracebackhide__ = True
         server = self._streams("accept")
-        return AsyncConnection(server._accepted(await arrive(server._wait_accept(timeout))))
+        return AsyncConnection(server._accepted(await arrive(questions.untaken_connection(server, timeout))))
 
     async def verify(self) -> None:
         """Wait until the handlers are done or idle, at most a second, and raise what went wrong so far."""
@@ -163,12 +163,12 @@ class AsyncServer:
         expected = self._server._expect_failure(type, match)
         try:
             yield expected
-            await arrive(self._server._wait_failure(expected))
+            await arrive(questions.failure(self._server, expected))
         finally:
             self._server._failures.unexpect(expected)
 
     def _streams(self, verb: str) -> StreamTestServer:
-        if not hasattr(self._server, "_wait_accept"):
+        if not hasattr(self._server, "accept"):
             raise AttributeError(f"a {self._server.transport} server has no {verb}(): it has datagrams, and take()")
         return cast("StreamTestServer", self._server)
 
@@ -268,13 +268,13 @@ class AsyncConnection:
         """Wait until either side has ended the connection."""
         __tracebackhide__ = True
         with self._connection._read_meanwhile():
-            await arrive(self._connection._wait_closed(timeout))
+            await arrive(questions.closed(self._connection, timeout))
 
     async def wait_received(self, data: bytes, *, timeout: float | None = None) -> None:
         """Wait until ``data`` stands somewhere in what was received."""
         __tracebackhide__ = True
         with self._connection._read_meanwhile():
-            await arrive(self._connection._wait_received(data, timeout))
+            await arrive(questions.received(self._connection, data, timeout))
 
     async def _drive(self, verb: str, steps: Steps[T], timeout: float | None) -> T:
         """Drive a verb's steps from this coroutine: the same steps that a thread drives."""

@@ -22,20 +22,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from . import stopping
+from . import questions, stopping
 from .addresses import UnixPlace, checked_host
 from .captured import Request
-from .checks import checked_index, checked_seconds, checked_timeout
 from .conversation import Handler
 from .deadline import Deadline
-from .errors import DeadlineExceeded, UnexpectedRequest, UnmetExpectation, WrongState
+from .errors import WrongState
 from .failures import Expected, Failure, Failures, add_note, combined
-from .messages import format_peer, with_conversation
+from .messages import format_peer
 from .options import Options, options_for
 from .recording.events import Event
 from .recording.recorder import Recorder
-from .scripting.matching import ANY, Match, checked_match, described, matches
-from .waiting import PENDING, Wait, block, failed_early, refuse_in_coroutine
+from .scripting.matching import ANY, Match
+from .waiting import block, refuse_in_coroutine
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -195,7 +194,7 @@ class BaseTestServer:
         expected = self._expect_failure(type, match)
         try:
             yield expected
-            block(self._wait_failure(expected))
+            block(questions.failure(self, expected))
         finally:
             self._failures.unexpect(expected)
 
@@ -302,7 +301,7 @@ class BaseTestServer:
                 ``connection.wait_received()`` waits for bytes.
         """
         __tracebackhide__ = True
-        return block(self._wait_for(match, count, timeout))
+        return block(questions.request(self, match, count, timeout))
 
     def take(self, match: Match = ANY, *, timeout: float | None = None) -> Request:
         """Return the earliest request that matches and was not taken yet; wait for it if need be.
@@ -310,7 +309,7 @@ class BaseTestServer:
         Its ``reply()`` answers.  Errors are those of :meth:`wait_for`.
         """
         __tracebackhide__ = True
-        return block(self._wait_take(match, timeout))
+        return block(questions.untaken_request(self, match, timeout))
 
     def assert_quiet(self, seconds: float) -> None:
         """Assert that for ``seconds`` from now on no byte, no datagram and no connection arrives.
@@ -319,7 +318,7 @@ class BaseTestServer:
             UnexpectedRequest: Something arrived; raised at once.
         """
         __tracebackhide__ = True
-        block(self._wait_quiet(seconds))
+        block(questions.quiet(self, seconds))
 
     @property
     def aio(self) -> AsyncServer:
@@ -328,99 +327,6 @@ class BaseTestServer:
 
         return AsyncServer(self)
 
-    # The waits, as questions that a thread or a coroutine asks
-
-    def _wait(
-        self,
-        verb: str,
-        ask: Callable[[], Any],
-        timeout: float | None,
-        late: Callable[[Deadline], Any],
-        *,
-        given_up: Callable[[str], BaseException | None] | None = None,
-    ) -> Wait[Any]:
-        __tracebackhide__ = True
-        seconds = checked_timeout(timeout) or self.timeout
-        return Wait(self._recorder, verb, ask, seconds=seconds, late=late, given_up=given_up or self._given_up)
-
-    def _given_up(self, verb: str) -> BaseException | None:
-        failure = self._failures.pending()
-        if failure is not None:
-            return failed_early(verb, failure.error)
-        if self._state in ("new", "stopped"):
-            return WrongState(f"{verb}() in state {self._state!r}: nothing more will come; expected 'started'")
-        return None
-
-    def _wait_for(self, match: Match, count: int, timeout: float | None) -> Wait[Request]:
-        __tracebackhide__ = True
-        match = checked_match(match)
-        checked_index(count, "wait_for() expected a count of at least 1", least=1)
-        requests, seen, found = self._recorder.requests, 0, 0
-
-        def ask() -> Any:
-            __tracebackhide__ = True
-            nonlocal requests, seen, found
-            self._recorder.check_complete("requests")
-            if requests is not self._recorder.requests or seen > len(requests):
-                requests, seen, found = self._recorder.requests, 0, 0  # cleared meanwhile
-            while seen < len(requests):
-                request = requests[seen]
-                seen += 1
-                matched = matches(match, request)
-                if matched:
-                    found += 1
-                    if found == count:
-                        return request.matched(matched) if isinstance(matched, re.Match) else request
-            return PENDING
-
-        def late(deadline: Deadline) -> Any:
-            __tracebackhide__ = True
-            self._refuse_unframed("wait_for")
-            times = "" if count == 1 else f" {count} times ({found} so far)"
-            raise self._late(f"wait_for() waited {deadline.seconds:g} s for {described(match)}{times}")
-
-        return self._wait("wait_for", ask, timeout, late)
-
-    def _wait_take(self, match: Match, timeout: float | None) -> Wait[Request]:
-        __tracebackhide__ = True
-        match = checked_match(match)
-
-        def ask() -> Any:
-            __tracebackhide__ = True
-            self._recorder.check_complete("requests")
-            for index, request in enumerate(self._recorder.untaken):
-                matched = matches(match, request)
-                if matched:
-                    del self._recorder.untaken[index]
-                    return request.matched(matched) if isinstance(matched, re.Match) else request
-            return PENDING
-
-        def late(deadline: Deadline) -> Any:
-            __tracebackhide__ = True
-            self._refuse_unframed("take")
-            raise self._late(f"take() waited {deadline.seconds:g} s for {described(match)}")
-
-        return self._wait("take", ask, timeout, late)
-
-    def _wait_quiet(self, seconds: float) -> Wait[None]:
-        __tracebackhide__ = True
-        checked_seconds(seconds, "assert_quiet() expected seconds above 0")
-        before, began = self._recorder.arrivals, self._recorder.elapsed()
-
-        def ask() -> Any:
-            __tracebackhide__ = True
-            if self._recorder.arrivals == before:
-                return PENDING
-            after = self._recorder.elapsed() - began
-            text = f"expected nothing for {seconds:g} s\n  got something after {after:.3f} s"
-            raise with_conversation(UnexpectedRequest, self.name, text, self._said())
-
-        return self._wait("assert_quiet", ask, seconds, lambda deadline: None, given_up=self._given_up_quiet)
-
-    def _given_up_quiet(self, verb: str) -> BaseException | None:
-        failure = self._failures.pending()
-        return failed_early(verb, failure.error) if failure is not None else None
-
     def _expect_failure(self, type: Any, match: str | None) -> Expected:
         types = type if isinstance(type, tuple) else (type,)
         if not types or not all(isinstance(each, _type) and issubclass(each, BaseException) for each in types):
@@ -428,25 +334,6 @@ class BaseTestServer:
         expected = Expected(type, re.compile(match) if match is not None else None)
         self._failures.expect(expected)
         return expected
-
-    def _wait_failure(self, expected: Expected) -> Wait[None]:
-        def late(deadline: Deadline) -> None:
-            __tracebackhide__ = True
-            text = f"expected the server's side to raise {expected} within {deadline.seconds:g} s\n  it did not"
-            raise with_conversation(UnmetExpectation, self.name, text, self._said())
-
-        def ask() -> Any:
-            __tracebackhide__ = True
-            return None if expected.failure is not None else PENDING
-
-        return self._wait("raises", ask, None, late, given_up=self._given_up_raises)
-
-    def _given_up_raises(self, verb: str) -> BaseException | None:
-        """Another failure does not end ``raises``: it is told by whoever verifies."""
-        return None
-
-    def _late(self, text: str) -> DeadlineExceeded:
-        return with_conversation(DeadlineExceeded, self.name, text, self._said())
 
     def _refuse_unframed(self, verb: str) -> None:
         """Raise the TypeError about a stream that has no requests; datagram servers have none such."""

@@ -38,12 +38,14 @@ class ClientFuture(Future[T]):
         self._asked = True
         return super().exception(timeout)
 
+    def failure(self) -> BaseException | None:
+        """Return what the client has raised so far, without counting as asked for."""
+        return super().exception() if self.done() and not self.cancelled() else None
+
     def tell(self, failures: Failures, where: str) -> None:
         """Make an exception that nobody asked for a failure; once."""
-        if self._asked or self._told or self.cut or not self.done():
-            return
-        error = super().exception()
-        if error is not None:
+        error = self.failure()
+        if error is not None and not self._asked and not self._told and not self.cut:
             self._told = True
             failures.add(error, where)
 

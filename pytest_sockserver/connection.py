@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import transcript
+from . import questions, transcript
 from .captured import Request
 from .checks import checked_delimiter, checked_index, checked_literal, checked_size, checked_timeout
 from .deadline import Deadline
@@ -34,7 +34,7 @@ from .scripting.matching import ANY, Match, checked_match, shortened
 from .scripting.parts import checked_parts
 from .scripting.reading import Steps
 from .stream import CHUNK, Stream
-from .waiting import PENDING, Wait, block
+from .waiting import block
 
 if TYPE_CHECKING:
     import socket
@@ -300,7 +300,8 @@ class Connection:
         Raises:
             ScriptMismatch: The client had sent plain text already that was not read (STARTTLS injection,
                 RFC 3207 section 4.2): it is refused, never carried over.
-            ssl.SSLError: The handshake failed; the connection is recorded with the reason.
+            ssl.SSLError: The handshake failed; ``tls.error`` has the reason.  A handler is ended by that, and
+                it is no failure: a refused certificate may be what the test is about.
             DeadlineExceeded: The client did not finish the handshake in time.
         """
         __tracebackhide__ = True
@@ -320,7 +321,7 @@ class Connection:
         """
         __tracebackhide__ = True
         with self._read_meanwhile():
-            block(self._wait_closed(timeout))
+            block(questions.closed(self, timeout))
 
     def wait_received(self, data: bytes, *, timeout: float | None = None) -> None:
         """Wait until ``data`` stands somewhere in what was received, taken by a verb or not; takes nothing.
@@ -331,7 +332,7 @@ class Connection:
         """
         __tracebackhide__ = True
         with self._read_meanwhile():
-            block(self._wait_received(data, timeout))
+            block(questions.received(self, data, timeout))
 
     # The verbs as steps: for a thread here, for a coroutine in aio
 
@@ -470,8 +471,6 @@ class Connection:
         )
         return error
 
-    # The waits, as questions
-
     @contextmanager
     def _read_meanwhile(self) -> Iterator[None]:
         """Let the sink read a connection that the test drives, while the test only waits."""
@@ -485,41 +484,6 @@ class Connection:
         finally:
             self._server._read_no_more(self)
             self._reader.release()
-
-    def _wait_closed(self, timeout: float | None) -> Wait[None]:
-        __tracebackhide__ = True
-
-        def ask() -> Any:
-            return None if self._tape.ended_by is not None else PENDING
-
-        def late(deadline: Deadline) -> None:
-            __tracebackhide__ = True
-            raise self._error(DeadlineExceeded, f"wait_closed() waited {deadline.seconds:g} s: it is still open")
-
-        return self._server._wait("wait_closed", ask, timeout, late)
-
-    def _wait_received(self, data: bytes, timeout: float | None) -> Wait[None]:
-        __tracebackhide__ = True
-        wanted, seen, tail = checked_literal(data, "wait_received"), 0, b""
-
-        def ask() -> Any:
-            __tracebackhide__ = True
-            nonlocal seen, tail  # each byte is looked at once, however often this is asked
-            self._tape.recorder.check_complete("what was received")
-            fresh = [each for _, _, kind, each in self._tape.events[seen:] if kind == RECEIVED]
-            seen = len(self._tape.events)
-            tail += b"".join(fresh)
-            if wanted in tail:
-                return None
-            tail = tail[max(0, len(tail) - len(wanted) + 1) :]
-            return PENDING
-
-        def late(deadline: Deadline) -> None:
-            __tracebackhide__ = True
-            text = f"wait_received() waited {deadline.seconds:g} s for {shortened(wanted)}"
-            raise self._error(DeadlineExceeded, text)
-
-        return self._server._wait("wait_received", ask, timeout, late)
 
     # For its server
 

@@ -63,7 +63,7 @@ class Failures:
             return taken
 
     def expect(self, expected: Expected) -> None:
-        """Set aside the next failure that ``expected`` means; one that came before and was not told counts."""
+        """Set aside the next failure that ``expected`` means."""
         with self._recorder.lock:
             self._expected.append(expected)
 
@@ -108,12 +108,11 @@ def _harmless(error: BaseException) -> BaseException:
 def said_shortly(error: BaseException) -> str:
     """Return what an exception says, without the conversation it quotes, and where in the user's code it stands."""
     said = getattr(error, "summary", None) or str(error)
-    last = error.__traceback__
+    at = error.__traceback__
     line = ""
-    while last is not None:
-        if not is_ours(last.tb_frame):
-            line = f"{PurePath(last.tb_frame.f_code.co_filename).name}:{last.tb_lineno}, "
-        last = last.tb_next
+    while at is not None and not is_ours(at.tb_frame):  # as far as the user's own call of one of our verbs
+        line = f"{PurePath(at.tb_frame.f_code.co_filename).name}:{at.tb_lineno}, "
+        at = at.tb_next
     return f"{type(error).__name__}: {line}{said}"
 
 

@@ -23,8 +23,9 @@ from .deadline import Deadline
 from .errors import HandlerStuck
 from .messages import format_peer
 from .origin import is_ours, traceback_at
+from .recording.outside import quiet
 from .recording.recorder import PARKED
-from .recording.sockets import quiet, ready
+from .recording.sockets import ready
 
 #: Seconds.  So long the end of a call, and a stop, let handlers that are busy finish.
 DRAIN_BOUND = 1.0

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import ScriptMismatch, ServerStopping, WrongState
 from .recording.events import CLOSE, NOTE, RESET, SEND_EOF
+from .recording.outside import cut, hard_close, unacknowledged, unread
 from .recording.recorder import PARKED, Tape
-from .recording.sockets import Taped, cut, hard_close, unacknowledged, unread
+from .recording.sockets import Taped
 from .recording.sockets import start_tls as wrap_tls
 from .scripting.buffer import Buffer
 from .scripting.matching import shortened
@@ -84,6 +85,7 @@ class Stream:
 
     def receive(self, sock: Taped) -> bool:
         """Feed the buffer with what is there, or with the end of the stream; tell whether there was anything."""
+        __tracebackhide__ = True
         try:
             data = sock.recv(CHUNK)
         except BlockingIOError:
@@ -267,17 +269,20 @@ class Stream:
             except ssl.SSLWantWriteError:
                 yield True
             except OSError as error:
-                raise self.handshake_failed(error) from None
+                raise self.handshake_failed(error).with_traceback(None) from None
         self.tls.version, self.tls.cipher = secured.version(), secured.cipher()
         self.tls.alpn = secured.selected_alpn_protocol()
 
     def handshake_failed(self, error: OSError) -> OSError:
-        """Note why a handshake failed; return what to raise."""
+        """Note why a handshake failed; return what to raise.  A handler is ended by it and not failed.
+
+        A refused certificate may be just what the test is about.
+        """
         if self.tape.cut:
             self.tape.saw_cut = True
             return ServerStopping("the server stops")
         assert self.tls is not None
-        self.tls.error = error
+        self.tls.error = self.quiet_end = error
         self.tape.note(NOTE, f"the TLS handshake failed: {str(error).partition(chr(10))[0]}".encode())
         return error
 

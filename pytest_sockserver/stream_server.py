@@ -9,10 +9,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from . import stopping, transcript
+from . import questions, stopping, transcript
 from .addresses import bind_stream, explained
 from .base_server import BaseTestServer
-from .checks import checked_index
 from .connection import Connection
 from .conversation import Handler, perform
 from .deadline import Deadline
@@ -21,7 +20,7 @@ from .recording.recorder import Tape
 from .recording.sockets import ready
 from .sink import Sink
 from .transport import AcceptingServer, adopt
-from .waiting import PENDING, Wait, block, refuse_in_coroutine
+from .waiting import block, refuse_in_coroutine
 
 
 class StreamTestServer(BaseTestServer):
@@ -61,7 +60,7 @@ class StreamTestServer(BaseTestServer):
             DeadlineExceeded: It did not come in time.
         """
         __tracebackhide__ = True
-        return block(self._wait_connection(index, timeout))
+        return block(questions.connection(self, index, timeout))
 
     def accept(self, *, timeout: float | None = None) -> Connection:
         """Return the earliest connection not taken yet, to be driven by the test; wait for it if need be.
@@ -74,7 +73,7 @@ class StreamTestServer(BaseTestServer):
             DeadlineExceeded: Nobody connected in time.
         """
         __tracebackhide__ = True
-        return self._accepted(block(self._wait_accept(timeout)))
+        return self._accepted(block(questions.untaken_connection(self, timeout)))
 
     def refuse(self) -> _Refusing:
         """Refuse connections from now on, on the same port, which stays reserved.  Live ones go on.
@@ -108,41 +107,7 @@ class StreamTestServer(BaseTestServer):
             self._serve(self._listener(listener if listener.fileno() >= 0 else self._bind()))
             self._state = "started"
 
-    # Waits
-
-    def _wait_connection(self, index: int, timeout: float | None) -> Wait[Connection]:
-        __tracebackhide__ = True
-        checked_index(index, "wait_connection() expected an index from 0 on", least=0)
-
-        def ask() -> Any:
-            __tracebackhide__ = True
-            return self._connections[index] if index < len(self._connections) else PENDING
-
-        def late(deadline: Deadline) -> Any:
-            __tracebackhide__ = True
-            have = len(self._connections)
-            text = f"wait_connection() waited {deadline.seconds:g} s for connection {index}: there are {have}"
-            raise self._late(text)
-
-        return self._wait("wait_connection", ask, timeout, late)
-
-    def _wait_accept(self, timeout: float | None) -> Wait[Connection]:
-        __tracebackhide__ = True
-        if self._handler is not None:
-            raise WrongState(
-                f"accept() is for servers with nothing declared: handler {self._handler.name} "
-                f"({self._handler.origin}) takes the connections of {self.name}"
-            )
-
-        def ask() -> Any:
-            __tracebackhide__ = True
-            return self._untaken.pop(0) if self._untaken else PENDING
-
-        def late(deadline: Deadline) -> Any:
-            __tracebackhide__ = True
-            raise self._late(f"accept() waited {deadline.seconds:g} s, and nobody connected")
-
-        return self._wait("accept", ask, timeout, late)
+    # Driven by the test
 
     def _accepted(self, connection: Connection) -> Connection:
         """Hand a connection over from the sink to the test."""

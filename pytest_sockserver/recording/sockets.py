@@ -12,7 +12,7 @@ back by an ``unsent`` event.
 
 A blocking receive first peeks, in state WAITING, and takes in state BUSY.  The peek blocks, keeps time-outs
 and errors, and takes nothing; so whoever wants to know whether all that arrived was handled looks at
-the kernel first and at the state afterwards (see ``Tape.quiet``).  A plain ``recv`` in state WAITING has its
+the kernel first and at the state afterwards (see ``outside.quiet``).  A plain ``recv`` in state WAITING has its
 bytes before it has the interpreter's lock again: 239 of 389 one-megabyte uploads were missed by that.
 """
 
@@ -22,8 +22,8 @@ import math
 import os
 import select
 import socket
-import struct
 import sys
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,11 @@ else:  # Windows; not tried there
         return any(select.select(reading, writing, [sock], seconds))
 
 
+def inode(number: int) -> int:
+    """Return what tells a descriptor from a later one of the same number; 0 on Windows, whose sockets are no files."""
+    return os.fstat(number).st_ino if os.name == "posix" else 0
+
+
 class Taped(socket.socket):
     """What the recording sockets share: their tape, and closing without touching a stranger's descriptor."""
 
@@ -62,6 +67,7 @@ class Taped(socket.socket):
 
     def await_input(self, seconds: float | None) -> bool:
         """Wait for bytes, the end of the stream or an error.  For the driver's thread, on a non-blocking socket."""
+        __tracebackhide__ = True
         tape = self.tape
         assert tape is not None
         tape.state = WAITING
@@ -74,6 +80,7 @@ class Taped(socket.socket):
 
     def await_room(self, seconds: float | None) -> bool:
         """Wait until the kernel takes bytes again.  For the driver's thread, on a non-blocking socket."""
+        __tracebackhide__ = True
         tape = self.tape
         assert tape is not None
         tape.state = SENDING
@@ -104,12 +111,13 @@ class Taped(socket.socket):
         with tape.lock:
             number = super().detach()
             if number >= 0 and tape.socket is self:
-                tape.handed_over = (number, _inode(number))
+                tape.handed_over = (number, inode(number))
                 tape.state = PARKED
             return number
 
     def _noted(self, data: bytes, wanted: int) -> None:
         """Note what a receive returned, the end of the stream included."""
+        __tracebackhide__ = True
         tape = self.tape
         assert tape is not None
         if data:
@@ -132,8 +140,9 @@ class Taped(socket.socket):
             tape.peer_error = error
         return error
 
-    def _send_noted(self, data: Any, flags: int) -> int:
-        """Send once, noting first; take back what the kernel did not take."""
+    def _send_noted(self, data: Any, flags: int, send: Callable[..., int]) -> int:
+        """Send once, by ``send``, noting first; take back what the kernel did not take."""
+        __tracebackhide__ = True
         tape = self.tape
         assert tape is not None
         chunk = bytes(data)
@@ -141,7 +150,7 @@ class Taped(socket.socket):
         tape.state = SENDING
         sent = 0
         try:
-            sent = super().send(chunk, flags) if flags else super().send(chunk)
+            sent = send(chunk, flags)
         except (BlockingIOError, TimeoutError):
             raise
         except OSError as error:
@@ -178,6 +187,7 @@ class RecordingSocket(Taped):
 
     def _peek(self, flags: int = 0) -> None:
         """Block until a receive will return at once.  A non-blocking socket never waits, so it need not look."""
+        __tracebackhide__ = True
         tape = self.tape
         assert tape is not None
         if self.gettimeout() == 0.0:
@@ -191,6 +201,7 @@ class RecordingSocket(Taped):
             tape.state = BUSY
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        __tracebackhide__ = True
         if self.tape is None or flags & _UNTAPPED:
             return super().recv(bufsize, flags)
         if bufsize:
@@ -203,6 +214,7 @@ class RecordingSocket(Taped):
         return data
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        __tracebackhide__ = True
         if self.tape is None or flags & _UNTAPPED:
             return super().recv_into(buffer, nbytes, flags)
         with memoryview(buffer).cast("B") as view:
@@ -229,6 +241,7 @@ class RecordingSocket(Taped):
     if hasattr(socket.socket, "recvmsg"):
 
         def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> tuple[bytes, list[Any], int, Any]:
+        __tracebackhide__ = True
             if self.tape is None or flags & _UNTAPPED:
                 return super().recvmsg(bufsize, ancbufsize, flags)
             self._peek()
@@ -240,6 +253,7 @@ class RecordingSocket(Taped):
             return answer
 
         def recvmsg_into(self, buffers: Any, ancbufsize: int = 0, flags: int = 0, /) -> tuple[int, list[Any], int, Any]:
+        __tracebackhide__ = True
             if self.tape is None or flags & _UNTAPPED:
                 return super().recvmsg_into(buffers, ancbufsize, flags)
             self._peek()
@@ -252,6 +266,7 @@ class RecordingSocket(Taped):
             return answer
 
         def sendmsg(self, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None, /) -> int:
+        __tracebackhide__ = True
             tape = self.tape
             if tape is None:
                 return super().sendmsg(buffers, ancdata, flags, address)
@@ -270,16 +285,19 @@ class RecordingSocket(Taped):
             return sent
 
     def send(self, data: Any, flags: int = 0, /) -> int:
-        return super().send(data, flags) if self.tape is None else self._send_noted(data, flags)
+        __tracebackhide__ = True
+        return super().send(data, flags) if self.tape is None else self._send_noted(data, flags, super().send)
 
     def sendall(self, data: Any, flags: int = 0, /) -> None:
+        __tracebackhide__ = True
         if self.tape is None:
             return super().sendall(data, flags)
         with memoryview(data) as view, view.cast("B") as rest:
             # One call takes it all on a blocking socket; a loop, unlike the C code, knows how far it came.
-            sent = self._send_noted(rest, flags)
+            send = super().send
+            sent = self._send_noted(rest, flags, send)
             while sent < len(rest):
-                sent += self._send_noted(rest[sent:], flags)
+                sent += self._send_noted(rest[sent:], flags, send)
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         """Send a file.  os.sendfile() would pass by the recording, so this reads and sends."""
@@ -304,9 +322,11 @@ def _recording_ssl_socket() -> type[ssl.SSLSocket]:
         """A TLS socket that notes what passes, in plain text.  recv and recv_into call read, sendall calls send."""
 
         def await_input(self, seconds: float | None) -> bool:
+        __tracebackhide__ = True
             return bool(self.pending()) or super().await_input(seconds)
 
         def read(self, len: int = 1024, buffer: Any = None) -> Any:
+        __tracebackhide__ = True
             tape = self.tape
             if tape is None:
                 return super().read(len, buffer)
@@ -329,7 +349,10 @@ def _recording_ssl_socket() -> type[ssl.SSLSocket]:
             return answer
 
         def send(self, data: Any, flags: int = 0) -> int:
-            return super().send(data, flags) if self.tape is None else self._send_noted(data, flags)
+        __tracebackhide__ = True
+            if self.tape is None:
+                return super().send(data, flags)
+            return self._send_noted(data, flags, super().send)
 
     return RecordingSSLSocket
 
@@ -356,103 +379,3 @@ def start_tls(plain: Taped, context: ssl.SSLContext) -> ssl.SSLSocket:
             socket.socket.shutdown(secured, socket.SHUT_RDWR)
     tape.note(START_TLS)
     return secured
-
-
-# What the stopping thread, and whoever waits for the server to be idle, does to a connection from outside.
-
-
-def quiet(tape: Tape) -> bool:
-    """Tell whether everything that has arrived was taken and handled, and the driver waits for more.
-
-    First the kernel, then the state, in this order: bytes leave the kernel in state BUSY alone, so nothing to
-    read and *afterwards* WAITING means that the driver is back from handling whatever there was.
-    """
-    with tape.lock:
-        sock = tape.socket
-        if sock is None or sock.fileno() < 0:
-            return tape.state is PARKED  # handed over: its reads are not ours to see
-        if sock.family != getattr(socket, "AF_UNIX", None) and hasattr(socket, "TCP_QUICKACK"):
-            # The client's second small write may sit in *its* kernel, held back by Nagle until we
-            # acknowledge the first: send that acknowledgement now (missed 60 of 60 without it).
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        readable = ready(sock, False, 0)
-        full = tape.state is SENDING and not ready(sock, True, 0)
-    state = tape.state
-    return (state is WAITING and not readable) or (state is SENDING and full) or state is PARKED
-
-
-def cut(tape: Tape) -> None:
-    """End a live connection from the stopping thread: whatever its driver is blocked in returns at once."""
-    with tape.lock:
-        tape.cut = True
-        sock = tape.socket
-        try:
-            if sock is not None and sock.fileno() >= 0:
-                # Not SSLSocket.shutdown(): it drops the TLS state, and the driver would read ciphertext as plain.
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
-            elif tape.handed_over is not None:
-                _cut_descriptor(*tape.handed_over)
-        except OSError:
-            pass  # ENOTCONN: the client was faster
-
-
-def _inode(number: int) -> int:
-    """Return what tells a descriptor from a later one of the same number; 0 on Windows, whose sockets are no files."""
-    return os.fstat(number).st_ino if os.name == "posix" else 0
-
-
-def _cut_descriptor(number: int, inode: int) -> None:
-    """Shut down a socket that was detached or wrapped by the handler itself, if the number still is that socket."""
-    try:
-        if _inode(number) != inode:
-            return
-        borrowed = socket.socket(fileno=number)
-    except OSError:
-        return
-    try:
-        borrowed.shutdown(socket.SHUT_RDWR)
-    finally:
-        borrowed.detach()
-
-
-_RESET_WAIT = 0.1  # seconds for what was sent to reach the client's kernel; one that never reads does not let it
-
-
-def unacknowledged(sock: socket.socket) -> int:
-    """Return the bytes that the peer's kernel has not taken yet; 0 where that cannot be told."""
-    try:
-        import fcntl
-        import termios
-
-        return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0])
-    except (ImportError, AttributeError, OSError):
-        return 0
-
-
-def unread(sock: socket.socket) -> int:
-    """Return the bytes that have arrived and were not received; 0 where that cannot be told."""
-    try:
-        import fcntl
-        import termios
-
-        return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.FIONREAD, b"\0" * 4))[0])
-    except (ImportError, AttributeError, OSError):
-        return 0
-
-
-def hard_close(sock: socket.socket) -> None:
-    """Close with a reset instead of an end of stream.  The tape's lock must be held.
-
-    Linger of zero seconds and close is a reset only while nobody else holds the socket: a live
-    ``makefile()`` puts ``close()`` off, so the descriptor is detached and closed by itself; a thread that is
-    blocked in a receive keeps it alive, so reading is shut down first, which ends that receive.
-    """
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii" if os.name != "nt" else "hh", 1, 0))
-        sock.shutdown(socket.SHUT_RD)
-    except OSError:
-        pass  # the client has reset already
-    family, kind, proto = sock.family, sock.type, sock.proto
-    number = socket.socket.detach(sock)
-    if number >= 0:
-        socket.socket(family, kind, proto, number).close()

@@ -1,0 +1,245 @@
+"""What can be waited for: each question about a server or a connection, ready to be asked.
+
+A question is asked under the recorder's lock, at each change, by a thread or by a coroutine; see
+``waiting``.  It takes something (``accept``, ``take``) in the very moment in which it is answered.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .captured import Request
+from .checks import checked_index, checked_literal, checked_seconds, checked_timeout
+from .deadline import Deadline
+from .errors import DeadlineExceeded, UnexpectedRequest, UnmetExpectation, WrongState
+from .failures import Expected
+from .messages import with_conversation
+from .recording.events import RECEIVED
+from .scripting.matching import Match, checked_match, described, matches, shortened
+from .waiting import PENDING, Wait, failed_early
+
+if TYPE_CHECKING:
+    from .base_server import BaseTestServer
+    from .connection import Connection
+    from .stream_server import StreamTestServer
+
+
+def request(server: BaseTestServer, match: Match, count: int, timeout: float | None) -> Wait[Request]:
+    """Which is the ``count``-th request that matches?"""
+    __tracebackhide__ = True
+    match = checked_match(match)
+    checked_index(count, "wait_for() expected a count of at least 1", least=1)
+    recorder = server._recorder
+    requests, seen, found = recorder.requests, 0, 0
+
+    def ask() -> Any:
+        __tracebackhide__ = True
+        nonlocal requests, seen, found
+        recorder.check_complete("requests")
+        if requests is not recorder.requests:
+            requests, seen, found = recorder.requests, 0, 0  # cleared meanwhile
+        while seen < len(requests):
+            seen += 1
+            answer = _matched(match, requests[seen - 1])
+            if answer is not None:
+                found += 1
+                if found == count:
+                    return answer
+        return PENDING
+
+    def late(deadline: Deadline) -> Any:
+        __tracebackhide__ = True
+        server._refuse_unframed("wait_for")
+        times = "" if count == 1 else f" {count} times ({found} so far)"
+        raise _late(server, f"wait_for() waited {deadline.seconds:g} s for {described(match)}{times}")
+
+    return _wait(server, "wait_for", ask, timeout, late)
+
+
+def untaken_request(server: BaseTestServer, match: Match, timeout: float | None) -> Wait[Request]:
+    """Which is the earliest request that matches and was not taken?  Answering takes it."""
+    __tracebackhide__ = True
+    match = checked_match(match)
+    recorder = server._recorder
+
+    def ask() -> Any:
+        __tracebackhide__ = True
+        recorder.check_complete("requests")
+        for index, each in enumerate(recorder.untaken):
+            answer = _matched(match, each)
+            if answer is not None:
+                del recorder.untaken[index]
+                return answer
+        return PENDING
+
+    def late(deadline: Deadline) -> Any:
+        __tracebackhide__ = True
+        server._refuse_unframed("take")
+        raise _late(server, f"take() waited {deadline.seconds:g} s for {described(match)}")
+
+    return _wait(server, "take", ask, timeout, late)
+
+
+def quiet(server: BaseTestServer, seconds: float) -> Wait[None]:
+    """Does nothing arrive for so long from now on?"""
+    __tracebackhide__ = True
+    checked_seconds(seconds, "assert_quiet() expected seconds above 0")
+    recorder = server._recorder
+    before, began = recorder.arrivals, recorder.elapsed()
+
+    def ask() -> Any:
+        __tracebackhide__ = True
+        if recorder.arrivals == before:
+            return PENDING
+        text = f"expected nothing for {seconds:g} s\n  got something after {recorder.elapsed() - began:.3f} s"
+        raise with_conversation(UnexpectedRequest, server.name, text, server._said())
+
+    def late(deadline: Deadline) -> None:
+        """Nothing has come: that is the answer."""
+
+    return _wait(server, "assert_quiet", ask, seconds, late, given_up=_failed)
+
+
+def failure(server: BaseTestServer, expected: Expected) -> Wait[None]:
+    """Has the failure come that ``raises`` expects?  Other failures do not end this wait: they are told by others."""
+
+    def ask() -> Any:
+        return None if expected.failure is not None else PENDING
+
+    def late(deadline: Deadline) -> None:
+        __tracebackhide__ = True
+        text = f"expected the server's side to raise {expected} within {deadline.seconds:g} s\n  it did not"
+        raise with_conversation(UnmetExpectation, server.name, text, server._said())
+
+    return _wait(server, "raises", ask, None, late, given_up=lambda server, verb: None)
+
+
+def connection(server: StreamTestServer, index: int, timeout: float | None) -> Wait[Connection]:
+    """Which is the connection of this index?"""
+    __tracebackhide__ = True
+    checked_index(index, "wait_connection() expected an index from 0 on", least=0)
+
+    def ask() -> Any:
+        return server._connections[index] if index < len(server._connections) else PENDING
+
+    def late(deadline: Deadline) -> Any:
+        __tracebackhide__ = True
+        have = len(server._connections)
+        text = f"wait_connection() waited {deadline.seconds:g} s for connection {index}: there are {have}"
+        raise _late(server, text)
+
+    return _wait(server, "wait_connection", ask, timeout, late)
+
+
+def untaken_connection(server: StreamTestServer, timeout: float | None) -> Wait[Connection]:
+    """Which is the earliest connection that nobody drives?  Answering takes it.
+
+    Raises:
+        WrongState: A handler takes the connections.
+    """
+    __tracebackhide__ = True
+    handler = server._handler
+    if handler is not None:
+        raise WrongState(
+            f"accept() is for servers with nothing declared: handler {handler.name} "
+            f"({handler.origin}) takes the connections of {server.name}"
+        )
+
+    def ask() -> Any:
+        return server._untaken.pop(0) if server._untaken else PENDING
+
+    def late(deadline: Deadline) -> Any:
+        __tracebackhide__ = True
+        raise _late(server, f"accept() waited {deadline.seconds:g} s, and nobody connected")
+
+    return _wait(server, "accept", ask, timeout, late)
+
+
+def closed(connection: Connection, timeout: float | None) -> Wait[None]:
+    """Has either side ended the connection?"""
+    __tracebackhide__ = True
+
+    def ask() -> Any:
+        return None if connection._tape.ended_by is not None else PENDING
+
+    def late(deadline: Deadline) -> None:
+        __tracebackhide__ = True
+        raise connection._error(DeadlineExceeded, f"wait_closed() waited {deadline.seconds:g} s: it is still open")
+
+    return _wait(connection._server, "wait_closed", ask, timeout, late)
+
+
+def received(connection: Connection, data: bytes, timeout: float | None) -> Wait[None]:
+    """Does ``data`` stand in what was received?"""
+    __tracebackhide__ = True
+    wanted, seen, tail = checked_literal(data, "wait_received"), 0, b""
+    tape = connection._tape
+
+    def ask() -> Any:
+        __tracebackhide__ = True
+        nonlocal seen, tail  # each byte is looked at once, however often this is asked
+        tape.recorder.check_complete("what was received")
+        tail += b"".join(each for _, _, kind, each in tape.events[seen:] if kind == RECEIVED)
+        seen = len(tape.events)
+        if wanted in tail:
+            return None
+        tail = tail[max(0, len(tail) - len(wanted) + 1) :]
+        return PENDING
+
+    def late(deadline: Deadline) -> None:
+        __tracebackhide__ = True
+        text = f"wait_received() waited {deadline.seconds:g} s for {shortened(wanted)}"
+        raise connection._error(DeadlineExceeded, text)
+
+    return _wait(connection._server, "wait_received", ask, timeout, late)
+
+
+def _matched(match: Match, each: Request) -> Request | None:
+    found = matches(match, each)
+    if not found:
+        return None
+    return each.matched(found) if isinstance(found, re.Match) else each
+
+
+def _wait(
+    server: BaseTestServer,
+    verb: str,
+    ask: Callable[[], Any],
+    timeout: float | None,
+    late: Callable[[Deadline], Any],
+    *,
+    given_up: Callable[[BaseTestServer, str], BaseException | None] | None = None,
+) -> Wait[Any]:
+    __tracebackhide__ = True
+    ends_early = given_up or _failed_or_over
+    return Wait(
+        server._recorder,
+        verb,
+        ask,
+        seconds=checked_timeout(timeout) or server.timeout,
+        late=late,
+        given_up=lambda verb: ends_early(server, verb),
+    )
+
+
+def _failed(server: BaseTestServer, verb: str) -> BaseException | None:
+    pending = server._failures.pending()
+    return failed_early(verb, pending.error) if pending is not None else None
+
+
+def _failed_or_over(server: BaseTestServer, verb: str) -> BaseException | None:
+    if server._state in ("new", "stopped"):
+        over = WrongState(f"{verb}() in state {server._state!r}: nothing more will come; expected 'started'")
+        return _failed(server, verb) or over
+    return _failed(server, verb)
+
+
+def _late(server: BaseTestServer, text: str) -> DeadlineExceeded:
+    """Return the error about a wait whose time is over; a client that has failed meanwhile is the likely reason."""
+    for client in server._clients:
+        error = client.failure()
+        if error is not None:
+            text += f"\n  in_thread({client.name}) has raised {type(error).__name__}: {error}"
+    return with_conversation(DeadlineExceeded, server.name, text, server._said())
