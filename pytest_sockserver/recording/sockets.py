@@ -241,7 +241,7 @@ class RecordingSocket(Taped):
     if hasattr(socket.socket, "recvmsg"):
 
         def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> tuple[bytes, list[Any], int, Any]:
-        __tracebackhide__ = True
+            __tracebackhide__ = True
             if self.tape is None or flags & _UNTAPPED:
                 return super().recvmsg(bufsize, ancbufsize, flags)
             self._peek()
@@ -253,7 +253,7 @@ class RecordingSocket(Taped):
             return answer
 
         def recvmsg_into(self, buffers: Any, ancbufsize: int = 0, flags: int = 0, /) -> tuple[int, list[Any], int, Any]:
-        __tracebackhide__ = True
+            __tracebackhide__ = True
             if self.tape is None or flags & _UNTAPPED:
                 return super().recvmsg_into(buffers, ancbufsize, flags)
             self._peek()
@@ -266,7 +266,7 @@ class RecordingSocket(Taped):
             return answer
 
         def sendmsg(self, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None, /) -> int:
-        __tracebackhide__ = True
+            __tracebackhide__ = True
             tape = self.tape
             if tape is None:
                 return super().sendmsg(buffers, ancdata, flags, address)
@@ -322,11 +322,11 @@ def _recording_ssl_socket() -> type[ssl.SSLSocket]:
         """A TLS socket that notes what passes, in plain text.  recv and recv_into call read, sendall calls send."""
 
         def await_input(self, seconds: float | None) -> bool:
-        __tracebackhide__ = True
+            __tracebackhide__ = True
             return bool(self.pending()) or super().await_input(seconds)
 
         def read(self, len: int = 1024, buffer: Any = None) -> Any:
-        __tracebackhide__ = True
+            __tracebackhide__ = True
             tape = self.tape
             if tape is None:
                 return super().read(len, buffer)
@@ -349,7 +349,7 @@ def _recording_ssl_socket() -> type[ssl.SSLSocket]:
             return answer
 
         def send(self, data: Any, flags: int = 0) -> int:
-        __tracebackhide__ = True
+            __tracebackhide__ = True
             if self.tape is None:
                 return super().send(data, flags)
             return self._send_noted(data, flags, super().send)
