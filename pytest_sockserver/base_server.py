@@ -383,6 +383,7 @@ class BaseTestServer:
             self._failures.add(error, f"{self.name}, the accept loop")
 
     def _start_loop(self, framework: Any) -> None:
+        framework.prepare_loop()
         self._loop = threading.Thread(
             target=self._run_loop, args=(framework.serve_forever,), name=f"sockserver {self._label()}", daemon=True
         )

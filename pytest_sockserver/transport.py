@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from . import socketserver
 from .recording.recorder import Tape
 from .recording.sockets import RecordingSocket
+from .socketserver.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +32,35 @@ class _Unused(socketserver.BaseRequestHandler):
     """Stands where the framework wants a handler class; a test server's handlers are declared on its owner."""
 
 
-class AcceptingServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
+class PreparedLoop(socketserver.BaseServer):
+    """A server whose loop finds its wake-up made.
+
+    All descriptors of a test server are then there when ``start()`` returns, and none appears a moment later,
+    when the loop's thread gets to run: whoever counts them, to find leaks, needs that.
+    """
+
+    _prepared: Wakeup | None = None
+
+    def prepare_loop(self) -> None:
+        """Make the wake-up of the next loop."""
+        self._prepared = Wakeup()
+
+    def _make_wakeup(self) -> Wakeup:
+        wakeup, self._prepared = self._prepared, None
+        if wakeup is None:
+            return super()._make_wakeup()
+        wakeup.thread = threading.get_ident()
+        return wakeup
+
+    def server_close(self) -> None:
+        """Close the server, and a wake-up that no loop has used."""
+        wakeup, self._prepared = self._prepared, None
+        if wakeup is not None:
+            wakeup.close()
+        super().server_close()
+
+
+class AcceptingServer(PreparedLoop, socketserver.ThreadingMixIn, socketserver.TCPServer):
     """Accepts for a :class:`StreamTestServer`, a thread for each connection that something was declared for."""
 
     daemon_threads = True  # one that never ends must not keep the interpreter; it is joined and named all the same
@@ -84,7 +113,7 @@ class AcceptingServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.owner._could_not_begin(request)
 
 
-class ReceivingServer(socketserver.UDPServer):
+class ReceivingServer(PreparedLoop, socketserver.UDPServer):
     """Receives for a :class:`DatagramTestServer`; nothing is answered in the loop's thread."""
 
     max_packet_size = MAX_DATAGRAM

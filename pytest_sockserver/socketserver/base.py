@@ -336,9 +336,13 @@ class BaseServer:
                     f"cannot serve_forever(): this server is served already, by thread {self._wakeup.thread}; "
                     "call shutdown() first, or create a second server"
                 )
-            wakeup = self._wakeup = Wakeup()  # before the flag is first read, so that no wake-up is missed
+            wakeup = self._wakeup = self._make_wakeup()  # before the flag is first read, so that no wake-up is missed
             self._loop_ended().clear()
             return wakeup
+
+    def _make_wakeup(self) -> Wakeup:
+        """Return the wake-up of a loop that begins in this thread."""
+        return Wakeup()
 
     def __forget_parents_loop(self) -> None:
         """In a forked child: drop the state of a loop that exists only in the parent, locks included."""
