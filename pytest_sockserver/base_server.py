@@ -26,7 +26,7 @@ from . import questions, stopping
 from .addresses import UnixPlace, checked_host
 from .captured import Request
 from .conversation import Handler
-from .deadline import Deadline
+from .deadline import Deadline, process_ends_soon
 from .errors import WrongState
 from .failures import Expected, Failure, Failures, add_note, combined
 from .messages import format_peer
@@ -82,6 +82,7 @@ class BaseTestServer:
         self._published: Any = None  # the address, kept over stop() and start()
         self._loop: threading.Thread | None = None
         self._clients: list[Any] = []  # what in_thread() runs
+        self._said_before: float | None = None  # the time limit before which the last words were said
         self._test_began = 0.0  # what ended before is no business of the running test's report
 
     def __repr__(self) -> str:
@@ -381,6 +382,13 @@ class BaseTestServer:
             serve()
         except BaseException as error:
             self._failures.add(error, f"{self.name}, the accept loop")
+
+    def _last_words(self) -> None:
+        """Write the conversation to stderr, which pytest-timeout prints; once a time limit.  In the loop's thread."""
+        ends_at = process_ends_soon()
+        if ends_at != self._said_before:
+            self._said_before = ends_at
+            sys.stderr.write(f"sockserver: {self.name} {format_peer(self._published)}, so far:\n{self._said()}\n")
 
     def _start_loop(self, framework: Any) -> None:
         framework.prepare_loop()

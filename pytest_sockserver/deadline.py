@@ -20,14 +20,29 @@ MARGIN = 0.5
 
 _DEBUGGERS = ("pdb", "bdb", "pydevd", "_pydevd", "debugpy", "ipdb", "IPython")
 
+#: Seconds before the end of a test whose time limit ends the whole process: no report will come, so what was
+#: said is written down while it can be.  More than the accept loop's poll, less than what a fast test has.
+LAST_WORDS = 0.6
+
 _test_ends_at: float | None = None  # on the clock of monotonic(); one test runs in a process at a time
+_ends_process = False  # the time limit is enforced by os._exit(), without report or teardown
 _in_pdb = False
 
 
-def limit_test(ends_at: float | None) -> None:
-    """Keep each deadline that begins from now on below ``ends_at``, a time of ``monotonic()``; ``None`` lifts it."""
-    global _test_ends_at
-    _test_ends_at = ends_at
+def limit_test(ends_at: float | None, ends_process: bool = False) -> None:
+    """Keep each deadline that begins from now on below ``ends_at``, a time of ``monotonic()``; ``None`` lifts it.
+
+    Args:
+        ends_process: The process ends then: no report will be written.
+    """
+    global _test_ends_at, _ends_process
+    _test_ends_at, _ends_process = ends_at, ends_process
+
+
+def process_ends_soon() -> float | None:
+    """Return when the process is about to be ended by a time limit, if that is less than a moment away."""
+    ends_at = _test_ends_at if _ends_process else None
+    return ends_at if ends_at is not None and monotonic() > ends_at - LAST_WORDS else None
 
 
 def pause(in_pdb: bool) -> None:

@@ -32,8 +32,9 @@ _SETTINGS = {  # ini setting and flag: its type, and what it says
     "host": ("string", "address that servers listen on (default: 127.0.0.1)"),
 }
 
-#: When a test's time limit runs out, on the clock of monotonic(); set by pytest-timeout, if it is there.
-ends_key = pytest.StashKey[float]()
+#: When a test's time limit runs out, on the clock of monotonic(), and whether that ends the process; set by
+#: pytest-timeout, if it is there.
+ends_key = pytest.StashKey["tuple[float, bool]"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -62,9 +63,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> Iterator[Any]:
     """Keep our deadlines below the test's time limit: pytest-timeout's report would name a lock of ours."""
     if settings.timeout:
-        item.stash[ends_key] = ends_at = monotonic() + settings.timeout
+        item.stash[ends_key] = limit = (monotonic() + settings.timeout, settings.method == "thread")
         if "pytest_sockserver.deadline" in sys.modules:
-            sys.modules["pytest_sockserver.deadline"].limit_test(ends_at)
+            sys.modules["pytest_sockserver.deadline"].limit_test(*limit)
     return (yield)
 
 

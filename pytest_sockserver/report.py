@@ -50,9 +50,9 @@ def register(config: pytest.Config) -> None:
 
 def limit_deadlines(node: Any) -> None:
     """Keep deadlines that begin from now on below the time limit of the node's test, if it has one."""
-    ends_at = node.stash.get(ends_key, None) if node is not None else None
-    if ends_at is not None:
-        deadline.limit_test(ends_at)
+    limit = node.stash.get(ends_key, None) if node is not None else None
+    if limit is not None:
+        deadline.limit_test(*limit)
 
 
 def finish(factory: SockServer, node: Any) -> None:

@@ -13,6 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from . import socketserver
+from .deadline import process_ends_soon
 from .recording.recorder import Tape
 from .recording.sockets import RecordingSocket
 from .socketserver.wakeup import Wakeup
@@ -20,6 +21,7 @@ from .socketserver.wakeup import Wakeup
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .base_server import BaseTestServer
     from .connection import Connection
     from .datagram_server import DatagramTestServer
     from .stream_server import StreamTestServer
@@ -39,6 +41,7 @@ class PreparedLoop(socketserver.BaseServer):
     when the loop's thread gets to run: whoever counts them, to find leaks, needs that.
     """
 
+    owner: BaseTestServer
     _prepared: Wakeup | None = None
 
     def prepare_loop(self) -> None:
@@ -52,6 +55,12 @@ class PreparedLoop(socketserver.BaseServer):
         wakeup.thread = threading.get_ident()
         return wakeup
 
+    def service_actions(self) -> None:
+        """Say what was said, if a time limit is about to end the process without a report."""
+        super().service_actions()
+        if process_ends_soon() is not None:
+            self.owner._last_words()
+
     def server_close(self) -> None:
         """Close the server, and a wake-up that no loop has used."""
         wakeup, self._prepared = self._prepared, None
@@ -63,6 +72,7 @@ class PreparedLoop(socketserver.BaseServer):
 class AcceptingServer(PreparedLoop, socketserver.ThreadingMixIn, socketserver.TCPServer):
     """Accepts for a :class:`StreamTestServer`, a thread for each connection that something was declared for."""
 
+    owner: StreamTestServer
     daemon_threads = True  # one that never ends must not keep the interpreter; it is joined and named all the same
     block_on_close = False  # the test server joins, against its own deadline
 
@@ -116,6 +126,7 @@ class AcceptingServer(PreparedLoop, socketserver.ThreadingMixIn, socketserver.TC
 class ReceivingServer(PreparedLoop, socketserver.UDPServer):
     """Receives for a :class:`DatagramTestServer`; nothing is answered in the loop's thread."""
 
+    owner: DatagramTestServer
     max_packet_size = MAX_DATAGRAM
     reply_from_destination = True
 

@@ -6,8 +6,9 @@ there ``max_threads`` has no effect.
 
 Which threads are listed in ``_threads``, and until when:
 
-- A thread is started under the list's lock: ``server_close()`` can neither miss it nor join it before it runs.
-- A thread whose start fails is never listed.
+- A thread is listed and started under the list's lock: ``server_close()`` can neither miss it, nor join it before
+  it runs.
+- A thread whose start fails does not stay listed.
 - The last thing that a thread does in ``process_request_thread()`` is to say that it is ending.  The one that said so
   before it leaves the list then: when all is quiet, the list holds at most the last one.  It must not leave sooner,
   since ``server_close()`` promises that the thread has ended, not only its handler.
@@ -54,13 +55,15 @@ class RequestThreads(list[threading.Thread]):
         with self._lock:
             self._forget_ended()
             self._running.add(thread)
+            if joinable:
+                self.append(thread)  # before the start: a handler finds its own thread listed
             try:
                 thread.start()
             finally:
                 if thread.ident is None:
                     self._running.discard(thread)
-                elif joinable:
-                    self.append(thread)
+                    if joinable:
+                        self.remove(thread)
 
     def end(self, thread: threading.Thread) -> None:
         """Note that the thread, which is the caller, is about to end.  A thread that is none of ours is ignored."""
