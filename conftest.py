@@ -7,7 +7,7 @@ Rules:
 
 - What a fixture of a wider scope sets up belongs to that fixture, until the fixture is torn down.  What it opens later,
   during a test, is taken for that test's: open it in the fixture.
-- A thread that is just ending is no leak: the guard looks again for ``PATIENCE`` seconds, and only if something is left.
+- A thread that is just ending is no leak: if something is left, the guard looks again for ``PATIENCE`` seconds.
 - An unclosed socket that only a cycle of garbage holds is one: left alone, it would warn during some later test.
 - A test that failed is not asked for its sockets: its traceback holds its local variables, clients included.
 - After the last test the whole run is judged as well: what a test that failed, or a teardown that broke, left for ever.
@@ -125,7 +125,7 @@ def threads() -> Iterator[threading.Thread]:
     """The threads that are running, but for those that nobody can end."""
     for thread in threading.enumerate():
         # Stands for a thread that Python did not start; up to 3.12 it stays listed when that thread has ended.
-        foreign = isinstance(thread, threading._DummyThread)  # type: ignore[attr-defined]
+        foreign = isinstance(thread, threading._DummyThread)
         # trio keeps finished workers of to_thread.run_sync for ten seconds, under this name.
         idle_in_trio = thread.daemon and thread.name.startswith("Trio thread ")
         if not foreign and not idle_in_trio:
@@ -134,7 +134,9 @@ def threads() -> Iterator[threading.Thread]:
 
 def directories() -> Iterator[Path]:
     """The directories of unix sockets that this process made, and not another worker of xdist."""
-    return Path(tempfile.gettempdir()).glob(f"sockserver-{os.getpid()}-*")
+    # Under a long TMPDIR a socket's path would be too long: they are in /tmp then.
+    for parent in {tempfile.gettempdir(), "/tmp"}:
+        yield from Path(parent).glob(f"sockserver-{os.getpid()}-*")
 
 
 def snapshot() -> set[Hashable]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from ..harness import LOCALHOST, Loop, Trace, datagram_client, directory, program, quiet, receive
+from ..harness import LOCALHOST, Loop, Trace, datagram_client, directory, program, quiet, receive, serve_one
 from .one_request import Fake, fail, hooked
 from .stream import Silent
 
@@ -16,7 +16,7 @@ def exchange(server: Any, *packets: bytes) -> Trace:
     with datagram_client(server) as client:
         for packet in packets:
             client.sendto(packet, server.server_address)
-            server.handle_request()
+            serve_one(server)
             trace.append(receive(client))
     return trace
 
@@ -78,7 +78,7 @@ def silent_handler_sends_an_empty_datagram(module: Any) -> Trace:
     server_class = type("Server", (module.UDPServer,), {})
     with server_class(LOCALHOST, handler) as server, datagram_client(server) as client:
         client.sendto(b"no answer?", server.server_address)
-        server.handle_request()
+        serve_one(server)
         server.socket.sendto(b"the next datagram", client.getsockname())
         return [receive(client)]
 
@@ -125,7 +125,7 @@ def unix_datagrams(module: Any) -> Trace:
         with directory() as folder, getattr(module, name)(f"{folder}/server", echoing(module)) as server:
             with datagram_client(server, f"{folder}/client") as client:
                 client.sendto(b"data", server.server_address)
-                server.handle_request()
+                serve_one(server)
                 trace.append(receive(client))
     return trace
 
@@ -137,5 +137,5 @@ def unbound_unix_client_is_heard(module: Any) -> Trace:
     with directory() as folder, module.UnixDatagramServer(f"{folder}/server", handler) as server:
         with datagram_client(server) as client:
             client.sendto(b"data", server.server_address)
-            server.handle_request()
+            serve_one(server)
     return trace

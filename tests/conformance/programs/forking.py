@@ -30,6 +30,7 @@ from ..harness import (
     quiet,
     read,
     receive,
+    serve_one,
     until,
 )
 from .one_request import fail
@@ -83,7 +84,7 @@ def children_are_in_active_children(module: Any) -> Trace:
     with forking_server(module, quiet(module, loiter)) as server:
         with visitor(server), visitor(server):
             for _ in range(2):
-                server.handle_request()
+                serve_one(server)
             pids = list(server.active_children)
             trace = [f"{type(server.active_children).__name__} of {len(pids)}"]
             trace.append(f"children: {[is_child(pid) for pid in pids]}")
@@ -109,7 +110,7 @@ def parent_closes_its_copy(module: Any) -> Trace:
 
     with Server(LOCALHOST, quiet(module, answer)) as server, accepted(server) as requests:
         with connect(server) as client:
-            server.handle_request()
+            serve_one(server)
             trace.append(f"closed in the parent: {is_closed(requests[0])}")
             client.sendall(b"and served")
             trace.append(read(client))
@@ -217,7 +218,7 @@ def server_close_waits_for_children(module: Any) -> Trace:
 
     with Pipe() as told:
         with forking_server(module, quiet(module, linger)) as server, connect(server):
-            server.handle_request()
+            serve_one(server)
             server.server_close()
             return [repr(told.hear(0)), f"children: {server.active_children or 'none'}"]
 
@@ -226,7 +227,7 @@ def server_close_waits_for_children(module: Any) -> Trace:
 def server_close_need_not_wait_for_children(module: Any) -> Trace:
     with forking_server(module, quiet(module, loiter), block_on_close=False) as server:
         with visitor(server):
-            server.handle_request()
+            serve_one(server)
             pids = list(server.active_children)
             server.server_close()
             trace = [f"children: {[is_child(pid) for pid in pids]}, listed: {len(server.active_children)}"]
@@ -288,7 +289,7 @@ def datagrams_in_children(module: Any) -> Trace:
     with module.ForkingUDPServer(LOCALHOST, quiet(module, answer, "DatagramRequestHandler")) as server:
         with datagram_client(server) as client:
             client.sendto(b"in a child:", server.server_address)
-            server.handle_request()
+            serve_one(server)
             return [receive(client)]
 
 
@@ -303,6 +304,6 @@ def unix_servers_fork(module: Any) -> Trace:
         with module.ForkingUnixDatagramServer(f"{folder}/datagram", handler) as server:
             with datagram_client(server, f"{folder}/client") as client:
                 client.sendto(b"data", server.server_address)
-                server.handle_request()
+                serve_one(server)
                 trace.append(receive(client))
     return trace

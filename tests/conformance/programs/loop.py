@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from typing import Any
 from unittest import mock
 
@@ -24,6 +25,7 @@ from ..harness import (
     read,
     readable,
     send,
+    serve_one,
     until,
 )
 from .one_request import fail, hooked
@@ -84,6 +86,39 @@ def service_actions_run_while_idle(module: Any) -> Trace:
         return [loop.outcome(), f"three turns: {len(turns) == 3}"]
 
 
+@program("serve_forever: service_actions keep to poll_interval while no client comes")
+def service_actions_keep_to_poll_interval(module: Any) -> Trace:
+    turns: list[int] = []
+    server_class = type("Server", (module.TCPServer,), {"service_actions": lambda self: turns.append(1)})
+    with server_class(LOCALHOST, echo(module)) as server:
+        loop = Loop(server, 600)
+        trace = [ask(server, b"served\n")]
+        until(lambda: turns)
+        time.sleep(GRACE)
+        trace.append(f"after the request: {len(turns)}")
+        leave(server)
+        connect(server).close()
+        return [*trace, loop.outcome()]
+
+
+@program("serve_forever: an idle server holds one descriptor, before and after", needs=("Linux",))
+def idle_server_holds_one_descriptor(module: Any) -> Trace:
+    import os
+
+    def count() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = count()
+    with module.TCPServer(LOCALHOST, echo(module)) as server:
+        trace = [f"made: {count() - before}"]
+        with Loop(server) as loop:
+            ask(server, b"served\n")
+            server.shutdown()
+            loop.outcome()
+        trace.append(f"served: {count() - before}")
+    return [*trace, f"closed: {count() - before}"]
+
+
 @program("shutdown: does not return before the loop has ended")
 def shutdown_waits_for_the_loop(module: Any) -> Trace:
     trace: Trace = []
@@ -140,7 +175,7 @@ def client_at_shutdown_is_not_accepted(module: Any) -> Trace:
             with accepted(server) as requests:
                 server.serve_forever(0.01)
                 trace.append(f"accepted by the loop: {len(requests)}")
-            server.handle_request()
+            serve_one(server)
             trace.append(read(client))
     return trace
 
@@ -153,7 +188,7 @@ def flag_set_by_a_handler_ends_the_loop(module: Any) -> Trace:
         with accepted(server) as requests:
             trace.append(f"returned {server.serve_forever(0.01)}")
             trace.append(f"accepted: {len(requests)}, {read(first)}")
-        server.handle_request()
+        serve_one(server)
         trace.append(read(second))
     return trace
 
@@ -312,7 +347,7 @@ def fileno_may_name_another_socket(module: Any) -> Trace:
         server.other = other.socket
         with connect(other) as client:
             send(client, b"by hand\n")
-            server.handle_request()
+            serve_one(server)
             trace = [read(client)]
         with Loop(server):
             return [*trace, ask(other, b"by the loop\n")]

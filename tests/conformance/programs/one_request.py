@@ -22,6 +22,7 @@ from ..harness import (
     quiet,
     read,
     send,
+    serve_one,
     stderr,
 )
 
@@ -62,7 +63,7 @@ def handler_gets_three_arguments(module: Any) -> Trace:
     seen: list[Any] = []
     with module.TCPServer(LOCALHOST, lambda *args, **kwargs: seen.append((args, kwargs))) as server:
         with connect(server) as client:
-            server.handle_request()
+            serve_one(server)
             ((request, client_address, owner), kwargs) = seen[0]
             trace.append(f"peer: {client_address == client.getsockname()}, {owner is server}, {kwargs}")
             trace.append(f"closed: {is_closed(request)}")
@@ -119,7 +120,7 @@ def oserror_of_get_request_is_dropped(module: Any) -> Trace:
 
     trace: Trace = []
     with Server(LOCALHOST, echo(module)) as server, connect(server):
-        trace.append(f"returned {server.handle_request()}")
+        trace.append(f"returned {serve_one(server)}")
     return trace
 
 
@@ -128,7 +129,7 @@ def other_error_of_get_request_leaves(module: Any) -> Trace:
     server_class = type("Server", (module.TCPServer,), {"get_request": fail})
     with server_class(LOCALHOST, echo(module)) as server, connect(server):
         try:
-            return [f"returned {server.handle_request()}"]
+            return [f"returned {serve_one(server)}"]
         except LookupError as error:
             return [f"raised {error!r}"]
 
@@ -156,7 +157,7 @@ def bare_raise_in_handle_error_leaves(module: Any) -> Trace:
 
     with Server(LOCALHOST, fail) as server, accepted(server), connect(server):
         try:
-            return [f"returned {server.handle_request()}"]
+            return [f"returned {serve_one(server)}"]
         except LookupError as error:
             return [f"raised {error!r}"]
 
@@ -164,7 +165,7 @@ def bare_raise_in_handle_error_leaves(module: Any) -> Trace:
 @program("one request: handle_error prints the traceback between two rules of dashes")
 def handle_error_prints_on_stderr(module: Any) -> Trace:
     with module.TCPServer(LOCALHOST, fail) as server, connect(server), stderr() as text:
-        server.handle_request()
+        serve_one(server)
     lines = re.sub(r"\('127.0.0.1', \d+\)", "PEER", text.getvalue()).splitlines()
     return [*lines[:3], "...", *lines[-2:]]
 
@@ -179,7 +180,7 @@ def base_exceptions_leave_and_close(module: Any) -> Trace:
 
         with hooked(module, trace)(LOCALHOST, stop) as server, accepted(server) as requests, connect(server) as client:
             try:
-                server.handle_request()
+                serve_one(server)
             except BaseException as raised:
                 trace.append(f"raised {type(raised).__name__}")
             trace.append(f"closed: {is_closed(requests[0])}, {read(client)}")
@@ -277,7 +278,7 @@ def one_client_a_call(module: Any) -> Trace:
     with module.TCPServer(LOCALHOST, echo(module)) as server, connect(server) as first, connect(server) as second:
         for client, name in (first, b"first\n"), (second, b"second\n"):
             send(client, name)
-        server.handle_request()
+        serve_one(server)
         trace.append(read(first))
         second.setblocking(False)
         try:
@@ -285,7 +286,7 @@ def one_client_a_call(module: Any) -> Trace:
         except BlockingIOError:
             trace.append("nothing yet")
         second.settimeout(patience())
-        server.handle_request()
+        serve_one(server)
         trace.append(read(second))
     return trace
 
@@ -303,7 +304,15 @@ def silent_client_holds_the_server(module: Any) -> Trace:
     handler = quiet(module, lambda self: trace.append(f"{self.timeout} {self.rfile.read()!r}"), "StreamRequestHandler")
     with module.TCPServer(LOCALHOST, handler) as server, connect(server) as silent, connect(server) as eager:
         send(eager, b"eager")
-        call = Call(lambda: [server.handle_request() for _ in range(2)])
+        call = Call(lambda: [serve_one(server) for _ in range(2)])
         send(silent, b"silent, at last")
         trace += [call.outcome(), read(eager)]
     return trace
+
+
+@program("defect 33: input that was not read makes the end a reset", needs=("Linux",))
+def unread_input_resets_the_client(module: Any) -> Trace:
+    with module.TCPServer(LOCALHOST, quiet(module, lambda self: None)) as server, connect(server) as client:
+        send(client, b"nobody reads this", end=False)
+        serve_one(server)
+        return [f"error pending: {client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0}"]

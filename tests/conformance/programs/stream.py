@@ -7,7 +7,19 @@ import io
 import socket
 from typing import Any
 
-from ..harness import LOCALHOST, Trace, accepted, connect, echo, handle_one, is_closed, program, quiet, read, send
+from ..harness import (
+    LOCALHOST,
+    Trace,
+    accepted,
+    connect,
+    echo,
+    handle_one,
+    is_closed,
+    program,
+    quiet,
+    send,
+    serve_one,
+)
 from .one_request import fail
 
 
@@ -121,7 +133,7 @@ def handler_timeout_is_the_connections(module: Any) -> Trace:
     for timeout in None, 30.0, 0.02:
         handler = quiet(module, tell, "StreamRequestHandler", timeout=timeout)
         with module.TCPServer(LOCALHOST, handler) as server, connect(server):
-            server.handle_request()
+            serve_one(server)
     return trace
 
 
@@ -152,7 +164,7 @@ def wfile_is_unbuffered(module: Any) -> Trace:
 
     with module.TCPServer(LOCALHOST, quiet(module, tell, "StreamRequestHandler")) as server:
         with connect(server) as client:
-            server.handle_request()
+            serve_one(server)
     return trace
 
 

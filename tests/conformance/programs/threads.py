@@ -23,6 +23,7 @@ from ..harness import (
     quiet,
     read,
     send,
+    serve_one,
     until,
 )
 from .one_request import fail
@@ -106,11 +107,21 @@ def running_threads_are_listed(module: Any) -> Trace:
             trace.append(f"{attributes}: {len(listed)} before")
             with connect(server), connect(server):
                 for _ in range(2):
-                    server.handle_request()
+                    serve_one(server)
                 gate.reached(2)
                 trace.append(f"{len(vars(server).get('_threads', []))} at work")
                 gate.open()
     return trace
+
+
+@program("threads: a handler finds its own thread in _threads, from its first line on")
+def thread_is_listed_before_its_handler_runs(module: Any) -> Trace:
+    listed: list[bool] = []
+    handler = quiet(module, lambda self: listed.append(threading.current_thread() in self.server._threads))
+    with threading_server(module, handler) as server:
+        for _ in range(20):
+            handle_one(server)
+    return [f"listed: {listed.count(True)} of 20"]
 
 
 @program("threads: server_close waits for them")
@@ -127,7 +138,7 @@ def server_close_waits_for_threads(module: Any) -> Trace:
         returned.set()
 
     with threading_server(module, quiet(module, hold)) as server, connect(server) as client:
-        server.handle_request()
+        serve_one(server)
         trace += [Call(close).outcome(), read(client)]
     return trace
 
@@ -135,7 +146,7 @@ def server_close_waits_for_threads(module: Any) -> Trace:
 def _closes_past(module: Any, **attributes: Any) -> Trace:
     gate = Gate(module)
     with threading_server(module, gate.handler, **attributes) as server, connect(server):
-        server.handle_request()
+        serve_one(server)
         gate.reached()
         trace = [f"{attributes}: {Call(server.server_close).outcome()}"]
         trace.append(f"handlers at work: {sum(thread.is_alive() for thread in gate.threads)}")
@@ -165,7 +176,7 @@ def process_request_thread_may_be_overridden(module: Any) -> Trace:
 
     with Server(LOCALHOST, quiet(module, lambda self: trace.append("handle"))) as server:
         with connect(server) as client:
-            server.handle_request()
+            serve_one(server)
             answer = read(client)
     return [*trace, answer]
 
@@ -226,4 +237,20 @@ def unused_mix_in_closes(module: Any) -> Trace:
     for attributes in {}, {"block_on_close": False}, {"daemon_threads": True}:
         with threading_server(module, None, **attributes) as server:
             trace.append(f"{server.server_close()} {is_closed(server.socket)} {server.server_close()}")
+    return trace
+
+
+@program("defect 36: the client has its reply before the handler has ended")
+def reply_comes_before_the_handler_has_ended(module: Any) -> Trace:
+    trace: Trace = []
+    had_reply = threading.Event()
+
+    def answer(self: Any) -> None:
+        self.request.sendall(b"reply")
+        trace.append(f"the client had it: {had_reply.wait(patience())}")
+
+    with threading_server(module, quiet(module, answer)) as server, connect(server) as client:
+        serve_one(server)
+        trace.append(repr(client.recv(5)))
+        had_reply.set()
     return trace

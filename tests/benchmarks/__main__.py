@@ -1,0 +1,86 @@
+"""Measure every speed that is promised, and print one table: ``python tests/benchmarks``.
+
+From the root of the repository, with the package and pytest installed; nothing else should run meanwhile.  About two
+minutes, with ``--quick`` about twenty seconds.  What a missed bound means is for the reader to say: the exit status is
+0 whenever everything could be measured, and no test depends on a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import traceback
+from time import perf_counter
+
+from measure import Effort, Measured, Row, Unavailable
+from rows import ROWS
+
+QUICK = 0.12
+
+WIDTHS = (52, 38, 13, 20, 7)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python tests/benchmarks", description=__doc__.partition("\n")[0])
+    parser.add_argument("rows", nargs="*", help="rows whose names begin so (default: all)", metavar="ROW")
+    parser.add_argument("--quick", action="store_true", help="a sixth of the time, and a wider spread")
+    parser.add_argument("--factor", type=float, help="so many times the usual time", metavar="X")
+    parser.add_argument("--list", action="store_true", help="print the names of the rows, and measure nothing")
+    chosen = parser.parse_args(arguments)
+    rows = [row for row in ROWS if not chosen.rows or row.name.startswith(tuple(chosen.rows))]
+    if not rows:
+        parser.error(f"no row's name begins with {' or '.join(chosen.rows)}; --list names them")
+    if chosen.list:
+        for row in rows:
+            print(f"{row.name:24}{row.what}, against {row.against}")
+        return 0
+    return table(rows, Effort(chosen.factor or (QUICK if chosen.quick else 1.0)))
+
+
+def table(rows: list[Row], effort: Effort) -> int:
+    """Print a line for each row as soon as it is measured; return how many could not be."""
+    began = perf_counter()
+    print(head())
+    print(line("what", "against", "bound", "measured", ""))
+    print(line(*("-" * (width - 1) for width in WIDTHS)))
+    broken = 0
+    for row in rows:
+        try:
+            print(judged(row, row.measure(effort)), flush=True)
+        except Unavailable as reason:
+            print(line(row.what, row.against, str(row.bound), "-", "skipped", str(reason)), flush=True)
+        except Exception:
+            broken += 1
+            print(line(row.what, row.against, str(row.bound), "-", "BROKEN"), flush=True)
+            traceback.print_exc()
+    print(f"{perf_counter() - began:.0f} s")
+    return broken
+
+
+def judged(row: Row, measured: Measured) -> str:
+    verdict = "met" if row.bound.met(measured.value) else "MISSED"
+    return line(row.what, row.against, str(row.bound), figure(measured), verdict, measured.detail)
+
+
+def figure(measured: Measured) -> str:
+    """Return the median and its range with three digits that say something: ``1.12 (1.08-1.15)``."""
+    digits = 0 if measured.value >= 100 else 1 if measured.value >= 10 else 2
+    value, low, high = (f"{each:.{digits}f}" for each in (measured.value, measured.low, measured.high))
+    return f"{value} ({low}-{high})"
+
+
+def line(*columns: str) -> str:
+    padded = (column.ljust(width) for column, width in zip(columns, WIDTHS, strict=False))
+    return " ".join([*padded, *columns[len(WIDTHS) :]]).rstrip()
+
+
+def head() -> str:
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return f"{python}, {platform.system()} {platform.release()}, {os.cpu_count()} processors{load}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""The table: what is promised, and what measures it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import crowd, growth, life, loading, stops, traffic
+from measure import Bound, Row
+
+FLOOR = "a hand-written listener"
+STANDARD = "the standard library"
+CLOCK = "the clock"
+TENTH = "itself at a tenth"
+
+MEGABYTE = 1 << 20
+
+ROWS = [
+    Row("life-verbs", "start, a request, stop: verbs", FLOOR, Bound(1.25), life.verbs_against_floor),
+    Row("life-class", "start, a request, stop: class", FLOOR, Bound(1.25), life.class_against_floor),
+    Row(
+        "life-standard",
+        "start, a request, stop: class, how much faster",
+        f"{STANDARD}, defaults",
+        Bound(500, at_least=True),
+        life.against_standard_library,
+    ),
+    *(
+        Row(f"stop-{name}", f"stop: {what}", CLOCK, Bound(5, "ms"), measure)
+        for name, (what, measure) in stops.SITUATIONS.items()
+    ),
+    *(
+        Row(f"stop-{name}", f"stop: {what}", CLOCK, Bound(5 + 0.2 * 50, "ms"), measure)
+        for name, (what, measure) in stops.FIFTY.items()
+    ),
+    Row(
+        "echo-class",
+        "echo, one class on both",
+        f"{STANDARD}, nothing recorded",
+        Bound(0.8, at_least=True),
+        partial(traffic.echo, traffic.EchoLines),
+    ),
+    Row(
+        "echo-verbs",
+        "echo, recv_line() and send()",
+        f"{STANDARD}, nothing recorded",
+        Bound(0.8, at_least=True),
+        partial(traffic.echo, traffic.echo_lines),
+    ),
+    Row(
+        "bulk-recv",
+        "upload of 48 MB, all kept: class, recv()",
+        "a bare loop of recv()",
+        Bound(0.8, at_least=True),
+        partial(traffic.bulk, traffic.Recv, traffic.recv_by_hand, 48, 64 * MEGABYTE),
+    ),
+    Row(
+        "bulk-recv-into",
+        "upload of 48 MB, all kept: class, recv_into()",
+        "a bare loop of recv_into()",
+        Bound(0.8, at_least=True),
+        partial(traffic.bulk, traffic.RecvInto, traffic.recv_into_by_hand, 48, 64 * MEGABYTE),
+    ),
+    Row(
+        "bulk-verb",
+        "upload of 48 MB, all kept: conn.recv()",
+        "a bare loop of recv()",
+        Bound(0.8, at_least=True),
+        partial(traffic.bulk, traffic.recv_by_verb, traffic.recv_by_hand, 48, 64 * MEGABYTE),
+    ),
+    Row(
+        "bulk-limit",
+        "upload of 48 MB, 1 MB kept: conn.recv()",
+        "a bare loop of recv()",
+        Bound(0.8, at_least=True),
+        partial(traffic.bulk, traffic.recv_by_verb, traffic.recv_by_hand, 48, MEGABYTE),
+    ),
+    Row("bulk-memory", "memory of a recording that is full", "record_limit", Bound(1.25), traffic.memory),
+    *(
+        Row(f"growth-{name}", what, TENTH, Bound(2), partial(growth.linear, task, size))
+        for name, what, task, size in (
+            ("until", "recv_until() of 1 MB, byte by byte", growth.until, 1_000_000),
+            ("exactly", "recv_exactly() of 1 MB, byte by byte", growth.exactly, 1_000_000),
+            ("expect", "expect() of 1 MB, byte by byte", growth.expect, 1_000_000),
+            ("expect-line", "expect_line() of 1 MB, byte by byte", growth.expect_line, 1_000_000),
+            ("lines", "100,000 lines that came at once", growth.lines_of_a_burst, 100_000),
+            ("wait-received", "wait_received() while 100,000 chunks come", growth.wait_received, 100_000),
+            ("wait-received-long", "wait_received() of 1 MB in chunks of 100 bytes", growth.wait_received_long, 10_000),
+            ("wait-for", "wait_for() while 100,000 requests come", growth.wait_for, 100_000),
+            ("wait-for-count", "wait_for(ANY, 100,000)", growth.wait_for_count, 100_000),
+            ("take", "take() of 100,000 requests", growth.take, 100_000),
+        )
+    ),
+    Row("crowd", "1,000 connections at once, without the stop", STANDARD, Bound(1.25), crowd.without_stop),
+    Row("crowd-stop", "1,000 connections at once, with the stop", STANDARD, Bound(1), crowd.with_stop),
+    Row("load", "plugin loaded and not used", "an empty plugin", Bound(1, "ms more"), loading.against_empty_plugin),
+]

@@ -1,0 +1,61 @@
+"""sdnotify: tells a service manager about a service, over a unix datagram socket that is bound to no address."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+import sdnotify
+
+from pytest_sockserver import DatagramTestServer, SockServer
+
+
+@pytest.fixture
+def notify(monkeypatch: pytest.MonkeyPatch) -> Iterator:
+    """Return a notifier for an address, as a service finds it in its environment."""
+    notifiers: list[sdnotify.SystemdNotifier] = []
+
+    def to(address: str) -> sdnotify.SystemdNotifier:
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        notifiers.append(sdnotify.SystemdNotifier(debug=True))
+        return notifiers[-1]
+
+    yield to
+    for notifier in notifiers:
+        notifier.socket.close()  # it has no close() of its own
+
+
+def test_states_are_datagrams_from_nobody(unix_datagram_server: DatagramTestServer, notify) -> None:
+    notifier = notify(str(unix_datagram_server.path))
+    notifier.notify("READY=1")
+    notifier.notify("STATUS=a\nMAINPID=1")
+
+    ready = unix_datagram_server.take()
+    assert ready == b"READY=1"
+    assert ready.peer is None
+    assert unix_datagram_server.take() == b"STATUS=a\nMAINPID=1"
+
+
+def test_nobody_can_be_answered(unix_datagram_server: DatagramTestServer, notify) -> None:
+    notify(str(unix_datagram_server.path)).notify("READY=1")
+
+    with pytest.raises(ValueError, match="its client's socket is not bound to a path, so it has no address"):
+        unix_datagram_server.take().reply(b"thank you")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="abstract names are Linux's")
+def test_an_abstract_name(sockserver: SockServer, notify) -> None:
+    server = sockserver.unix_datagram(path="\0")
+
+    notify("@" + server.path[1:].decode()).notify("READY=1")
+
+    assert server.take() == b"READY=1"
+
+
+def test_a_stopped_manager_is_noticed_in_debug_mode_alone(unix_datagram_server: DatagramTestServer, notify) -> None:
+    notifier = notify(str(unix_datagram_server.path))
+    unix_datagram_server.stop()
+
+    with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
+        notifier.notify("STOPPING=1")

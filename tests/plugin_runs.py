@@ -1,0 +1,122 @@
+"""Run pytest on a test file of its own, with the plugin, and read what its user would.
+
+Most runs are in this process: they take some 40 ms.  Other plugins are not loaded unless a test names them, and ours
+is loaded by name, so that neither the environment nor the way of installing matters.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+
+import pytest
+
+# An inner run in this process forgets what it imports; what is there already it keeps, and need not load again.
+import pytest_sockserver.aio
+import pytest_sockserver.clients
+import pytest_sockserver.report  # noqa: F401
+
+# What the tests of a run may import: a client that says something and takes what comes, however it ends.
+CLIENT = """
+import socket
+
+def connect(server):
+    return socket.create_connection(server.address, 5)
+
+def ask(server, data=b"hi\\n"):
+    with connect(server) as client:
+        client.sendall(data)
+        try:
+            return client.recv(100)
+        except ConnectionResetError:
+            return b"(reset)"
+
+def tell(server, data):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.sendto(data, server.address)
+"""
+
+OURS = ("-p", "pytest_sockserver.plugin")
+ALWAYS = (
+    *("-p", "no:cacheprovider"),
+    *("-W", "error"),
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # the plugin is imported by the outer run already
+)
+
+
+class Run:
+    """What a run of pytest did and said."""
+
+    def __init__(self, result: pytest.RunResult) -> None:
+        self.result = result
+        self.code = result.ret
+        self.stdout = plain(result.stdout.str())
+        self.stderr = plain(result.stderr.str())
+
+    def phases(self, test: str) -> list[str]:
+        """Return how each phase of a test ended, but for setups and teardowns that passed; of in-process runs only."""
+        reports = self.result.reprec.getreports("pytest_runtest_logreport")  # type: ignore[attr-defined]
+        said = [
+            f"{each.when} {'x' if hasattr(each, 'wasxfail') else ''}{each.outcome}"
+            for each in reports
+            if each.nodeid.rpartition("::")[2] == test
+        ]
+        return [each for each in said if each not in ("setup passed", "teardown passed")]
+
+    def block(self, title: str) -> str:
+        """Return what stands under the line ``___ title ___``, to the next such line."""
+        lines = self.stdout.splitlines()
+        start = lines.index(f"___ {title} ___") + 1
+        end = next(i for i in range(start, len(lines)) if re.match(r"(___|===) .* (___|===)$", lines[i]))
+        return "\n".join(lines[start:end])
+
+    def summary(self) -> list[str]:
+        """Return the lines of the short summary, and pytest's last line without the time."""
+        lines = self.stdout.splitlines()
+        start = next((i for i, line in enumerate(lines) if "short test summary info" in line), len(lines) - 2)
+        return [re.sub(r"=+ (.*) in [\d.]+s =+", r"\1", line) for line in lines[start + 1 :]]
+
+
+class Runner:
+    """Makes the files of runs, and runs them."""
+
+    def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pytester = pytester
+        monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        monkeypatch.setenv("COLUMNS", "80")
+        for name in ("PYTEST_ADDOPTS", "CI", "BUILD_NUMBER", "PYTEST_XDIST_WORKER"):
+            monkeypatch.delenv(name, raising=False)
+        pytester.makepyfile(client=CLIENT)
+
+    def write(self, source: str, name: str = "test_it") -> None:
+        """Write a test file, or another module."""
+        self.pytester.makepyfile(**{name: "\n" + textwrap.dedent(source).strip("\n")})
+
+    def __call__(self, source: str | None = None, *args: str, loaded: tuple[str, ...] = OURS) -> Run:
+        """Run pytest in this process."""
+        if source is not None:
+            self.write(source)
+        result = self.pytester.runpytest_inprocess(*ALWAYS, *loaded, *args, no_reraise_ctrlc=True)
+        return Run(result)
+
+    def outside(self, source: str | None = None, *args: str, loaded: tuple[str, ...] = OURS) -> Run:
+        """Run pytest in a process of its own."""
+        if source is not None:
+            self.write(source)
+        return Run(self.pytester.runpytest_subprocess(*ALWAYS, *loaded, *args, timeout=30))
+
+
+def plain(text: str) -> str:
+    """Return text without what differs from run to run: ports, times, carets, widths, blank lines, the group of 3.10."""
+    text = re.sub(r"\bexceptiongroup\.((Base)?ExceptionGroup: )", r"\1", text)
+    text = re.sub(r"\[\d+\.\d{3}\]", "[T]", text)
+    text = re.sub(r"after \d+\.\d{3} s", "after T s", text)
+    text = re.sub(r"(127\.0\.0\.1|\[::1\]):\d{4,5}\b", r"\1:PORT", text)
+    text = re.sub(r"(?m)^([-_=])[-_=]* (\S.*?) \1+$", r"\1\1\1 \2 \1\1\1", text)
+    lines = [line.rstrip() for line in text.splitlines()]
+    return "\n".join(line for line in lines if line and not re.fullmatch(r"[\s|]*[~^]+", line))
+
+
+def dedent(text: str) -> str:
+    """Return the text of a triple-quoted literal, to be compared with what a run said."""
+    return textwrap.dedent(text).strip("\n")
