@@ -136,7 +136,9 @@ def directories() -> Iterator[Path]:
     """The directories of unix sockets that this process made, and not another worker of xdist."""
     # Under a long TMPDIR a socket's path would be too long: they are in /tmp then.
     for parent in {tempfile.gettempdir(), "/tmp"}:
-        yield from Path(parent).glob(f"sockserver-{os.getpid()}-*")
+        if os.path.isdir(parent):
+            names = os.listdir(parent)
+            yield from (Path(parent, name) for name in names if name.startswith(f"sockserver-{os.getpid()}-"))
 
 
 def snapshot() -> set[Hashable]:

@@ -179,10 +179,17 @@ def holder_of(port: int, kind: socket.SocketKind) -> str | None:
                     inodes.add(f"socket:[{column[9]}]")
     for process in Path("/proc").glob("[0-9]*") if inodes else ():
         with contextlib.suppress(OSError):
-            if any(os.readlink(each) in inodes for each in (process / "fd").iterdir()):
+            if any(_link(each) in inodes for each in (process / "fd").iterdir()):
                 mine = ", this process" if int(process.name) == os.getpid() else ""
                 return f"process {process.name} ({(process / 'comm').read_text().strip()}{mine})"
     return None
+
+
+def _link(path: Path) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""  # a descriptor that was closed meanwhile
 
 
 class UnixPlace:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from .aio import AsyncServer
+    from .clients import ClientFuture
 
     if sys.version_info >= (3, 11):
         from typing import Self
@@ -81,7 +82,8 @@ class BaseTestServer:
         self._bound = bound  # a socket that was bound before, for the first start
         self._published: Any = None  # the address, kept over stop() and start()
         self._loop: threading.Thread | None = None
-        self._clients: list[Any] = []  # what in_thread() runs
+        self._clients: list[ClientFuture[Any]] = []  # what in_thread() runs
+        self._left_over: threading.Thread | None = None  # a handler's, which has stopped the server
         self._said_before: float | None = None  # the time limit before which the last words were said
         self._test_began = 0.0  # what ended before is no business of the running test's report
 
@@ -150,14 +152,23 @@ class BaseTestServer:
             else:
                 stack.enter_context(self._life)
             if self._state not in ("started", "refusing"):
+                self._join_left_over()
                 return
             if os.getpid() != self._pid:
                 self._close_descriptors()
             else:
+                if self._in_own_thread():
+                    self._left_over = threading.current_thread()
                 self._end(Deadline(self.timeout))
             with self._recorder.lock:
                 self._state = "stopped"
                 self._recorder.changed()
+
+    def _join_left_over(self) -> None:
+        """Join a handler's thread that has stopped the server, and so could not be joined by that stop."""
+        left, self._left_over = self._left_over, None
+        if left is not None:
+            self._name_stuck(stopping.join([left], Deadline(self.timeout)), {})
 
     def clear(self) -> None:
         """Forget what was declared and what was recorded; never a failure.  Open connections stay open."""
@@ -398,11 +409,10 @@ class BaseTestServer:
         self._loop.start()
 
     def _could_not_begin(self, request: Any) -> None:
+        """Keep the error of a request that could not be handed on; called while it is handled."""
         error = sys.exc_info()[1]
         assert error is not None
         self._failures.add(error, self.name)
-        with contextlib.suppress(AttributeError):
-            request.close()
 
     def _cut_clients(self) -> list[threading.Thread]:
         """Say to the clients of in_thread() that what becomes of them now is our doing; return their threads."""

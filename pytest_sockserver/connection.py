@@ -254,12 +254,17 @@ class Connection:
         """Close cleanly: the client reads what was sent, then the end of the stream.
 
         Input that nobody read is discarded first, for at most 0.2 seconds: over unread input a close
-        would be a reset.  A connection that is closed stays so.
+        would be a reset.  Closing what another thread drives, a handler's connection from the test, ends
+        that thread's reading and sending by :class:`ServerStopping`, and a handler quietly.
 
         Args:
             notify: Over TLS, send ``close_notify`` first (RFC 8446 section 6.1).  ``False`` is what a
                 truncation attack looks like.
         """
+        if self._driven_elsewhere():
+            return self._stream.close_from_outside()
+        if self._mode == "sunk":
+            self._server._read_no_more(self)
         with self._writing:
             for seconds in self._stream.close(notify):
                 self._await_input(seconds)
@@ -274,8 +279,16 @@ class Connection:
             ValueError: On a unix socket, which cannot be reset; use ``close()``.
         """
         __tracebackhide__ = True
+        if self._driven_elsewhere() and self._stream.can_reset:
+            return self._stream.reset_from_outside()
         for seconds in self._stream.reset():
             self._await_input(seconds)
+
+    def _driven_elsewhere(self) -> bool:
+        """Whether another thread reads or writes: it may stand in a call on the socket that we would close."""
+        if self._mode == "handled":
+            return not self._done and self._thread is not threading.current_thread()
+        return self._reader.locked()
 
     def _await_input(self, seconds: float) -> None:
         sock = self._tape.socket
@@ -505,14 +518,17 @@ class Connection:
                 self._stream.take_the_rest()
             finally:
                 self._reader.release()
-        self._stream.cut()
+        self._stream.cut("the server stops")
 
     def _finish(self) -> None:
         """Close what no thread of ours closes: connections of the sink and of the test."""
-        if self._mode != "handled":
-            for _ in self._stream.close(notify=False):
-                pass  # it was cut, so nothing is waited for
-            self._done = True
+        if self._mode == "handled":
+            return
+        for _ in self._stream.close(notify=False):
+            pass  # it was cut, so nothing is waited for
+        if self._mode == "sunk" and not self._done and not self._stream.buffer.ended:  # else the sink has kept it
+            self._keep_whole_stream()
+        self._done = True
 
 
 class Reading:

@@ -21,7 +21,7 @@ from .connection import Connection
 from .errors import ServerStopping
 from .failures import Failures, said_shortly
 from .messages import format_peer
-from .origin import Origin
+from .origin import Origin, from_users_frame
 from .recording.events import NOTE
 from .scripting.parts import parts_of
 
@@ -92,6 +92,7 @@ def perform(connection: Connection, handler: Handler, server: Any, failures: Fai
         if not connection._stream.detached:
             connection.close()
     except BaseException as error:  # pytest.fail() and skip() are no Exceptions
+        from_users_frame(error)
         if handler.is_class:
             connection._keep_whole_stream()
         if blameless(connection, error):
@@ -111,7 +112,7 @@ def blameless(connection: Connection, error: BaseException) -> bool:
         or isinstance(error, ServerStopping)
         or error is connection._stream.quiet_end
         or (tape.peer_error is not None and error is tape.peer_error)
-        or (tape.cut and connection._stream.detached)
+        or (tape.cut != "" and tape.handed_over is not None)  # his own socket: we did not see how it ended
     )
 
 
@@ -137,5 +138,7 @@ def answer(request: Request, handler: Handler, server: Any, socket: Any, failure
             handler.target((bytes(request), socket), request.peer, server)
         else:
             request.reply(*parts_of(handler.target(request), f"handler {handler.name}"))
+    except ServerStopping:
+        pass  # while it waited for a client that does not read
     except BaseException as error:
         failures.add(error, f"{name}, datagram from {format_peer(request.peer)}")

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import socket
-import struct
 import threading
 from collections import deque
 from functools import partial
@@ -22,7 +20,7 @@ from .base_server import BaseTestServer
 from .captured import Request
 from .conversation import Handler, answer
 from .deadline import Deadline
-from .errors import DeadlineExceeded
+from .errors import DeadlineExceeded, ServerStopping
 from .messages import format_peer
 from .recording.events import NOTE
 from .recording.recorder import Tape
@@ -32,6 +30,11 @@ from .transport import ReceivingServer, ReplySocket
 
 #: Bytes of the largest UDP payload over IPv4: 65,535 less a header of 20 and one of 8 (RFC 791, 768).
 MAX_PAYLOAD = 65507
+
+#: Seconds between two tries to send to a peer whose queue is full.
+_RETRY = 0.002
+
+_DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)  # Windows has none
 
 
 class DatagramTestServer(BaseTestServer):
@@ -51,6 +54,7 @@ class DatagramTestServer(BaseTestServer):
         self._work = threading.Condition(self._recorder.lock)
         self._answerer: threading.Thread | None = None
         self._answering: Request | None = None
+        self._blocked = False  # the answerer waits for a client that does not read
         self._closing = False
 
     def clear(self) -> None:
@@ -114,22 +118,42 @@ class DatagramTestServer(BaseTestServer):
             raise ValueError(f"a datagram of {len(data):,} bytes cannot be sent: UDP takes at most {MAX_PAYLOAD:,}")
         tape.sending(data)
         try:
-            sent: int = sock.sendto(data, peer)
-            return sent
+            return self._send_in_time(sock, data, peer)
+        except ServerStopping:
+            tape.unsent(len(data))
+            raise
         except OSError as error:
             tape.unsent(len(data))
             if error.errno == errno.EMSGSIZE:
                 raise ValueError(
                     f"a datagram of {len(data):,} bytes cannot be sent: it is too large for this socket"
                 ) from None
-            if isinstance(error, BlockingIOError):
-                raise DeadlineExceeded(
-                    f"{self.name}: {format_peer(peer)} does not read: a datagram waited {self.timeout:g} s for room"
-                ) from None
             if isinstance(error, (ConnectionRefusedError, FileNotFoundError)):
                 tape.note(NOTE, f"the client at {format_peer(peer)} is gone: {error.strerror}".encode())
                 return 0
             raise
+
+    def _send_in_time(self, sock: Any, data: bytes, peer: Any) -> int:
+        """Send without waiting for ever: the queue of a unix client that does not read is soon full (unix(7))."""
+        __tracebackhide__ = True
+        if not _DONTWAIT:
+            return int(sock.sendto(data, peer))
+        deadline = Deadline(self.timeout)
+        while True:
+            try:
+                return int(sock.sendto(data, _DONTWAIT, peer))
+            except BlockingIOError:
+                pass
+            with self._recorder.lock:
+                if self._closing:
+                    raise ServerStopping("the server stops")
+                if not deadline.left():
+                    where = format_peer(peer)
+                    text = f"{self.name}: {where} does not read: a datagram waited {self.timeout:g} s for room"
+                    raise DeadlineExceeded(text)
+                self._blocked = True
+                self._work.wait(_RETRY)  # no poll tells when an unconnected peer has room again
+                self._blocked = False
 
     # Life cycle
 
@@ -141,11 +165,6 @@ class DatagramTestServer(BaseTestServer):
                 bound = self._place.bind(self._kind, self.options.rcvbuf)
             else:
                 bound = bind_datagram(self._family, *self._place_to_bind(), self.options.rcvbuf)
-        if self._place is not None and os.name == "posix":
-            # A client that does not read blocks whoever answers it; let go after the time-out (socket(7)).
-            seconds = int(self.timeout)
-            micros = int((self.timeout - seconds) * 1e6)
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", seconds, micros))
         self._publish(bound)
         self._closing, self._answerer = False, None
         self._framework = ReceivingServer(self, bound)
@@ -160,7 +179,7 @@ class DatagramTestServer(BaseTestServer):
 
     def _all_answered(self) -> bool:
         with self._recorder.lock:
-            return not self._todo and self._answering is None
+            return self._blocked or (not self._todo and self._answering is None)
 
     def _end(self, deadline: Deadline) -> None:
         framework = self._framework

@@ -48,7 +48,10 @@ class IncompleteRequest(EndOfStream):
 
 
 class ServerStopping(SockServerError, ConnectionAbortedError):
-    """Raised in a handler, out of whatever its socket was doing, when its server stops.  Never a failure."""
+    """Raised in a handler, out of whatever its socket was doing, when its server stops.  Never a failure.
+
+    Raised as well when the test closes or resets a connection that another thread drives.
+    """
 
 
 class ServerFailed(SockServerError, RuntimeError):

@@ -10,7 +10,7 @@ from .addresses import bind_pair, checked_host
 from .base_server import BaseTestServer
 from .datagram_server import DatagramTestServer
 from .failures import Failure, add_note, combined
-from .options import fitting, options_for
+from .options import NAMES, check_options, fitting, options_for
 from .stream_server import StreamTestServer
 
 
@@ -25,6 +25,8 @@ class SockServer:
     """
 
     def __init__(self, **defaults: Any) -> None:
+        __tracebackhide__ = True
+        check_options(defaults, NAMES, where="SockServer()")
         self._defaults = defaults
         self.servers: list[BaseTestServer] = []
 

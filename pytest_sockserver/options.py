@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -56,12 +57,17 @@ def options_for(transport: str, given: dict[str, Any], *, where: str) -> Options
         ValueError: An option is out of its range.
     """
     __tracebackhide__ = True
-    allowed = _OF_TRANSPORT[transport]
+    check_options(given, _OF_TRANSPORT[transport], where=where)
+    return Options(**given)
+
+
+def check_options(given: Mapping[str, Any], allowed: Set[str], *, where: str) -> None:
+    """Raise the error about the first option that is not among ``allowed``, or is not what it must be."""
+    __tracebackhide__ = True
     for name, value in given.items():
         if name not in allowed:
             raise TypeError(unknown_option(name, allowed, where=where))
         check_option(name, value)
-    return Options(**given)
 
 
 def fitting(transport: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +75,7 @@ def fitting(transport: str, given: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in _OF_TRANSPORT[transport]}
 
 
-def unknown_option(name: str, allowed: set[str] | frozenset[str], *, where: str) -> str:
+def unknown_option(name: str, allowed: Set[str], *, where: str) -> str:
     """Return the message about an option that is not among ``allowed``."""
     if name in NAMES:
         return f"{where} has no option {name!r}: expected one of {', '.join(sorted(allowed))}"

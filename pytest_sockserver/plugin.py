@@ -173,15 +173,12 @@ def _defaults(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 def _check_marker(node: pytest.Collector | pytest.Item, mark: pytest.Mark) -> None:
     __tracebackhide__ = True
-    from .options import NAMES, check_option, unknown_option
+    from .options import NAMES, check_options
 
     try:
         if mark.args:
             raise TypeError(f"pytest.mark.sockserver takes options by name alone, not {mark.args[0]!r}")
-        for name, value in mark.kwargs.items():
-            if name not in NAMES:
-                raise TypeError(unknown_option(name, NAMES, where="pytest.mark.sockserver"))
-            check_option(name, value)
+        check_options(mark.kwargs, NAMES, where="pytest.mark.sockserver")
     except (TypeError, ValueError) as error:
         from .report import traceback_of_marker
 

@@ -71,10 +71,15 @@ def join(threads: Iterable[threading.Thread | None], deadline: Deadline) -> list
     for thread in threads:
         if thread is None or thread is threading.current_thread() or thread.ident is None:
             continue
-        thread.join(max(deadline.left() or 0.0, _LAST_CHANCE) if thread.is_alive() else None)
+        thread.join(patience(deadline))
         if thread.is_alive():
             alive.append(thread)
     return alive
+
+
+def patience(deadline: Deadline) -> float:
+    """Return the seconds that threads which were cut get to end."""
+    return max(deadline.left() or 0.0, _LAST_CHANCE)
 
 
 def stuck(thread: threading.Thread, what: str, peer: object, seconds: float) -> HandlerStuck:

@@ -18,7 +18,7 @@ from .errors import ScriptMismatch, ServerStopping, WrongState
 from .recording.events import CLOSE, NOTE, RESET, SEND_EOF
 from .recording.outside import cut, hard_close, unacknowledged, unread
 from .recording.recorder import PARKED, Tape
-from .recording.sockets import Taped
+from .recording.sockets import PlainSocket, Taped
 from .recording.sockets import start_tls as wrap_tls
 from .scripting.buffer import Buffer
 from .scripting.matching import shortened
@@ -77,7 +77,7 @@ class Stream:
         if sock is None or sock.fileno() < 0:
             if self.tape.cut:
                 self.tape.saw_cut = True
-                raise ServerStopping("the server stops")
+                raise ServerStopping(self.tape.cut)
             raise WrongState(f"cannot {verb} connection {self.tape.index}: it is closed (by the {self.tape.ended_by})")
         return sock
 
@@ -154,6 +154,8 @@ class Stream:
             if not tape.cut and not tape.client_ended and unread(sock):
                 sock.shutdown(socket.SHUT_WR)
                 yield from self._discard(sock)
+            # Another thread's poll(), or a forked child, may hold the socket: close() alone would say nothing then.
+            PlainSocket.shutdown(sock, socket.SHUT_RDWR)
         except OSError:
             pass  # the client was faster
         sock.close()
@@ -205,17 +207,32 @@ class Stream:
         self.detached = True
         return sock
 
-    def cut(self) -> None:
-        """End it because the server stops: whatever its driver waits for is over."""
-        cut(self.tape)
+    def cut(self, why: str) -> None:
+        """End it from outside its driver's thread: whatever he waits for is over, and he closes the socket."""
+        cut(self.tape, why)
+
+    def close_from_outside(self) -> None:
+        """End a stream that another thread drives: the client reads an end of stream."""
+        with self.tape.lock:
+            self.tape.note(CLOSE)
+            self.cut("the test closed the connection")
+
+    def reset_from_outside(self) -> None:
+        """Reset a stream that another thread drives."""
+        with self.tape.lock:
+            self.tape.cut = self.tape.cut or "the test reset the connection"
+            self.reset_now()
 
     def take_the_rest(self) -> None:
         """Record what is in the kernel, before a stream that no thread reads is cut."""
         with self.tape.lock:
             sock = self.tape.socket
-            while sock is not None and sock.fileno() >= 0 and not self.buffer.ended and not self.detached:
-                if not self.receive(sock):
-                    return
+            try:
+                while sock is not None and sock.fileno() >= 0 and not self.buffer.ended and not self.detached:
+                    if not self.receive(sock):
+                        return
+            except OSError:
+                self.buffer.ended = True  # it was ended from outside before, or the record says why
 
     def _say_goodbye(self) -> None:
         """Send TLS's close_notify without waiting for the client's."""
@@ -280,7 +297,7 @@ class Stream:
         """
         if self.tape.cut:
             self.tape.saw_cut = True
-            return ServerStopping("the server stops")
+            return ServerStopping(self.tape.cut)
         assert self.tls is not None
         self.tls.error = self.quiet_end = error
         self.tape.note(NOTE, f"the TLS handshake failed: {str(error).partition(chr(10))[0]}".encode())

@@ -19,7 +19,7 @@ from .errors import WrongState
 from .recording.recorder import Tape
 from .recording.sockets import ready
 from .sink import Sink
-from .transport import AcceptingServer, adopt
+from .transport import AcceptingServer, adopt, connection_of
 from .waiting import block, refuse_in_coroutine
 
 
@@ -52,6 +52,12 @@ class StreamTestServer(BaseTestServer):
         with self._recorder.lock:
             super().clear()
             self._connections.clear()
+            over = [each for each in self._untaken if each.closed_by is not None]
+            for connection in over:
+                self._untaken.remove(connection)
+                del self._live[connection]
+        for connection in over:
+            connection._finish()
 
     def wait_connection(self, index: int = 0, *, timeout: float | None = None) -> Connection:
         """Return the connection with this index; wait for it if need be.
@@ -190,6 +196,15 @@ class StreamTestServer(BaseTestServer):
                 if not connection._stream.detached:
                     self._live.pop(connection, None)
 
+    def _could_not_begin(self, request: Any) -> None:
+        """Keep why a connection's thread could not be started, and reset it."""
+        super()._could_not_begin(request)
+        connection = connection_of(request)
+        connection._stream.reset_now()
+        connection._done = True
+        with self._recorder.lock:
+            self._live.pop(connection, None)
+
     # Life cycle
 
     def _begin(self) -> None:
@@ -263,15 +278,17 @@ class StreamTestServer(BaseTestServer):
         self._drain(deadline)
         with contextlib.suppress(OSError):
             framework.socket.shutdown(socket.SHUT_RDWR)
-        framework.server_close()
         with self._recorder.lock:
             live, self._live, self._untaken = self._live, {}, []
         clients = self._cut_clients()
         for connection in live:
             connection._cut()
-        handlers = {each._thread: each.peer for each in live if each._thread is not None and not each._done}
+        peers = {each._thread: each.peer for each in live if each._thread is not None}
         reader = self._sink.close() if self._sink is not None else None
-        self._name_stuck(stopping.join([*handlers, reader, *clients], deadline), handlers)
+        framework.close_timeout = stopping.patience(deadline)
+        framework.server_close()  # which joins the handlers' threads
+        stuck = [each for each in framework._threads if each.is_alive() and each is not threading.current_thread()]
+        self._name_stuck([*stuck, *stopping.join([reader, *clients], deadline)], peers)
         for connection in live:
             connection._finish()
         if self._place is not None:

@@ -74,7 +74,7 @@ class AcceptingServer(PreparedLoop, socketserver.ThreadingMixIn, socketserver.TC
 
     owner: StreamTestServer
     daemon_threads = True  # one that never ends must not keep the interpreter; it is joined and named all the same
-    block_on_close = False  # the test server joins, against its own deadline
+    join_daemon_threads = True
 
     def __init__(self, owner: StreamTestServer, listener: socket.socket, backlog: int) -> None:
         self.owner = owner

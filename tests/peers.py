@@ -93,9 +93,17 @@ def threads_of_servers() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("sockserver ")]
 
 
-@cache
 def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return a server's context, for localhost, and the context of a client that trusts it."""
+    """Return a server's context, for localhost, and the context of a client that trusts it; in any thread."""
+    with _one_at_a_time:
+        return _tls_contexts()
+
+
+_one_at_a_time = threading.Lock()
+
+
+@cache
+def _tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     authority = trustme.CA()
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     authority.issue_cert("localhost").configure_cert(server)

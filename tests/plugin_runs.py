@@ -107,7 +107,7 @@ class Runner:
 
 
 def plain(text: str) -> str:
-    """Return text without what differs from run to run: ports, times, carets, widths, blank lines, the group of 3.10."""
+    """Return text without what differs between runs: ports, times, carets, widths, blank lines, a prefix on 3.10."""
     text = re.sub(r"\bexceptiongroup\.((Base)?ExceptionGroup: )", r"\1", text)
     text = re.sub(r"\[\d+\.\d{3}\]", "[T]", text)
     text = re.sub(r"after \d+\.\d{3} s", "after T s", text)

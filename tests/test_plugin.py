@@ -320,8 +320,8 @@ def test_an_option_of_the_factory_that_makes_no_sense_is_an_error_at_the_call(in
         "E       TypeError: sockserver.udp() has no option 'backlog': expected one of allow_remote, host, name, port, "
         "rcvbuf, record_limit, timeout",
         '>       sockserver.tcp_and_udp(path="x")',
-        "E       TypeError: sockserver.tcp_and_udp() has no option 'path': expected one of allow_remote, backlog, host, "
-        "max_frame, name, port, rcvbuf, record_limit, timeout",
+        "E       TypeError: sockserver.tcp_and_udp() has no option 'path': expected one of allow_remote, backlog, "
+        "host, max_frame, name, port, rcvbuf, record_limit, timeout",
     ]
 
 

@@ -12,7 +12,7 @@ import socket
 import struct
 
 from .recorder import PARKED, SENDING, WAITING, Tape
-from .sockets import inode, ready
+from .sockets import PlainSocket, inode, ready
 
 
 def quiet(tape: Tape) -> bool:
@@ -35,15 +35,15 @@ def quiet(tape: Tape) -> bool:
     return (state is WAITING and not readable) or (state is SENDING and full) or state is PARKED
 
 
-def cut(tape: Tape) -> None:
-    """End a live connection from the stopping thread: whatever its driver is blocked in returns at once."""
+def cut(tape: Tape, why: str) -> None:
+    """End a live connection from another thread: whatever its driver is blocked in returns at once."""
     with tape.lock:
-        tape.cut = True
+        tape.cut = tape.cut or why
         sock = tape.socket
         try:
             if sock is not None and sock.fileno() >= 0:
                 # Not SSLSocket.shutdown(): it drops the TLS state, and the driver would read ciphertext as plain.
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                PlainSocket.shutdown(sock, socket.SHUT_RDWR)
             elif tape.handed_over is not None:
                 _cut_descriptor(*tape.handed_over)
         except OSError:
@@ -55,7 +55,7 @@ def _cut_descriptor(number: int, expected: int) -> None:
     try:
         if inode(number) != expected:
             return
-        borrowed = socket.socket(fileno=number)
+        borrowed = PlainSocket(fileno=number)
     except OSError:
         return
     try:
@@ -99,6 +99,6 @@ def hard_close(sock: socket.socket) -> None:
     except OSError:
         pass  # the client has reset already
     family, kind, proto = sock.family, sock.type, sock.proto
-    number = socket.socket.detach(sock)
+    number = PlainSocket.detach(sock)
     if number >= 0:
-        socket.socket(family, kind, proto, number).close()
+        PlainSocket(family, kind, proto, number).close()

@@ -155,7 +155,8 @@ class Tape:
         ended_by: ``"client"`` or ``"server"``, whoever ended the connection first; ``None`` while it is open.
         ended_how, ended_at: ``"closed"`` or ``"reset"``, and when.
         socket: The socket that is the connection now; changes when TLS starts.
-        cut: The server stops: whatever the driver's socket says next is our own doing.
+        cut: Why this side has ended the connection from outside its driver, empty while it has not: whatever the
+            driver's socket says next is our own doing.
         saw_cut: The driver has been told.
         lock: Guards ``socket``, ``cut`` and ``handed_over``, and is held while a descriptor is closed or shut
             down, so that a number which was given to another file meanwhile is never touched.  Re-entrant:
@@ -178,7 +179,8 @@ class Tape:
         self.state = BUSY
         self.socket: Taped | None = None
         self.handed_over: tuple[int, int] | None = None  # descriptor and inode, when detached by the handler
-        self.cut = self.saw_cut = False
+        self.cut = ""
+        self.saw_cut = False
         self.peer_error: BaseException | None = None  # what the client's reset was raised as, for its driver
 
     def received(self, data: bytes) -> None:
@@ -205,8 +207,8 @@ class Tape:
         with self.recorder.lock:
             ending = _ENDS.get(kind)
             if ending == "client":
-                if self.client_ended:
-                    return
+                if self.client_ended or self.server_ended:
+                    return  # what a socket says that we have shut down says nothing of the client
                 self.client_ended = True
             elif ending == "server":
                 if self.server_ended:

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 _PEEK = socket.MSG_PEEK
 _UNTAPPED = socket.MSG_PEEK | socket.MSG_OOB  # a look takes nothing; urgent data is beside the stream
+_DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)  # Windows has none
 _SENDFILE_CHUNK = 65536  # bytes; what shutil.copyfileobj uses
+_SEND_CHUNK = 262144  # bytes offered to the kernel at once: it takes about as many, and the rest is noted anew
 
 
 if hasattr(select, "poll"):
@@ -60,7 +62,15 @@ def inode(number: int) -> int:
     return os.fstat(number).st_ino if os.name == "posix" else 0
 
 
-class Taped(socket.socket):
+if TYPE_CHECKING:
+    from socket import socket as PlainSocket
+else:
+    #: The socket class itself: a plugin that forbids sockets may have put a subclass in its place for a while,
+    #: and classes of ours that were derived from that one would be forbidden for ever.
+    PlainSocket = next(each for each in socket.socket.__mro__ if each.__module__ == "socket")
+
+
+class Taped(PlainSocket):
     """What the recording sockets share: their tape, and closing without touching a stranger's descriptor."""
 
     tape: Tape | None = None  # a class attribute first: wrap_socket reads before anyone can set it
@@ -125,7 +135,7 @@ class Taped(socket.socket):
         elif wanted:
             if tape.cut:
                 tape.saw_cut = True
-                raise ServerStopping("the server stops")
+                raise ServerStopping(tape.cut)
             tape.note(CLIENT_EOF)
 
     def _explained(self, error: BaseException) -> BaseException:
@@ -134,7 +144,7 @@ class Taped(socket.socket):
         assert tape is not None
         if tape.cut:
             tape.saw_cut = True
-            return ServerStopping("the server stops")
+            return ServerStopping(tape.cut)
         if isinstance(error, (ConnectionResetError, BrokenPipeError)):
             tape.note(CLIENT_RESET)
             tape.peer_error = error
@@ -147,7 +157,6 @@ class Taped(socket.socket):
         assert tape is not None
         chunk = bytes(data)
         tape.sending(chunk)
-        tape.state = SENDING
         sent = 0
         try:
             sent = send(chunk, flags)
@@ -159,7 +168,6 @@ class Taped(socket.socket):
                 raise
             raise explained from None
         finally:
-            tape.state = BUSY
             if sent < len(chunk):
                 tape.unsent(len(chunk) - sent)
         return sent
@@ -238,7 +246,7 @@ class RecordingSocket(Taped):
             return super().recvfrom_into(buffer, nbytes, flags)
         return self.recv_into(buffer, nbytes, flags), None
 
-    if hasattr(socket.socket, "recvmsg"):
+    if hasattr(PlainSocket, "recvmsg"):
 
         def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> tuple[bytes, list[Any], int, Any]:
             __tracebackhide__ = True
@@ -286,18 +294,37 @@ class RecordingSocket(Taped):
 
     def send(self, data: Any, flags: int = 0, /) -> int:
         __tracebackhide__ = True
-        return super().send(data, flags) if self.tape is None else self._send_noted(data, flags, super().send)
+        return super().send(data, flags) if self.tape is None else self._send_noted(data, flags, self._send_waiting)
+
+    def _send_waiting(self, data: bytes, flags: int) -> int:
+        """Send as a blocking socket does, but say SENDING only while the kernel is really full.
+
+        A poll can't tell: a unix socket with room for more is not writable until it is three quarters empty.
+        """
+        __tracebackhide__ = True
+        tape, timeout = self.tape, self.gettimeout()
+        assert tape is not None
+        if timeout == 0.0 or not _DONTWAIT:
+            return super().send(data, flags)
+        while True:
+            try:
+                return super().send(data, flags | _DONTWAIT)
+            except BlockingIOError:
+                tape.state = SENDING
+                in_time = ready(self, True, timeout)
+                tape.state = BUSY
+                if not in_time:
+                    raise TimeoutError("timed out") from None
 
     def sendall(self, data: Any, flags: int = 0, /) -> None:
         __tracebackhide__ = True
         if self.tape is None:
             return super().sendall(data, flags)
         with memoryview(data) as view, view.cast("B") as rest:
-            # One call takes it all on a blocking socket; a loop, unlike the C code, knows how far it came.
-            send = super().send
-            sent = self._send_noted(rest, flags, send)
+            # In pieces, each noted as it goes; a loop, unlike the C code, also knows how far it came.
+            sent = 0
             while sent < len(rest):
-                sent += self._send_noted(rest[sent:], flags, send)
+                sent += self._send_noted(rest[sent : sent + _SEND_CHUNK], flags, self._send_waiting)
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         """Send a file.  os.sendfile() would pass by the recording, so this reads and sends."""
@@ -333,7 +360,7 @@ def _recording_ssl_socket() -> type[ssl.SSLSocket]:
             if self.gettimeout() != 0.0 and not self.pending():
                 tape.state = WAITING
                 try:
-                    socket.socket.recv(self, 1, _PEEK)
+                    PlainSocket.recv(self, 1, _PEEK)
                 except OSError as error:
                     raise self._explained(error) from None
                 finally:
@@ -376,6 +403,6 @@ def start_tls(plain: Taped, context: ssl.SSLContext) -> ssl.SSLSocket:
         secured.tape = tape  # type: ignore[attr-defined]
         tape.socket, tape.handed_over, tape.state = secured, None, BUSY  # type: ignore[assignment]
         if tape.cut:
-            socket.socket.shutdown(secured, socket.SHUT_RDWR)
+            PlainSocket.shutdown(secured, socket.SHUT_RDWR)
     tape.note(START_TLS)
     return secured

@@ -17,8 +17,10 @@ from pytest_sockserver import Connection, DatagramTestServer, StreamTestServer
 def logging_to(handler: logging.Handler) -> Iterator[logging.Logger]:
     logger = logging.Logger("app")
     logger.addHandler(handler)
-    yield logger
-    handler.close()
+    try:
+        yield logger
+    finally:
+        handler.close()
 
 
 def test_a_record_is_a_compressed_datagram(udp_server: DatagramTestServer) -> None:

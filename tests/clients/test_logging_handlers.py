@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from pytest_sockserver import Connection, DatagramTestServer, Request, StreamTestServer
+from pytest_sockserver import Connection, DatagramTestServer, Request, SockServer, StreamTestServer
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def test_syslog_falls_back_to_a_stream_where_the_path_is_one(unix_server: Stream
 
 
 @pytest.mark.parametrize("transport", ["tcp", "unix"])
-def test_socket_handler_sends_pickled_records_on_one_connection(sockserver, transport: str) -> None:
+def test_socket_handler_sends_pickled_records_on_one_connection(sockserver: SockServer, transport: str) -> None:
     server = getattr(sockserver, transport)()
     records: list[bytes] = []
 
@@ -118,7 +118,7 @@ def test_socket_handler_loses_the_record_after_a_reset_in_silence(tcp_server: St
 
 
 @pytest.mark.parametrize("transport", ["udp", "unix_datagram"])
-def test_datagram_handler_sends_a_pickled_record_with_its_length(sockserver, transport: str) -> None:
+def test_datagram_handler_sends_a_pickled_record_with_its_length(sockserver: SockServer, transport: str) -> None:
     server = getattr(sockserver, transport)()
 
     where = server.address if transport == "udp" else (str(server.path), None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -174,20 +173,23 @@ def test_https_with_a_certificate_that_the_session_trusts(
         conn.send(OK)
 
     assert session.get(tcp_server.url("https"), verify=str(ca_path)).text == "ok"
-    assert re.match(rb"GET / HTTP/1\.1\r\n", tcp_server.requests[0])
+    assert tcp_server.requests[0].startswith(b"GET / HTTP/1.1\r\n")
 
 
-def test_https_with_a_certificate_that_the_session_does_not_trust(
-    tcp_server: StreamTestServer, session: requests.Session, server_context: ssl.SSLContext
+def test_a_server_goes_on_after_a_session_that_does_not_trust_its_certificate(
+    tcp_server: StreamTestServer, session: requests.Session, server_context: ssl.SSLContext, ca_path: Path
 ) -> None:
     @tcp_server.handler
-    def offer_tls(conn: Connection) -> None:
+    def serve(conn: Connection) -> None:
         conn.start_tls(server_context)
+        conn.recv_until(b"\r\n\r\n")
+        conn.send(OK)
 
     with pytest.raises(requests.exceptions.SSLError, match="CERTIFICATE_VERIFY_FAILED"):
         session.get(tcp_server.url("https"))
+    assert session.get(tcp_server.url("https"), verify=str(ca_path)).text == "ok"
 
-    conn = tcp_server.connections[0]
-    conn.wait_closed()
-    assert conn.tls is not None
-    assert "UNKNOWN_CA" in str(conn.tls.error)
+    distrusted, trusted = tcp_server.connections
+    distrusted.wait_closed()
+    assert "UNKNOWN_CA" in str(distrusted.tls.error)
+    assert trusted.tls.error is None

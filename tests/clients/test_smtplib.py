@@ -83,9 +83,7 @@ def test_starttls_then_login(
 
         assert client.noop() == (421, b"shutting down")
 
-    secured = tcp_server.connections[0].tls
-    assert secured is not None
-    assert secured.version == "TLSv1.3"
+    assert tcp_server.connections[0].tls.version == "TLSv1.3"
 
 
 def test_a_certificate_that_the_client_does_not_trust_ends_starttls(
@@ -106,7 +104,6 @@ def test_a_certificate_that_the_client_does_not_trust_ends_starttls(
 
     conn = tcp_server.connections[0]
     conn.wait_closed()
-    assert conn.tls is not None
     assert "UNKNOWN_CA" in str(conn.tls.error)
 
 

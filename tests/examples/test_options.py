@@ -1,8 +1,12 @@
 """Set options: by keyword, by marker."""
 
+import os
 import socket
+import sys
 
 import pytest
+
+from pytest_sockserver import AddressUnavailable, SockServer
 
 
 def test_options_as_keywords(sockserver):
@@ -28,3 +32,19 @@ class TestNearerWins:
 
     def test_keyword(self, sockserver):
         assert sockserver.tcp(timeout=2.0).timeout == 2.0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who has a port")
+def test_taken_port_is_an_error_that_names_who_has_it(sockserver):
+    """Also if the search's own descriptor, which is gone when it is looked at, has a lower number than the listener."""
+    hole = os.open(os.devnull, os.O_RDONLY)
+    first = sockserver.tcp()
+    os.close(hole)
+
+    with pytest.raises(AddressUnavailable, match=f"{first.port} is taken by process {os.getpid()}"):
+        sockserver.tcp(port=first.port)
+
+
+def test_misspelt_default_of_the_factory_is_an_error():
+    with pytest.raises(TypeError, match="got an unknown option 'timeoutt': did you mean 'timeout'"):
+        SockServer(timeoutt=1.0)
