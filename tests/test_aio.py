@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
 from collections.abc import Callable
 from time import monotonic
@@ -84,6 +85,14 @@ async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
 async def waiting() -> None:
     """Let the other tasks run until they wait."""
     await anyio.wait_all_tasks_blocked()
+
+
+def unread(conn: AsyncConnection) -> bool:
+    """Tell whether something has arrived that nobody has received."""
+    try:
+        return bool(conn._tape.socket.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return False
 
 
 # Waits
@@ -331,8 +340,9 @@ async def test_a_cancelled_wait_leaves_no_thread_and_no_waiter_behind(udp_server
 
 async def test_a_cancelled_close_closes_all_the_same(server: StreamTestServer) -> None:
     with connect(server) as client:
-        client.sendall(b"never read")
         conn = await server.aio.accept()
+        client.sendall(b"never read")
+        await in_thread(until, lambda: unread(conn))
         async with anyio.create_task_group() as group:
             task = Task(group, conn.close)
             await waiting()
@@ -513,8 +523,9 @@ async def test_sends_of_several_tasks_are_not_mixed(server: StreamTestServer) ->
 
 async def test_close_discards_what_nobody_read_and_blocks_no_loop(server: StreamTestServer) -> None:
     with connect(server) as client:
-        client.sendall(b"never read")
         conn = await server.aio.accept()
+        client.sendall(b"never read")
+        await in_thread(until, lambda: unread(conn))
         await conn.send(b"bye")
         turns = 0
         async with anyio.create_task_group() as group:

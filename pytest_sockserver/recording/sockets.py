@@ -63,7 +63,7 @@ def inode(number: int) -> int:
 
 
 if TYPE_CHECKING:
-    from socket import socket as PlainSocket
+    PlainSocket = socket.socket
 else:
     #: The socket class itself: a plugin that forbids sockets may have put a subclass in its place for a while,
     #: and classes of ours that were derived from that one would be forbidden for ever.

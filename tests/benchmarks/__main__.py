@@ -19,7 +19,7 @@ from rows import ROWS
 
 QUICK = 0.12
 
-WIDTHS = (52, 38, 13, 20, 7)
+WIDTHS = (52, 34, 13, 20, 7)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -29,8 +29,8 @@ class Run:
 
 
 class StandardServer(socketserver.ThreadingTCPServer):
-    # Its default of 5 would lose most of the crowd, and they would come back after a second or more.
-    request_queue_size = 128
+    # Its default of 5 would lose most of the crowd, who would come back after a second or more.
+    request_queue_size = socket.SOMAXCONN
     daemon_threads = True
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pytest_sockserver import ANY, Request, StreamTestServer
+from pytest_sockserver import ANY, Request, StreamTestServer, questions
 from pytest_sockserver.connection import Connection
 from pytest_sockserver.recording.recorder import Recorder, Tape
 from pytest_sockserver.scripting import reading
@@ -90,7 +90,7 @@ def lines_of_a_burst(size: int) -> None:
 def wait_received(size: int) -> None:
     """Wait for something short while many short chunks come."""
     conn = connection()
-    wait = conn._wait_received(b"the end", 60)
+    wait = questions.received(conn, b"the end", 60)
     wait._given_up = _never
     for _ in range(size):
         conn._tape.received(b"chunk")
@@ -101,7 +101,7 @@ def wait_received(size: int) -> None:
 def wait_received_long(size: int) -> None:
     """Wait for something long that comes in many chunks."""
     conn = connection()
-    wait = conn._wait_received(bytes(100 * size), 60)
+    wait = questions.received(conn, bytes(100 * size), 60)
     wait._given_up = _never
     for _ in range(size):
         conn._tape.received(bytes(100))
@@ -114,7 +114,7 @@ def wait_for(size: int) -> None:
     """Wait for a request while many others come."""
     conn = connection()
     recorder: Recorder = conn._tape.recorder
-    wait = conn._server._wait_for(b"the one", 1, 60)
+    wait = questions.request(conn._server, b"the one", 1, 60)
     wait._given_up = _never
     for _ in range(size):
         recorder.add_request(Request(b"another"))
@@ -126,7 +126,7 @@ def wait_for_count(size: int) -> None:
     """Wait for all requests of many."""
     conn = connection()
     recorder: Recorder = conn._tape.recorder
-    wait = conn._server._wait_for(ANY, size, 60)
+    wait = questions.request(conn._server, ANY, size, 60)
     wait._given_up = _never
     for _ in range(size):
         recorder.add_request(Request(b"another"))
@@ -142,7 +142,7 @@ def take(size: int) -> None:
     for _ in range(size):
         recorder.add_request(Request(b"another"))
     for _ in range(size):
-        conn._server._wait_take(ANY, 60).poll()
+        questions.untaken_request(conn._server, ANY, 60).poll()
 
 
 def _never(verb: str) -> None:

@@ -79,4 +79,3 @@ def against_standard_library(effort: Effort) -> Measured:
         lambda: timed(lambda: recorded(Ping)), lambda: timed(standard_library), effort.seconds(5), least=3
     )
     return ratio(theirs, ours)
-

@@ -110,9 +110,7 @@ def ratio(upper: Samples, lower: Samples, detail: str = "") -> Measured:
     starts = range(0, size * min(PARTS, len(upper)), size)
     parts = [median(upper[at : at + size]) / median(lower[at : at + size]) for at in starts]
     made_of = f"{shown(median(upper))} : {shown(median(lower))}, {len(upper)} pairs"
-    return Measured(
-        median(upper) / median(lower), min(parts), max(parts), made_of + (f"; {detail}" if detail else "")
-    )
+    return Measured(median(upper) / median(lower), min(parts), max(parts), made_of + (f"; {detail}" if detail else ""))
 
 
 def milliseconds(samples: Samples, detail: str = "") -> Measured:

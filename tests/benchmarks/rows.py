@@ -9,7 +9,10 @@ from measure import Bound, Row
 
 FLOOR = "a hand-written listener"
 STANDARD = "the standard library"
+UNRECORDED = "the standard library, unrecorded"
 CLOCK = "the clock"
+BARE = "a bare loop of recv()"
+KEEPS = "a bare loop that keeps all"
 TENTH = "itself at a tenth"
 
 MEGABYTE = 1 << 20
@@ -35,44 +38,32 @@ ROWS = [
     Row(
         "echo-class",
         "echo, one class on both",
-        f"{STANDARD}, nothing recorded",
+        UNRECORDED,
         Bound(0.8, at_least=True),
         partial(traffic.echo, traffic.EchoLines),
     ),
     Row(
         "echo-verbs",
         "echo, recv_line() and send()",
-        f"{STANDARD}, nothing recorded",
+        UNRECORDED,
         Bound(0.8, at_least=True),
         partial(traffic.echo, traffic.echo_lines),
     ),
-    Row(
-        "bulk-recv",
-        "upload of 48 MB, all kept: class, recv()",
-        "a bare loop of recv()",
-        Bound(0.8, at_least=True),
-        partial(traffic.bulk, traffic.Recv, traffic.recv_by_hand, 48, 64 * MEGABYTE),
-    ),
-    Row(
-        "bulk-recv-into",
-        "upload of 48 MB, all kept: class, recv_into()",
-        "a bare loop of recv_into()",
-        Bound(0.8, at_least=True),
-        partial(traffic.bulk, traffic.RecvInto, traffic.recv_into_by_hand, 48, 64 * MEGABYTE),
-    ),
-    Row(
-        "bulk-verb",
-        "upload of 48 MB, all kept: conn.recv()",
-        "a bare loop of recv()",
-        Bound(0.8, at_least=True),
-        partial(traffic.bulk, traffic.recv_by_verb, traffic.recv_by_hand, 48, 64 * MEGABYTE),
-    ),
-    Row(
-        "bulk-limit",
-        "upload of 48 MB, 1 MB kept: conn.recv()",
-        "a bare loop of recv()",
-        Bound(0.8, at_least=True),
-        partial(traffic.bulk, traffic.recv_by_verb, traffic.recv_by_hand, 48, MEGABYTE),
+    *(
+        Row(
+            f"bulk-{name}",
+            f"upload, {what}",
+            against,
+            Bound(0.8, at_least=True),
+            partial(traffic.bulk, handler, bare, limit),
+        )
+        for name, what, against, handler, bare, limit in (
+            ("recv", "1 MB kept: class, recv()", BARE, traffic.Recv, traffic.recv_by_hand, MEGABYTE),
+            ("into", "1 MB kept: class, recv_into()", BARE, traffic.RecvInto, traffic.recv_into_by_hand, MEGABYTE),
+            ("verb", "1 MB kept: conn.recv()", BARE, traffic.recv_by_verb, traffic.recv_by_hand, MEGABYTE),
+            ("kept-recv", "all kept: class, recv()", KEEPS, traffic.Recv, traffic.keep_by_hand, 64 * MEGABYTE),
+            ("kept-verb", "all kept: conn.recv()", KEEPS, traffic.recv_by_verb, traffic.keep_by_hand, 64 * MEGABYTE),
+        )
     ),
     Row("bulk-memory", "memory of a recording that is full", "record_limit", Bound(1.25), traffic.memory),
     *(

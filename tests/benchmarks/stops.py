@@ -155,10 +155,10 @@ SITUATIONS: dict[str, tuple[str, Callable[[Effort], Measured]]] = {
     "half": ("half a request was sent", partial(measured, half_a_request)),
     "recv": ("handler in recv()", partial(measured, partial(handled_by, recv))),
     "recv-line": ("handler in recv_line()", partial(measured, partial(handled_by, recv_line))),
-    "recv-class": ("handler class in request.recv()", partial(measured, partial(handled_by, Recv))),
-    "readline": ("handler class in rfile.readline()", partial(measured, partial(handled_by, ReadLine))),
+    "recv-class": ("class in request.recv()", partial(measured, partial(handled_by, Recv))),
+    "readline": ("class in rfile.readline()", partial(measured, partial(handled_by, ReadLine))),
     "send": ("handler in send(), client does not read", partial(measured, partial(unread, send))),
-    "sendall": ("handler class in sendall(), client does not read", partial(measured, partial(unread, SendAll))),
+    "sendall": ("class in sendall(), client does not read", partial(measured, partial(unread, SendAll))),
     "tls": ("handler in a TLS handshake, client silent", partial(measured, handshake)),
 }
 

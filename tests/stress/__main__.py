@@ -9,11 +9,14 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
+from collections import Counter
 from contextlib import nullcontext
 from statistics import median
 from time import perf_counter
 
+import many
 import missed
+import races
 from load import busy
 
 
@@ -48,8 +51,35 @@ def run_missed(chosen: argparse.Namespace) -> bool:
     return bool(counts.missed or counts.failed)
 
 
+def run_many(chosen: argparse.Namespace) -> bool:
+    counts = many.run(chosen.rounds, seconds=chosen.seconds)
+    told = ", ".join(f"{number:,} {transport}" for transport, number in sorted(counts.servers.items()))
+    print(f"{counts.servers.total():,} servers in 8 threads ({told}), {len(counts.wrong):,} went wrong")
+    print(f"a life: median {1e3 * median(counts.lives):.2f} ms, worst {1e3 * max(counts.lives):.1f} ms")
+    return told_wrong(counts.wrong, counts.left)
+
+
+def run_races(chosen: argparse.Namespace) -> bool:
+    counts = races.run(chosen.rounds, seconds=chosen.seconds)
+    for name, number in counts.rounds.items():
+        print(f"{number:7,} rounds  {name}")
+    print(f"{len(counts.wrong):,} went wrong")
+    print(f"stop: median {1e3 * median(counts.stops):.2f} ms, worst {1e3 * max(counts.stops):.1f} ms")
+    return told_wrong(counts.wrong, counts.left)
+
+
+def told_wrong(wrong: list[str], left: list[str]) -> bool:
+    for text, number in Counter(wrong).most_common(20):
+        print(f"  {number:5}  {text}")
+    for each in left:
+        print(f"  left behind: {each}")
+    return bool(wrong or left)
+
+
 COMMANDS = {
     "missed": ("clients send and end at once, then the server is stopped", 20_000, run_missed),
+    "start-stop": ("many servers are started and stopped in eight threads at once", 10_000, run_many),
+    "races": ("servers are stopped in the midst of everything", 5_000, run_races),
 }
 
 if __name__ == "__main__":
