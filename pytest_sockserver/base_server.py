@@ -297,7 +297,8 @@ class BaseTestServer:
     def events(self) -> list[Event]:
         """Everything that happened, of all connections, in order: a snapshot."""
         with self._recorder.lock:
-            return [Event(*event) for event in sorted(event for tape in self._recorder.tapes for event in tape.events)]
+            events = [event for tape in self._recorder.tapes for event in tape.events]
+            return [Event(*event) for event in sorted(events, key=lambda event: event[0])]
 
     def wait_for(self, match: Match = ANY, count: int = 1, *, timeout: float | None = None) -> Request:
         """Return the ``count``-th request that matches; wait for it if need be.

@@ -423,6 +423,7 @@ class Connection:
         __tracebackhide__ = True
         self._guard(verb)
         checked_timeout(timeout)
+        self._refuse_unaccepted(verb)
         with Reading(self, verb):
             deadline = None if patient and self._patient and timeout is None else Deadline(timeout or self._timeout)
             while True:
@@ -433,6 +434,14 @@ class Connection:
                 if begun and deadline is None:
                     deadline = Deadline(self._timeout)
                 self._fill(verb, deadline)
+
+    def _refuse_unaccepted(self, verb: str) -> None:
+        __tracebackhide__ = True
+        if self._mode == "sunk":
+            raise WrongState(
+                f"cannot {verb}() on connection {self.index}: it is read by its server, which has nothing declared; "
+                "take it by accept() first, or look at its received"
+            )
 
     def _fill(self, verb: str, deadline: Deadline | None) -> None:
         """Wait for what comes next, or for the end of the stream."""

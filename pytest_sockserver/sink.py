@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from .recording.outside import begins_tls
 from .recording.recorder import BUSY, PARKED
 from .socketserver.wakeup import Wakeup
 
@@ -146,6 +147,11 @@ class Sink:
                     return  # released meanwhile
             sock = tape.socket
             if sock is not None and sock.fileno() == number:
+                if begins_tls(sock):
+                    with self._lock:  # left in the kernel: start_tls(), after accept(), could not give it back
+                        self._fed.pop(number, None)
+                        self._stale.add(number)
+                    return
                 tape.state = BUSY
                 try:
                     connection._stream.receive(sock)

@@ -95,7 +95,7 @@ class Stream:
                 return False
             if error is not self.tape.peer_error:
                 raise
-            data = b""  # the client's reset is an end of its stream, and noted as what it is
+            data, self.buffer.broken = b"", True  # the client's reset is an end of its stream, if not a good one
         if data:
             self.buffer.feed(data)
         else:
@@ -126,7 +126,8 @@ class Stream:
         self.tape.note(SEND_EOF)
         try:
             self._say_goodbye()
-            sock.shutdown(socket.SHUT_WR)
+            # Not SSLSocket.shutdown(): it drops the TLS state, and the client may go on in TLS.
+            PlainSocket.shutdown(sock, socket.SHUT_WR)
         except OSError as error:
             raise self._lost(error) from None
 
@@ -152,13 +153,14 @@ class Stream:
             if notify:
                 self._say_goodbye()
             if not tape.cut and not tape.client_ended and unread(sock):
-                sock.shutdown(socket.SHUT_WR)
+                PlainSocket.shutdown(sock, socket.SHUT_WR)
                 yield from self._discard(sock)
             # Another thread's poll(), or a forked child, may hold the socket: close() alone would say nothing then.
             PlainSocket.shutdown(sock, socket.SHUT_RDWR)
         except OSError:
             pass  # the client was faster
-        sock.close()
+        finally:
+            sock.close()  # also if nobody waits for the rest
 
     def reset(self) -> Iterator[float]:
         """Reset once the client's kernel has what was sent, or after 0.1 seconds; yields the seconds between looks.
@@ -186,9 +188,10 @@ class Stream:
                 hard_close(sock)
                 return
             tape.note(NOTE, b"a unix stream cannot be reset: the client sees a plain end of stream")
+            self.take_the_rest()  # closing over unread input would be a reset after all, now and then (unix(7))
             tape.note(CLOSE)
             try:
-                sock.shutdown(socket.SHUT_RDWR)
+                PlainSocket.shutdown(sock, socket.SHUT_RDWR)
             except OSError:
                 pass  # the client was faster
             sock.close()
@@ -227,6 +230,8 @@ class Stream:
         """Record what is in the kernel, before a stream that no thread reads is cut."""
         with self.tape.lock:
             sock = self.tape.socket
+            if sock is not None and sock.fileno() >= 0:
+                sock.settimeout(0.0)
             try:
                 while sock is not None and sock.fileno() >= 0 and not self.buffer.ended and not self.detached:
                     if not self.receive(sock):

@@ -55,7 +55,7 @@ def head(tape: Tape) -> str:
 def datagram_lines(tapes: Iterable[Tape], *, limit: int | None = SAID_LIMIT) -> Iterator[str]:
     """Yield the lines of all peers' datagrams in the order they passed; with several peers, each under its head."""
     tapes = list(tapes)
-    events = sorted(event for tape in tapes for event in tape.events)
+    events = sorted((event for tape in tapes for event in tape.events), key=lambda event: event[0])
     last = None
     for event in events:
         if len(tapes) > 1 and event[1] != last:

@@ -86,6 +86,15 @@ def unread(sock: socket.socket) -> int:
         return 0
 
 
+def begins_tls(sock: socket.socket) -> bool:
+    """Tell whether what has arrived is a TLS ClientHello: a handshake record of version 3.x (RFC 8446 section 5.1)."""
+    try:
+        first = PlainSocket.recv(sock, 6, socket.MSG_PEEK)
+    except OSError:
+        return False
+    return first[:2] == b"\x16\x03" and first[5:] == b"\x01"
+
+
 def hard_close(sock: socket.socket) -> None:
     """Close with a reset instead of an end of stream.  The tape's lock must be held.
 

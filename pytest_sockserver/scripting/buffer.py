@@ -12,13 +12,14 @@ from __future__ import annotations
 class Buffer:
     """The bytes that wait for a reader.  Not thread-safe: its connection has one reader."""
 
-    __slots__ = ("_asked", "_data", "_seen", "ended")
+    __slots__ = ("_asked", "_data", "_seen", "broken", "ended")
 
     def __init__(self) -> None:
         self._data = bytearray()
         self._asked: tuple[str, bytes] | None = None  # what _seen belongs to
         self._seen = 0
         self.ended = False  # nothing will be fed any more: the stream is over
+        self.broken = False  # by a reset: what was taken for granted at its end may be missing
 
     def __len__(self) -> int:
         return len(self._data)

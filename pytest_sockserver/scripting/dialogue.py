@@ -27,6 +27,7 @@ _MARKS = {
     "start-tls": "S! start-tls",
 }
 _ESCAPES = {0x5C: "\\\\", 0x0D: "\\r", 0x0A: "\\n", 0x09: "\\t", 0x00: "\\0"}
+_NO_TEXT = frozenset(["\x7f", *map(chr, range(0xDC80, 0xDD00))])  # DEL, and what surrogateescape makes of odd bytes
 _HEX_WIDTH = 16  # bytes in a line of hex, as hexdump(1) and every protocol analyser print them
 
 
@@ -50,7 +51,7 @@ def format_lines(events: Sequence[Event], *, ending: bytes = b"\r\n", limit: int
         side, said = _SIDES[kind], b"".join(data for _, data in chunks)
         shown = said if limit is None else said[:limit]
         starts = _starts(chunks)
-        for offset, text in _said(side, shown, ending):
+        for offset, text in _said(side, shown, ending, binary=_binary(said)):
             yield f"[{starts(offset):.3f}] {text}"
         if len(shown) < len(said):
             yield f"# ... {len(said) - len(shown):,} bytes more, {len(said):,} in all"
@@ -64,7 +65,7 @@ def format_datagrams(events: Sequence[Event], *, limit: int | None = None) -> It
             yield f"[{time:.3f}] # not sent" if kind == "unsent" else _remark(data)
             continue
         shown = data if limit is None else data[:limit]
-        line = f"{side}x {shown.hex(' ')}" if _binary(shown) else f"{side}: {_escaped(shown)}".rstrip(" ")
+        line = f"{side}x {shown.hex(' ')}" if _binary(data) else f"{side}: {_escaped(shown)}".rstrip(" ")
         yield f"[{time:.3f}] {line}"
         if len(shown) < len(data):
             yield f"# ... {len(data) - len(shown):,} bytes more, {len(data):,} in all"
@@ -75,12 +76,10 @@ def _remark(text: bytes) -> str:
 
 
 def _runs(events: Sequence[Event]) -> Iterator[tuple[str, list[tuple[float, bytes]]]]:
+    """Yield what happened, with what one side said in a row together."""
     kind_now = ""
     chunks: list[tuple[float, bytes]] = []
-    for time, _, kind, data in events:
-        if kind == "unsent":  # recorded before it was sent, and then it could not be
-            chunks = _without_tail(chunks, int(data))
-            continue
+    for time, _, kind, data in _really_sent(events):
         if kind != kind_now and chunks:
             yield kind_now, chunks
             chunks = []
@@ -90,13 +89,22 @@ def _runs(events: Sequence[Event]) -> Iterator[tuple[str, list[tuple[float, byte
         yield kind_now, chunks
 
 
-def _without_tail(chunks: list[tuple[float, bytes]], count: int) -> list[tuple[float, bytes]]:
-    while chunks and count:
-        time, data = chunks.pop()
-        if len(data) > count:
-            return [*chunks, (time, data[: len(data) - count])]
-        count -= len(data)
-    return chunks
+def _really_sent(events: Sequence[Event]) -> list[Event]:
+    """Return the events without the bytes that were noted before they were sent, and then could not be."""
+    kept: list[Event] = []
+    for event in events:
+        if event[2] != "unsent":
+            kept.append(event)
+            continue
+        count, at = int(event[3]), len(kept)
+        while count and at:
+            at -= 1
+            time, connection, kind, data = kept[at]
+            if kind == "sent":  # the client may have spoken since
+                rest = data[: max(0, len(data) - count)]
+                count -= len(data) - len(rest)
+                kept[at : at + 1] = [(time, connection, kind, rest)] if rest else []
+    return kept
 
 
 def _starts(chunks: list[tuple[float, bytes]]) -> Callable[[int], float]:
@@ -105,13 +113,13 @@ def _starts(chunks: list[tuple[float, bytes]]) -> Callable[[int], float]:
     return lambda offset: chunks[min(bisect_right(ends, offset), len(chunks) - 1)][0]
 
 
-def _said(side: str, data: bytes, ending: bytes) -> Iterator[tuple[int, str]]:
-    if _binary(data):
+def _said(side: str, data: bytes, ending: bytes, *, binary: bool) -> Iterator[tuple[int, str]]:
+    if binary:
         for offset in range(0, len(data), _HEX_WIDTH):
             yield offset, f"{side}x {data[offset : offset + _HEX_WIDTH].hex(' ')}"
         return
     offset = 0
-    for line in data.splitlines(keepends=True) if ending == b"\n" else _split(data, b"\r\n"):
+    for line in _split(data, ending):
         if line.endswith(ending):
             yield offset, f"{side}: {_escaped(line[: -len(ending)])}".rstrip(" ")
         else:
@@ -129,13 +137,10 @@ def _split(data: bytes, ending: bytes) -> Iterator[bytes]:
 
 
 def _binary(data: bytes) -> bool:
-    """Tell whether ``data`` is better read as hex: not UTF-8, or more than a few control characters."""
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        return True
-    odd = sum((character < " " and character not in "\r\n\t") or character == "\x7f" for character in text)
-    return odd * 8 > len(text)
+    """Tell whether ``data`` is better read as hex: more than a quarter of it is no text."""
+    text = data.decode("utf-8", "surrogateescape")
+    odd = sum((character < " " and character not in "\r\n\t") or character in _NO_TEXT for character in text)
+    return odd * 4 > len(text)
 
 
 def _escaped(data: bytes) -> str:

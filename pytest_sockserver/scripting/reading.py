@@ -67,6 +67,8 @@ def recv_all(buffer: Buffer) -> Steps[bytes]:
     __tracebackhide__ = True
     while not buffer.ended:
         yield bool(buffer)
+    if buffer.broken:
+        raise EndedWithin("all bytes to the end of the stream")
     return buffer.take(len(buffer))
 
 
@@ -91,11 +93,13 @@ def expect_line(buffer: Buffer, match: Match, max_bytes: int) -> Steps[tuple[byt
         if buffer.ended:
             raise Mismatch(f"expected a line matching {described(match)}\n  got {_and_the_end(bytes(buffer))}")
         if len(buffer) >= max_bytes:
-            got = shortened(bytes(buffer))
-            raise Mismatch(
-                f"expected a line matching {described(match)}\n  got {got} and no line ending in {max_bytes:,} bytes"
-            )
+            break
         yield True
+    if not 0 <= size <= max_bytes:
+        got = shortened(bytes(buffer)[:max_bytes])
+        raise Mismatch(
+            f"expected a line matching {described(match)}\n  got {got} and no line ending in {max_bytes:,} bytes"
+        )
     line = buffer.take(size)
     bare = line[:-2] if line.endswith(b"\r\n") else line[:-1]
     found = matches(match, bare)
@@ -109,6 +113,8 @@ def expect_eof(buffer: Buffer) -> Steps[None]:
     """Take the end of the stream."""
     __tracebackhide__ = True
     while not buffer:
+        if buffer.broken:
+            raise Mismatch("expected the end of the stream\n  got a reset")
         if buffer.ended:
             return
         yield True

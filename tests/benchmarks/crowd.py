@@ -11,9 +11,8 @@ from functools import cache
 from time import perf_counter
 from typing import Any
 
-from pytest_sockserver import StreamTestServer
-
 from measure import Effort, Measured, Samples, Unavailable, by_turns, ratio, shown
+from pytest_sockserver import StreamTestServer
 from traffic import LINE, EchoLines
 
 CROWD = 1000

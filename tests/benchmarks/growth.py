@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from measure import Effort, Measured, by_turns, ratio, timed
 from pytest_sockserver import ANY, Request, StreamTestServer, questions
 from pytest_sockserver.connection import Connection
 from pytest_sockserver.recording.recorder import Recorder, Tape
@@ -15,8 +16,6 @@ from pytest_sockserver.scripting import reading
 from pytest_sockserver.scripting.buffer import Buffer
 from pytest_sockserver.scripting.reading import Steps
 from pytest_sockserver.waiting import PENDING
-
-from measure import Effort, Measured, by_turns, ratio, timed
 
 #: The factor between the sizes.
 TIMES = 10

@@ -7,10 +7,9 @@ import socketserver
 import threading
 from typing import Any
 
-from pytest_sockserver import Connection, StreamTestServer
-
 from floor import FloorServer
 from measure import Effort, Measured, by_turns, ratio, timed
+from pytest_sockserver import Connection, StreamTestServer
 
 REQUEST, REPLY = b"PING\r\n", b"+PONG\r\n"
 

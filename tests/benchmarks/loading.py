@@ -18,7 +18,6 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest_sockserver
-
 from measure import Effort, Measured
 
 #: Pairs of processes.

@@ -123,10 +123,10 @@ def milliseconds(samples: Samples, detail: str = "") -> Measured:
 
 
 def shown(seconds: float) -> str:
-    for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
-        if seconds * factor >= 1:
-            break
-    return f"{seconds * factor:.3g} {unit}"
+    """Return a time with three digits: ``1.25 ms``."""
+    if seconds >= 1:
+        return f"{seconds:.3g} s"
+    return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} us"
 
 
 @contextlib.contextmanager

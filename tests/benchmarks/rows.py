@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-import crowd, growth, life, loading, stops, traffic
+import crowd
+import growth
+import life
+import loading
+import stops
+import traffic
 from measure import Bound, Row
 
 FLOOR = "a hand-written listener"

@@ -14,9 +14,8 @@ from functools import partial
 from time import perf_counter, sleep
 from typing import Any
 
-from pytest_sockserver import Connection, DatagramTestServer, StreamTestServer
-
 from measure import Effort, Measured, Samples, Unavailable, milliseconds
+from pytest_sockserver import Connection, DatagramTestServer, StreamTestServer
 
 #: Seconds for a thread to get from its last Python statement into the system call in which it blocks.
 SETTLE = 0.003

@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from time import process_time, thread_time
 from typing import Any
 
-from pytest_sockserver import Connection, StreamTestServer
-
 from measure import Effort, Measured, by_turns, one_processor, ratio
+from pytest_sockserver import Connection, StreamTestServer
 
 LINE = b"0123456789abcde\n"
 

@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 STANDARD = "socketserver"
 
@@ -360,6 +361,33 @@ def is_closed(sock: socket.socket) -> bool:
 def leave(server: Any) -> None:
     """Ask the loop to end as a signal handler would: the flag and nothing else."""
     server._BaseServer__shutdown_request = True
+
+
+def serve_here(module: Any, server: Any) -> Any:
+    """``serve_forever`` in this thread, since who forks must not have others; ended when patience is.
+
+    The loop's own selector looks at the clock: of all that a broken loop may leave out, it must come back to this.
+    """
+    deadline = time.monotonic() + 2 * patience()
+
+    class Selector(module._ServerSelector):
+        def select(self, *args: Any, **kwargs: Any) -> Any:
+            if time.monotonic() > deadline:
+                leave(server)
+            return super().select(*args, **kwargs)
+
+    with mock.patch.object(module, "_ServerSelector", Selector):
+        return server.serve_forever(0.01)
+
+
+def expire(server: Any) -> str:
+    """How ``handle_request`` ends when no client comes; one comes after all if it does not."""
+    call = Call(server.handle_request)
+    outcome = call.outcome()
+    if call.is_alive():
+        with connect(server):
+            call.outcome()
+    return outcome
 
 
 def echo(module: Any, base: str = "StreamRequestHandler", **attributes: Any) -> type:

@@ -45,6 +45,7 @@ from .harness import (
     reset,
     run,
     send,
+    serve_here,
     serve_one,
     stderr,
     until,
@@ -137,7 +138,7 @@ def test_shutdown_in_the_loops_own_thread_returns(module: ModuleType, where: str
             server.service_actions = shut_down
         server._BaseServer__is_shut_down.wait = waits_for_nobody(server)
         with signal_handler(by_signal):
-            server.serve_forever(0.01)
+            serve_here(module, server)
 
     assert returned.is_set()
 
@@ -167,7 +168,6 @@ def signal_handler(function: Any) -> Iterator[None]:
 @needs_fork
 def test_shutdown_in_a_forked_child_leaves_the_parent_serving(module: ModuleType) -> None:
     """The child shares the parent's descriptors, those of a wake-up included."""
-    limit = time.monotonic() + patience()
 
     class Server(module.ForkingTCPServer):
         handled = 0
@@ -177,7 +177,7 @@ def test_shutdown_in_a_forked_child_leaves_the_parent_serving(module: ModuleType
             self.handled += 1
 
         def service_actions(self) -> None:
-            if self.handled == 2 or time.monotonic() > limit:
+            if self.handled == 2:
                 leave(self)
 
     def shut_down(self: Any) -> None:
@@ -185,7 +185,7 @@ def test_shutdown_in_a_forked_child_leaves_the_parent_serving(module: ModuleType
         self.request.sendall(b"served")
 
     with Server(LOCALHOST, quiet(module, shut_down)) as server, visitor(server) as first, visitor(server) as second:
-        server.serve_forever(0.01)
+        serve_here(module, server)
         answers = [read(first), read(second)]
         for pid in server.active_children:
             with contextlib.suppress(ProcessLookupError):
@@ -614,7 +614,7 @@ def test_loop_goes_on_while_max_children_are_busy(module: ModuleType) -> None:
         release.hear(1.0)  # not for ever, should the loop wait for this child
 
     with Pipe() as release, Server(LOCALHOST, quiet(module, be_busy)) as server, visitor(server), visitor(server):
-        server.serve_forever(0.01)
+        serve_here(module, server)
         release.tell(b"go")
 
     assert turns == [True, True, True]
@@ -637,7 +637,7 @@ def test_children_of_the_application_are_left_alone(module: ModuleType) -> None:
 
     try:
         with Server(LOCALHOST, quiet(module, lambda self: None)) as server, visitor(server):
-            server.serve_forever(0.01)
+            serve_here(module, server)
 
         assert is_child(own)
     finally:

@@ -22,6 +22,7 @@ from ..harness import (
     connect,
     datagram_client,
     directory,
+    expire,
     handle_one,
     is_closed,
     leave,
@@ -30,6 +31,7 @@ from ..harness import (
     quiet,
     read,
     receive,
+    serve_here,
     serve_one,
     until,
 )
@@ -120,7 +122,6 @@ def parent_closes_its_copy(module: Any) -> Trace:
 @program("fork: no more than max_children at a time", needs=("fork",))
 def max_children_bounds_the_children(module: Any) -> Trace:
     trace: Trace = []
-    limit = time.monotonic() + 2 * patience()
 
     def company(self: Any) -> None:
         at_work.tell(b"*")
@@ -137,12 +138,12 @@ def max_children_bounds_the_children(module: Any) -> Trace:
 
         def service_actions(self) -> None:
             super().service_actions()
-            if self.handled == 2 and not self.active_children or time.monotonic() > limit:
+            if self.handled == 2 and not self.active_children:
                 leave(self)
 
     with Pipe() as at_work, Pipe() as answers:
         with Server(LOCALHOST, quiet(module, company)) as server, connect(server), connect(server):
-            server.serve_forever(0.01)
+            serve_here(module, server)
             server.server_close()
             trace.append(f"handled: {server.handled}, at work together: {answers.hear()!r}")
     return trace
@@ -190,23 +191,21 @@ def handle_timeout_collects(module: Any) -> Trace:
     with forking_server(module, quiet(module, lambda self: None)) as server:
         trace = [f"timeout by default: {server.timeout}", handle_one(server)]
         server.timeout = 0.01
-        until(lambda: server.handle_request() or not server.active_children)
+        until(lambda: expire(server) and not server.active_children)
         trace.append(f"children: {server.active_children or 'none'}")
     return trace
 
 
 @program("fork: the loop collects the children", needs=("fork",))
 def loop_collects(module: Any) -> Trace:
-    limit = time.monotonic() + patience()
-
     class Server(module.ForkingTCPServer):
         def service_actions(self) -> None:
             super().service_actions()
-            if self.active_children == set() or time.monotonic() > limit:
+            if self.active_children == set():
                 leave(self)
 
     with Server(LOCALHOST, quiet(module, lambda self: None)) as server, connect(server) as client:
-        server.serve_forever(0.01)
+        serve_here(module, server)
         return [f"children: {server.active_children or 'none'}", read(client)]
 
 

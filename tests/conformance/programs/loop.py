@@ -25,6 +25,7 @@ from ..harness import (
     read,
     readable,
     send,
+    serve_here,
     serve_one,
     until,
 )
@@ -68,8 +69,8 @@ def service_actions_follow_each_request(module: Any) -> Trace:
                 leave(self)
 
     with Server(LOCALHOST, quiet(module, lambda self: trace.append("handle"))) as server, connect(server):
-        trace_of_loop = server.serve_forever(0.01)
-    return [*trace, f"returned {trace_of_loop}"]
+        returned = serve_here(module, server)
+    return [*trace, f"returned {returned}"]
 
 
 @program("serve_forever: service_actions run while no client comes")
@@ -186,7 +187,7 @@ def flag_set_by_a_handler_ends_the_loop(module: Any) -> Trace:
     handler = quiet(module, lambda self: leave(self.server))
     with module.TCPServer(LOCALHOST, handler) as server, connect(server) as first, connect(server) as second:
         with accepted(server) as requests:
-            trace.append(f"returned {server.serve_forever(0.01)}")
+            trace.append(f"returned {serve_here(module, server)}")
             trace.append(f"accepted: {len(requests)}, {read(first)}")
         serve_one(server)
         trace.append(read(second))
@@ -207,7 +208,7 @@ def shutdown_before_serve_forever_counts(module: Any) -> Trace:
     with module.TCPServer(LOCALHOST, echo(module)) as server:
         call = Call(server.shutdown)
         until(lambda: server._BaseServer__shutdown_request)
-        return [f"returned {server.serve_forever(0.01)}", call.outcome()]
+        return [f"returned {serve_here(module, server)}", call.outcome()]
 
 
 @program("shutdown: races the start of the loop and always wins")
@@ -251,7 +252,7 @@ def loop_ignores_the_timeout(module: Any) -> Trace:
                 leave(self)
 
     with Server(LOCALHOST, echo(module)) as server:
-        server.serve_forever(0.01)
+        serve_here(module, server)
     return [*trace, "no handle_timeout"]
 
 
@@ -266,7 +267,7 @@ def base_exceptions_leave_the_loop(module: Any) -> Trace:
         with module.TCPServer(LOCALHOST, stop) as server:
             with connect(server), accepted(server):
                 try:
-                    server.serve_forever(0.01)
+                    serve_here(module, server)
                 except BaseException as raised:
                     trace.append(f"raised {type(raised).__name__}, flag: {server._BaseServer__shutdown_request}")
             server.RequestHandlerClass = echo(module)

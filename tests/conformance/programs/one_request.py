@@ -15,6 +15,7 @@ from ..harness import (
     accepted,
     connect,
     echo,
+    expire,
     handle_one,
     is_closed,
     patience,
@@ -233,12 +234,7 @@ def _expired(module: Any, listener: float | None, server_timeout: float | None) 
 
     with Server(LOCALHOST, echo(module)) as server:
         server.socket.settimeout(listener)
-        call = Call(server.handle_request)
-        outcome = call.outcome()
-        if call.is_alive():
-            with connect(server):
-                call.outcome()
-        return f"listener {listener}, server {server_timeout}: {outcome}"
+        return f"listener {listener}, server {server_timeout}: {expire(server)}"
 
 
 @program("handle_request: returns what handle_timeout returns when no client comes in time")
@@ -268,7 +264,7 @@ def timeout_of_zero_polls(module: Any) -> Trace:
     server_class = type("Server", (hooked(module, trace),), {"timeout": 0})
     with server_class(LOCALHOST, echo(module)) as server:
         trace.append(handle_one(server, b"served\n"))
-        trace.append(f"returned {server.handle_request()}")
+        trace.append(expire(server))
     return trace
 
 

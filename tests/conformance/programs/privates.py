@@ -22,6 +22,7 @@ from ..harness import (
     quiet,
     read,
     send,
+    serve_here,
     serve_one,
 )
 
@@ -124,7 +125,7 @@ def event_may_be_a_mock_of_the_class(module: Any) -> Trace:
             self.socket = socket.create_server(LOCALHOST)
 
     with Server() as server:
-        trace = [f"returned {server.serve_forever(0.01)}", f"flag: {server._BaseServer__shutdown_request}"]
+        trace = [f"returned {serve_here(module, server)}", f"flag: {server._BaseServer__shutdown_request}"]
         calls = {call[0] for call in server._BaseServer__is_shut_down.mock_calls}
         trace.append(f"cleared and set: {calls >= {'clear', 'set'}}")
         return [*trace, Call(server.shutdown).outcome(), f"flag: {server._BaseServer__shutdown_request}"]

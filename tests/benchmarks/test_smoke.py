@@ -1,0 +1,53 @@
+"""The benchmarks run, and print what they promise to print.  What they measure is judged by nobody here."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pytest_sockserver
+
+HERE = Path(__file__).parent
+
+#: Whatever a row came to, but not that it could not be measured.
+LINE = re.compile(r".* (<=|>=) [\d.]+ (x|ms) .* (met|MISSED|skipped) .*")
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = dict(os.environ, PYTHONPATH=str(Path(pytest_sockserver.__file__).parents[1]))
+    return subprocess.run(
+        [sys.executable, str(HERE), *arguments], capture_output=True, text=True, env=environment, timeout=50
+    )
+
+
+def printed(*arguments: str) -> list[str]:
+    """Return the lines that the command prints; it must find nothing amiss."""
+    done = command(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("rows", ["life-verbs", "stop", "echo", "bulk", "growth"])
+def test_rows_are_measured_in_no_time(rows: str) -> None:
+    wanted = [line.split()[0] for line in printed("--list", rows)]
+
+    head, columns, rule, *lines, seconds = printed("--factor", "0.001", rows)
+
+    assert head.startswith(("CPython ", "PyPy "))
+    assert columns.split() == ["what", "against", "bound", "measured"]
+    assert set(rule) == {"-", " "}
+    assert len(lines) == len(wanted)
+    assert [line for line in lines if not LINE.fullmatch(line)] == []
+    assert re.fullmatch(r"\d+ s", seconds)
+
+
+def test_row_that_does_not_exist_is_refused() -> None:
+    done = command("nonsense")
+
+    assert done.returncode == 2
+    assert done.stderr.endswith("error: no row's name begins with nonsense; --list names them\n")
