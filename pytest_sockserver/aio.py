@@ -148,7 +148,7 @@ class AsyncServer:
         __tracebackhide__ = True
         bell = _bell()
         deadline = Deadline(stopping.DRAIN_BOUND)
-        while self._server.is_running and not self._server._idle() and deadline.left():
+        while not self._server._settled() and deadline.left():
             await bell.wait(0.001)  # idleness is partly the kernel's, which rings no bell
         failures = self._server._take_failures()
         if failures:
@@ -237,16 +237,25 @@ class AsyncConnection:
         data = b"".join(checked_parts(parts, "send()"))
         deadline = Deadline(checked_timeout(timeout) or connection._timeout)
         bell = _bell()
-        for _ in connection._stream.send(data):
-            await self._ready(bell, True, deadline)
-            if not deadline.left():
-                raise connection._unread(data, deadline)
+        async with self._turn(bell):
+            for _ in connection._stream.send(data):
+                await self._ready(bell, True, deadline)
+                if not deadline.left():
+                    raise connection._unread(data, deadline)
 
     async def close(self, notify: bool = True) -> None:
         """Close cleanly; input that nobody read is discarded first, for at most 0.2 seconds."""
+        connection = self._connection
+        if connection._driven_elsewhere():
+            return connection._stream.close_from_outside()
         bell = _bell()
-        for seconds in self._connection._stream.close(notify):
-            await self._ready(bell, False, Deadline(seconds))
+        async with self._turn(bell):
+            steps = connection._stream.close(notify)
+            try:
+                for seconds in steps:
+                    await self._ready(bell, False, Deadline(seconds))
+            finally:
+                steps.close()  # cancelled, it closes all the same
 
     async def reset(self) -> None:
         """Reset the connection: the client gets what was sent so far, then ``ConnectionResetError``."""
@@ -293,6 +302,18 @@ class AsyncConnection:
                         raise connection._late(verb, deadline)
                     await self._ready(bell, False, deadline)
 
+    @asynccontextmanager
+    async def _turn(self, bell: Bell) -> AsyncIterator[None]:
+        """Be the one who writes, while the block runs: sends of several tasks and threads do not mix."""
+        turn = self._connection._writing
+        with self._connection._tape.recorder.waking(bell.ring):
+            while not turn.acquire(blocking=False):
+                await bell.wait(None)
+        try:
+            yield
+        finally:
+            turn.release()
+
     async def _ready(self, bell: Bell, write: bool, deadline: Deadline) -> None:
         """Wait until the socket can be read or written, or the deadline is over."""
         connection = self._connection
@@ -304,4 +325,4 @@ class AsyncConnection:
         try:
             await bell.wait(deadline.left())
         finally:
-            server._unwatch(sock)
+            server._unwatch(bell.ring)

@@ -355,9 +355,11 @@ class BaseTestServer:
 
     def _settle(self, seconds: float = stopping.DRAIN_BOUND) -> bool:
         """Wait until all that has arrived was handled, at most so long; tell whether it was."""
-        if self._state not in ("started", "refusing") or os.getpid() != self._pid:
-            return True
-        return stopping.wait_idle(self._idle, seconds)
+        return stopping.wait_idle(self._settled, seconds)
+
+    def _settled(self) -> bool:
+        """Tell whether all that has arrived was handled; a server that does not serve has nothing to handle."""
+        return self._state not in ("started", "refusing") or os.getpid() != self._pid or self._idle()
 
     def _take_failures(self) -> list[Failure]:
         for client in self._clients:

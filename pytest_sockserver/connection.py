@@ -28,7 +28,7 @@ from .deadline import Deadline
 from .errors import DeadlineExceeded, EndOfStream, IncompleteRequest, ScriptMismatch, WrongState
 from .messages import format_peer, with_conversation
 from .recording.events import RECEIVED, Event
-from .recording.recorder import Tape
+from .recording.recorder import Recorder, Tape
 from .scripting import reading
 from .scripting.matching import ANY, Match, checked_match, shortened
 from .scripting.parts import checked_parts
@@ -74,7 +74,7 @@ class Connection:
         self._done = False  # its handler has ended, and the connection with it
         self._patient = True  # waits for the start of a unit without a deadline: a handler does, a test does not
         self._told_end = False  # recv() and recv_all() say b"" once, then raise
-        self._writing = threading.RLock()  # guards the order of bytes on the wire: one send at a time
+        self._writing = Turn(tape.recorder)  # guards the order of bytes on the wire: one send at a time
         self._reader = threading.Lock()  # held by the one reader
         self._guard: Callable[[str], None] = _nothing_to_refuse
 
@@ -412,7 +412,7 @@ class Connection:
             for writes in self._stream.start_tls(context):
                 yield writes
                 if not deadline.left():
-                    text = f"start_tls() waited {deadline.seconds:g} s for the client's handshake"
+                    text = f"start_tls() waited {deadline} for the client's handshake"
                     raise self._stream.handshake_failed(self._error(DeadlineExceeded, text))
         except ScriptMismatch as early:
             raise self._error(ScriptMismatch, str(early)) from None
@@ -482,13 +482,13 @@ class Connection:
     def _late(self, verb: str, deadline: Deadline) -> DeadlineExceeded:
         waiting = self._stream.buffer
         got = f"\n  got {shortened(bytes(waiting))}" if waiting else ", and nothing came"
-        error: DeadlineExceeded = self._error(DeadlineExceeded, f"{verb}() waited {deadline.seconds:g} s{got}")
+        error: DeadlineExceeded = self._error(DeadlineExceeded, f"{verb}() waited {deadline}{got}")
         return error
 
     def _unread(self, data: bytes, deadline: Deadline) -> DeadlineExceeded:
         error: DeadlineExceeded = self._error(
             DeadlineExceeded,
-            f"send() waited {deadline.seconds:g} s: the client does not read, "
+            f"send() waited {deadline}: the client does not read, "
             f"and the kernel takes no more of the {len(data):,} bytes",
         )
         return error
@@ -538,6 +538,32 @@ class Connection:
         if self._mode == "sunk" and not self._done and not self._stream.buffer.ended:  # else the sink has kept it
             self._keep_whole_stream()
         self._done = True
+
+
+class Turn:
+    """A lock whose release also wakes coroutines, which cannot block on it."""
+
+    __slots__ = ("_lock", "_recorder")
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._lock = threading.Lock()
+        self._recorder = recorder
+
+    def acquire(self, *, blocking: bool) -> bool:
+        """Take the turn; tell whether it was to be had."""
+        return self._lock.acquire(blocking)
+
+    def release(self) -> None:
+        """Let the next one."""
+        self._lock.release()
+        with self._recorder.lock:
+            self._recorder.changed()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
 
 
 class Reading:

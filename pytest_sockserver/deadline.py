@@ -73,10 +73,10 @@ class Deadline:
         seconds: ``None`` for no deadline.
     """
 
-    __slots__ = ("at", "seconds")
+    __slots__ = ("asked", "at", "seconds")
 
     def __init__(self, seconds: float | None) -> None:
-        self.seconds = seconds
+        self.asked = self.seconds = seconds
         if seconds is None:
             self.at: float | None = None
             return
@@ -85,6 +85,14 @@ class Deadline:
             # At least a look: a test that is nearly over still gets an answer that is there already.
             self.seconds = seconds = max(0.01, min(seconds, _test_ends_at - MARGIN - now))
         self.at = now + seconds
+
+    def __str__(self) -> str:
+        """Return what was granted, as messages write it: ``5 s``, and if it was less than asked for, why."""
+        if self.seconds is None or self.asked is None:
+            return "for ever"
+        if self.seconds == self.asked:
+            return f"{self.seconds:g} s"
+        return f"{self.seconds:.1g} s (not {self.asked:g} s: the test's time limit is near)"
 
     def left(self) -> float | None:
         """Return the seconds that are left, 0.0 when it is over, ``None`` when it never will be."""

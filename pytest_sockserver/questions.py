@@ -53,7 +53,7 @@ def request(server: BaseTestServer, match: Match, count: int, timeout: float | N
         __tracebackhide__ = True
         server._refuse_unframed("wait_for")
         times = "" if count == 1 else f" {count} times ({found} so far)"
-        raise _late(server, f"wait_for() waited {deadline.seconds:g} s for {described(match)}{times}")
+        raise _late(server, f"wait_for() waited {deadline} for {described(match)}{times}")
 
     return _wait(server, "wait_for", ask, timeout, late)
 
@@ -77,7 +77,7 @@ def untaken_request(server: BaseTestServer, match: Match, timeout: float | None)
     def late(deadline: Deadline) -> Any:
         __tracebackhide__ = True
         server._refuse_unframed("take")
-        raise _late(server, f"take() waited {deadline.seconds:g} s for {described(match)}")
+        raise _late(server, f"take() waited {deadline} for {described(match)}")
 
     return _wait(server, "take", ask, timeout, late)
 
@@ -110,7 +110,7 @@ def failure(server: BaseTestServer, expected: Expected) -> Wait[None]:
 
     def late(deadline: Deadline) -> None:
         __tracebackhide__ = True
-        text = f"expected the server's side to raise {expected} within {deadline.seconds:g} s\n  it did not"
+        text = f"expected the server's side to raise {expected} within {deadline}\n  it did not"
         raise with_conversation(UnmetExpectation, server.name, text, server._said())
 
     return _wait(server, "raises", ask, None, late, given_up=lambda server, verb: None)
@@ -127,7 +127,7 @@ def connection(server: StreamTestServer, index: int, timeout: float | None) -> W
     def late(deadline: Deadline) -> Any:
         __tracebackhide__ = True
         have = len(server._connections)
-        text = f"wait_connection() waited {deadline.seconds:g} s for connection {index}: there are {have}"
+        text = f"wait_connection() waited {deadline} for connection {index}: there are {have}"
         raise _late(server, text)
 
     return _wait(server, "wait_connection", ask, timeout, late)
@@ -152,7 +152,7 @@ def untaken_connection(server: StreamTestServer, timeout: float | None) -> Wait[
 
     def late(deadline: Deadline) -> Any:
         __tracebackhide__ = True
-        raise _late(server, f"accept() waited {deadline.seconds:g} s, and nobody connected")
+        raise _late(server, f"accept() waited {deadline}, and nobody connected")
 
     return _wait(server, "accept", ask, timeout, late)
 
@@ -166,7 +166,7 @@ def closed(connection: Connection, timeout: float | None) -> Wait[None]:
 
     def late(deadline: Deadline) -> None:
         __tracebackhide__ = True
-        raise connection._error(DeadlineExceeded, f"wait_closed() waited {deadline.seconds:g} s: it is still open")
+        raise connection._error(DeadlineExceeded, f"wait_closed() waited {deadline}: it is still open")
 
     return _wait(connection._server, "wait_closed", ask, timeout, late)
 
@@ -190,7 +190,7 @@ def received(connection: Connection, data: bytes, timeout: float | None) -> Wait
 
     def late(deadline: Deadline) -> None:
         __tracebackhide__ = True
-        text = f"wait_received() waited {deadline.seconds:g} s for {shortened(wanted)}"
+        text = f"wait_received() waited {deadline} for {shortened(wanted)}"
         raise connection._error(DeadlineExceeded, text)
 
     return _wait(connection._server, "wait_received", ask, timeout, late)

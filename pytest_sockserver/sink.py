@@ -3,7 +3,8 @@
 One thread for all such connections of a server, started by the first of them.  It reads what arrives into
 the connection's buffer, so that it is recorded and can be waited for; ``accept()`` takes the connection
 away from it together with that buffer.  From then on nothing is read unless the test asks: reading
-ahead would take the beginning of a TLS handshake for plain text.
+ahead would take the beginning of a TLS handshake for plain text.  For the same reason a TLS handshake is
+never read here.
 
 It also watches connections for coroutines, which cannot poll by themselves: once, and without reading.
 """
@@ -14,6 +15,8 @@ import selectors
 import socket
 import threading
 from collections.abc import Callable
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
 from .recording.outside import begins_tls
@@ -38,7 +41,7 @@ class Sink:
         # Guards everything below.  Taken after a tape's lock, and no other is taken under it but the wake-up's.
         self._lock = threading.Lock()
         self._fed: dict[int, Connection] = {}  # by descriptor: what is read into buffers
-        self._watched: dict[int, tuple[int, Callable[[], None]]] = {}  # by descriptor: selected once, not read
+        self._watched: dict[int, list[tuple[int, Callable[[], None]]]] = {}  # by descriptor: selected once, not read
         self._stale: set[int] = set()  # descriptors whose registration no longer says what the two above say
         self._thread: threading.Thread | None = None
         self._wakeup: Wakeup | None = None
@@ -70,14 +73,24 @@ class Sink:
     def watch(self, sock: socket.socket, write: bool, wake: Callable[[], None]) -> None:
         """Call ``wake``, in the sink's thread, when ``sock`` can be read or written; once.  It must not block."""
         with self._lock:
-            self._watched[sock.fileno()] = (selectors.EVENT_WRITE if write else selectors.EVENT_READ, wake)
+            watches = self._watched.setdefault(sock.fileno(), [])
+            watches.append((selectors.EVENT_WRITE if write else selectors.EVENT_READ, wake))
             self._renew(sock.fileno())
 
-    def unwatch(self, sock: socket.socket) -> None:
-        """Forget what ``watch`` was asked for."""
+    def unwatch(self, wake: Callable[[], None]) -> None:
+        """Forget what ``watch`` was asked for; it may have been answered and forgotten already."""
         with self._lock:
-            if self._watched.pop(sock.fileno(), None) is not None:
-                self._renew(sock.fileno())
+            for number, watches in list(self._watched.items()):
+                if any(each == wake for _, each in watches):
+                    self._keep(number, [watch for watch in watches if watch[1] != wake])
+                    self._renew(number)
+
+    def _keep(self, number: int, watches: list[tuple[int, Callable[[], None]]]) -> None:
+        """Keep only these watches of a descriptor.  The lock must be held."""
+        if watches:
+            self._watched[number] = watches
+        else:
+            self._watched.pop(number, None)
 
     def close(self) -> threading.Thread | None:
         """End the thread; return it, to be joined.  Any thread; also twice."""
@@ -105,11 +118,11 @@ class Sink:
         selector.register(wakeup, selectors.EVENT_READ)
         try:
             while not self._closing:
-                for key, _ in selector.select():
+                for key, mask in selector.select():
                     if key.fileobj is wakeup:
                         wakeup.drain()
                     else:
-                        self._happened(key.fd)
+                        self._happened(key.fd, mask)
                 self._register(selector)
         finally:
             with self._lock:
@@ -122,21 +135,23 @@ class Sink:
             for number in self._stale:
                 if number in selector.get_map():
                     selector.unregister(number)
-                if number in self._fed:
-                    selector.register(number, selectors.EVENT_READ)
-                elif number in self._watched:
-                    selector.register(number, self._watched[number][0])
+                wanted = selectors.EVENT_READ if number in self._fed else 0
+                wanted = reduce(or_, (events for events, _ in self._watched.get(number, ())), wanted)
+                if wanted:
+                    selector.register(number, wanted)
             self._stale.clear()
 
-    def _happened(self, number: int) -> None:
+    def _happened(self, number: int, mask: int) -> None:
         with self._lock:
             connection = self._fed.get(number)
-            _, wake = self._watched.pop(number, (0, None))
-            if connection is None:
+            watches = self._watched.get(number, [])
+            self._keep(number, [watch for watch in watches if not watch[0] & mask])
+            if watches or connection is None:
                 self._stale.add(number)
-        if wake is not None:
-            wake()
-        if connection is not None:
+        for events, wake in watches:
+            if events & mask:
+                wake()
+        if connection is not None and mask & selectors.EVENT_READ:
             self._read(connection, number)
 
     def _read(self, connection: Connection, number: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from time import monotonic
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -138,7 +138,7 @@ class Stream:
 
     # Ending
 
-    def close(self, notify: bool) -> Iterator[float]:
+    def close(self, notify: bool) -> Generator[float, None, None]:
         """End cleanly: noted first, unread input discarded, the client reads an end of stream.
 
         Yields the seconds that may be waited for more input to discard.

@@ -149,8 +149,8 @@ class StreamTestServer(BaseTestServer):
         """Wake a coroutine when ``sock`` can be read or written."""
         self._reader().watch(sock, write, wake)
 
-    def _unwatch(self, sock: socket.socket) -> None:
-        self._reader().unwatch(sock)
+    def _unwatch(self, wake: Callable[[], None]) -> None:
+        self._reader().unwatch(wake)
 
     # Called by the framework, in the loop's thread
 

@@ -6,8 +6,10 @@ is loaded by name, so that neither the environment nor the way of installing mat
 
 from __future__ import annotations
 
+import os
 import re
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,9 @@ import pytest
 import pytest_sockserver.aio
 import pytest_sockserver.clients
 import pytest_sockserver.report  # noqa: F401
+
+# Runs outside import this package, installed or not.
+ROOT = str(Path(pytest_sockserver.__file__).parent.parent)
 
 # What the tests of a run may import: a client that says something and takes what comes, however it ends.
 CLIENT = """
@@ -84,6 +89,7 @@ class Runner:
         self.pytester = pytester
         monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
         monkeypatch.setenv("COLUMNS", "80")
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([ROOT, os.environ.get("PYTHONPATH", "")]))
         for name in ("PYTEST_ADDOPTS", "CI", "BUILD_NUMBER", "PYTEST_XDIST_WORKER"):
             monkeypatch.delenv(name, raising=False)
         pytester.makepyfile(client=CLIENT)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bdb
-import os
 import re
 import subprocess
 import sys
@@ -454,7 +453,6 @@ def scripted(inner: Runner, commands: str, *args: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *ALWAYS, *OURS, *args],
         cwd=inner.pytester.path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         input=commands,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -609,31 +609,32 @@ def test_a_handler_that_stopped_its_server_and_then_fails_is_told() -> None:
             threading.Timer(0.1, go_on.set).start()
 
 
-def test_stop_by_the_test_and_by_a_handler_at_once_ends_both(stream_server: StreamTestServer) -> None:
+@pytest.mark.parametrize("transport", STREAMS)
+def test_stop_by_the_test_and_by_a_handler_at_once_ends_both(sockserver: SockServer, transport: str) -> None:
     for _ in range(20):
+        server = getattr(sockserver, transport)()
+        server.handler(lambda conn, server=server: server.stop())
 
-        @stream_server.handler
-        def quit_all(conn: Connection) -> None:
-            stream_server.stop()
+        with connect(server):
+            server.stop()
+        until(lambda server=server: not server.is_running)
+        server.stop()
 
-        with connect(stream_server):
-            stream_server.stop()
-        until(lambda: not stream_server.is_running)
-        stream_server.stop()
-        stream_server.start()
+    until(lambda: threads_of_servers() == [])
 
 
-def test_seven_threads_that_stop_at_once_all_return(stream_server: StreamTestServer) -> None:
-    stream_server.handler(echo)
+@pytest.mark.parametrize("transport", STREAMS)
+def test_seven_threads_that_stop_at_once_all_return(sockserver: SockServer, transport: str) -> None:
     for _ in range(20):
-        with connect(stream_server) as client:
+        server = getattr(sockserver, transport)()
+        server.handler(echo)
+        with connect(server) as client:
             client.sendall(b"hi\n")
             client.recv(10)
 
-            assert at_once(7, stream_server.stop) == []
+            assert at_once(7, server.stop) == []
 
-        assert not stream_server.is_running
-        stream_server.start()
+        assert not server.is_running
 
 
 def test_seven_threads_that_start_at_once_start_it_once(server: Server) -> None:

@@ -434,18 +434,19 @@ def test_what_a_client_said_that_stays_connected_is_a_request_once_the_server_ha
     assert server.requests == [b"a metric\n"]
 
 
-def test_what_has_arrived_is_handled_before_the_cut(server: Any) -> None:
-    handled = []
-
-    @server.handler
-    def read(conn: Connection) -> None:
-        while True:
-            handled.append(conn.recv_line())
-            conn.send(b"ok\n")
-
+@pytest.mark.parametrize("transport", ["tcp", "unix"])
+def test_what_has_arrived_is_handled_before_the_cut(sockserver: SockServer, transport: str) -> None:
+    """On a unix socket a hundred small replies that nobody reads make poll() say that no more can be written."""
     for _ in range(20):
-        handled.clear()
-        server.start()  # nobody else may have taken its port meanwhile: a stopped server holds it no more
+        handled: list[Request] = []
+
+        def read(conn: Connection, handled: list[Request] = handled) -> None:
+            while True:
+                handled.append(conn.recv_line())
+                conn.send(b"ok\n")
+
+        server = getattr(sockserver, transport)()
+        server.handler(read)
         with connect(server) as client:
             client.sendall(b"line\n" * 100)
 
@@ -465,27 +466,25 @@ def test_whoever_is_in_the_queue_is_accepted_before_the_stop(server: Any) -> Non
         client.close()
 
 
-def test_two_small_writes_after_some_rounds_are_not_missed(tcp_server: Any) -> None:
+def test_two_small_writes_after_some_rounds_are_not_missed(sockserver: SockServer) -> None:
     """The second waits in the client's kernel until the first is acknowledged (Nagle, delayed ACK)."""
-    tcp_server.handler(lines_by_function)
+
+    def answer(conn: Connection) -> None:
+        while True:
+            conn.send(conn.recv_line())
+
     for _ in range(20):
-        tcp_server.clear()
-        tcp_server.start()
-
-        @tcp_server.handler
-        def answer(conn: Connection) -> None:
-            while True:
-                conn.send(conn.recv_line())
-
-        with connect(tcp_server) as client:
+        server = sockserver.tcp()
+        server.handler(answer)
+        with connect(server) as client:
             for _ in range(5):
                 client.sendall(b"round\n")
                 client.recv(100)
             client.sendall(b"one\n")
             client.sendall(b"two\n")
-            tcp_server.stop()
+            server.stop()
 
-        assert tcp_server.requests[5:] == [b"one\n", b"two\n"]
+        assert server.requests[5:] == [b"one\n", b"two\n"]
 
 
 # What a handler makes of the stop is no failure
