@@ -32,6 +32,8 @@ _SETTINGS = {  # ini setting and flag: its type, and what it says
     "host": ("string", "address that servers listen on (default: 127.0.0.1)"),
 }
 
+_EXPECTED = {"float": "seconds above 0", "int": "a number of bytes above 0"}
+
 #: When a test's time limit runs out, on the clock of monotonic(), and whether that ends the process; set by
 #: pytest-timeout, if it is there.
 ends_key = pytest.StashKey["tuple[float, bool]"]()
@@ -53,10 +55,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
-    for name in _SETTINGS:
-        value = config.getini(f"sockserver_{name}")
-        if value not in (None, ""):
-            _check_setting(f"sockserver_{name}", name, value)
+    for name, (kind, _) in _SETTINGS.items():
+        setting = f"sockserver_{name}"
+        if setting in config.inicfg:
+            _check_setting(config, setting, name, kind)
+        host = config.getoption(setting) if name == "host" else None
+        if host is not None:
+            _check_option(f"--{setting.replace('_', '-')}", name, host)
 
 
 @pytest.hookimpl(optionalhook=True, wrapper=True)
@@ -131,7 +136,17 @@ def unix_datagram_server(request: pytest.FixtureRequest) -> Iterator[DatagramTes
 def _one(request: pytest.FixtureRequest, make: Callable[[SockServer], BaseTestServer]) -> Iterator[Any]:
     __tracebackhide__ = True
     factories = _factory(request)
-    yield make(next(factories))
+    factory = next(factories)
+    try:
+        server = make(factory)
+    except (TypeError, ValueError, OSError) as error:
+        marks = list(request.node.iter_markers_with_node("sockserver"))
+        if not marks:
+            raise
+        from .report import traceback_of_marker
+
+        raise error.with_traceback(traceback_of_marker(*marks[0])) from None  # the nearest, which wins
+    yield server
     yield from factories  # its end stops and verifies
 
 
@@ -182,24 +197,37 @@ def _check_marker(node: pytest.Collector | pytest.Item, mark: pytest.Mark) -> No
     except (TypeError, ValueError) as error:
         from .report import traceback_of_marker
 
-        raise error.with_traceback(traceback_of_marker(node, next(iter(mark.kwargs), ""))) from None
+        raise error.with_traceback(traceback_of_marker(node, mark)) from None
 
 
-def _check_setting(where: str, name: str, value: Any) -> None:
-    from .options import check_option
+def _check_setting(config: pytest.Config, setting: str, name: str, kind: str) -> None:
+    try:
+        value = config.getini(setting)
+    except ValueError:  # pytest says which text could not be converted, and not of which setting
+        raw = config.inicfg[setting]
+        text = getattr(raw, "value", raw)  # a ConfigValue from pytest 9 on
+        raise pytest.UsageError(f"{setting}: expected {_EXPECTED[kind]}, not {text!r}") from None
+    _check_option(setting, name, value)
+
+
+def _check_option(where: str, name: str, value: Any) -> None:
+    from .addresses import checked_host
+    from .options import Options, check_option
 
     try:
         check_option(name, value)
+        if name == "host":
+            checked_host(Options(host=value))
     except (TypeError, ValueError) as error:
         raise pytest.UsageError(f"{where}: {error}") from None
 
 
 def _seconds(text: str) -> float:
-    return float(_number(text, float, "seconds above 0"))
+    return float(_number(text, float, _EXPECTED["float"]))
 
 
 def _bytes(text: str) -> int:
-    return int(_number(text, int, "a number of bytes above 0"))
+    return int(_number(text, int, _EXPECTED["int"]))
 
 
 def _number(text: str, kind: type[int] | type[float], expected: str) -> float:

@@ -215,16 +215,24 @@ def _code_of(item: Any) -> CodeType | None:
     return getattr(inspect.unwrap(function), "__code__", None) if function is not None else None
 
 
-def traceback_of_marker(node: Any, option: str) -> TracebackType | None:
-    """Return a traceback of the line that has the marker, as near as it can be found."""
-    code = _code_of(node)
-    if code is None:
-        return None
-    lineno: int = code.co_firstlineno
+def traceback_of_marker(node: Any, mark: pytest.Mark) -> TracebackType | None:
+    """Return a traceback of the line that has the marker: above a function or a class, or in a module's pytestmark.
+
+    Decorators are applied from the last to the first, and pytest lists their marks in that order; so the
+    lines that name our marker belong to the node's own marks, counted from the end.
+    """
+    target: Any = getattr(node, "function", None) or getattr(node, "obj", None)
     try:
-        lines, first = inspect.getsourcelines(code)
-    except OSError:
-        return traceback_at(code, lineno)
-    marked = [index for index, line in enumerate(lines) if "mark.sockserver" in line]
-    named = [index for index in marked if option in lines[index]] or marked
-    return traceback_at(code, first + named[0] if named else lineno)
+        target = inspect.unwrap(target)
+        lines, first = inspect.getsourcelines(target)
+        path = inspect.getsourcefile(target)
+    except (OSError, TypeError):
+        return None
+    first = max(first, 1)  # of a module it is 0
+    code = getattr(target, "__code__", None)
+    if code is None:
+        code = compile("", path or "", "exec").replace(co_name=node.name, co_firstlineno=first)
+    marked = [first + index for index, line in enumerate(lines) if "mark.sockserver" in line]
+    own = [each for each in node.own_markers if each.name == "sockserver"]
+    back = next((index for index, each in enumerate(own) if each is mark), 0)
+    return traceback_at(code, marked[-1 - back] if back < len(marked) else first)
