@@ -57,8 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
     for name, (kind, _) in _SETTINGS.items():
         setting = f"sockserver_{name}"
-        if setting in config.inicfg:
-            _check_setting(config, setting, name, kind)
+        _check_setting(config, setting, name, kind)
         host = config.getoption(setting) if name == "host" else None
         if host is not None:
             _check_option(f"--{setting.replace('_', '-')}", name, host)
@@ -203,11 +202,11 @@ def _check_marker(node: pytest.Collector | pytest.Item, mark: pytest.Mark) -> No
 def _check_setting(config: pytest.Config, setting: str, name: str, kind: str) -> None:
     try:
         value = config.getini(setting)
-    except ValueError:  # pytest says which text could not be converted, and not of which setting
-        raw = config.inicfg[setting]
-        text = getattr(raw, "value", raw)  # a ConfigValue from pytest 9 on
-        raise pytest.UsageError(f"{setting}: expected {_EXPECTED[kind]}, not {text!r}") from None
-    _check_option(setting, name, value)
+    except ValueError as error:  # "could not convert string to float: 'abc'": the text, and not of which setting
+        text = str(error).rpartition(": ")[2]
+        raise pytest.UsageError(f"{setting}: expected {_EXPECTED[kind]}, not {text}") from None
+    if value not in (None, ""):
+        _check_option(setting, name, value)
 
 
 def _check_option(where: str, name: str, value: Any) -> None:
