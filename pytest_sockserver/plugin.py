@@ -202,7 +202,9 @@ def _check_marker(node: pytest.Collector | pytest.Item, mark: pytest.Mark) -> No
 def _check_setting(config: pytest.Config, setting: str, name: str, kind: str) -> None:
     try:
         value = config.getini(setting)
-    except ValueError as error:  # "could not convert string to float: 'abc'": the text, and not of which setting
+    except (ValueError, pytest.UsageError) as error:
+        if setting in str(error):
+            raise  # else it is "could not convert string to float: 'abc'": the text, and not of which setting
         text = str(error).rpartition(": ")[2]
         raise pytest.UsageError(f"{setting}: expected {_EXPECTED[kind]}, not {text}") from None
     if value not in (None, ""):
