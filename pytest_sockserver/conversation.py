@@ -21,7 +21,7 @@ from .connection import Connection
 from .errors import ServerStopping
 from .failures import Failures, said_shortly
 from .messages import format_peer
-from .origin import Origin, from_users_frame
+from .origin import Origin, from_users_frame, traceback_at_definition
 from .recording.events import NOTE
 from .scripting.parts import parts_of
 
@@ -88,7 +88,12 @@ def perform(connection: Connection, handler: Handler, server: Any, failures: Fai
         else:
             assert tape.socket is not None
             tape.socket.settimeout(0.0)  # the verbs wait by themselves, under their deadlines
-            _check_returned_nothing(handler, handler.target(connection))
+            result = handler.target(connection)
+            if result is not None:
+                error = TypeError(
+                    f"handler {handler.name} returned {result!r}: a stream handler says it with conn.send()"
+                )
+                raise error.with_traceback(traceback_at_definition(handler.target))
         if not connection._stream.detached:
             connection.close()
     except BaseException as error:  # pytest.fail() and skip() are no Exceptions
@@ -122,11 +127,6 @@ def _note_end(connection: Connection, error: BaseException) -> None:
         connection._tape.note(NOTE, f"after the end: {said_shortly(error)}".encode("utf-8", "backslashreplace"))
 
 
-def _check_returned_nothing(handler: Handler, result: object) -> None:
-    if result is not None:
-        raise TypeError(f"handler {handler.name} returned {result!r}: a stream handler says it with conn.send(...)")
-
-
 def answer(request: Request, handler: Handler, server: Any, socket: Any, failures: Failures, name: str) -> None:
     """Run a datagram handler on one request and send what it returns, each part a datagram.  Never raises.
 
@@ -137,7 +137,13 @@ def answer(request: Request, handler: Handler, server: Any, socket: Any, failure
         if handler.is_class:
             handler.target((bytes(request), socket), request.peer, server)
         else:
-            request.reply(*parts_of(handler.target(request), f"handler {handler.name}"))
+            result = handler.target(request)
+            try:
+                request.reply(*parts_of(result, f"handler {handler.name}"))
+            except ServerStopping:
+                raise
+            except Exception as error:  # about what it returned: it is no longer running, so point at its def
+                raise error.with_traceback(traceback_at_definition(handler.target)) from None
     except ServerStopping:
         pass  # while it waited for a client that does not read
     except BaseException as error:

@@ -15,6 +15,13 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup  # which pytest requires on 3.10
 
 
+#: How many connections the headline of several failures names; the report below has all of them.
+_PLACES = 3
+
+#: Characters of an exception's text in a note or a remark.
+_SAID = 600
+
+
 @dataclass(frozen=True)
 class Failure:
     """An exception and where it happened.
@@ -26,10 +33,6 @@ class Failure:
 
     error: BaseException
     where: str
-
-
-class HandlerExit(RuntimeError):
-    """A handler raised what would end the whole test run; raised in its place, as its ``__cause__``."""
 
 
 class Failures:
@@ -100,14 +103,18 @@ def _harmless(error: BaseException) -> BaseException:
     )
     if not is_exit:
         return error
-    wrapped = HandlerExit(f"the handler raised {type(error).__name__}: {error}")
-    wrapped.__cause__ = error
-    return wrapped.with_traceback(error.__traceback__)
+    said = f": {error}" if str(error) else ""
+    return RuntimeError(f"the handler raised {type(error).__name__}{said}").with_traceback(error.__traceback__)
 
 
 def said_shortly(error: BaseException) -> str:
     """Return what an exception says, without the conversation it quotes, and where in the user's code it stands."""
-    said = getattr(error, "summary", None) or str(error)
+    try:
+        said = getattr(error, "summary", None) or str(error)
+    except Exception:  # whatever a user's __str__ may raise
+        said = f"<unprintable {type(error).__name__} object>"
+    if len(said) > _SAID:
+        said = f"{said[:_SAID]}... ({len(said):,} characters)"
     at = error.__traceback__
     line = ""
     while at is not None and not is_ours(at.tb_frame):  # as far as the user's own call of one of our verbs
@@ -134,7 +141,9 @@ def combined(failures: list[Failure], code: CodeType | None = None) -> BaseExcep
     errors = [error for error in errors if not is_skip(error)] or errors[:1]
     if len(errors) == 1:
         return errors[0]
-    where = "; ".join(dict.fromkeys(failure.where for failure in failures))
+    places = list(dict.fromkeys(failure.where for failure in failures))
+    more = f"; and {len(places) - _PLACES} more" if len(places) > _PLACES else ""
+    where = "; ".join(places[:_PLACES]) + more
     group: BaseException = BaseExceptionGroup(f"{len(errors)} failures on the server's side: {where}", errors)
     return group if code is None else group.with_traceback(traceback_at(code, code.co_firstlineno))
 

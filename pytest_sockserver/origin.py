@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import linecache
 import sys
 import types
 
@@ -65,6 +66,17 @@ def traceback_at(code: types.CodeType, lineno: int, lasti: int | None = None) ->
     except RuntimeError as error:
         return error.__traceback__.tb_next if error.__traceback__ is not None else None
     return None
+
+
+def traceback_at_definition(function: object) -> types.TracebackType | None:
+    """Return a traceback that stands at the ``def`` of a function, past its decorators; ``None`` for what is none."""
+    code = getattr(function, "__code__", None)
+    if not isinstance(code, types.CodeType):
+        return None
+    lineno = code.co_firstlineno  # of the first decorator, if there are any
+    while linecache.getline(code.co_filename, lineno).lstrip().startswith(("@", "#")):
+        lineno += 1
+    return traceback_at(code, lineno)
 
 
 def from_users_frame(error: BaseException) -> BaseException:

@@ -33,6 +33,9 @@ factories_key = pytest.StashKey["list[SockServer]"]()
 #: On the item: the failures beside the test's own, which this phase's report tells; taken by the report.
 _told_key = pytest.StashKey["list[Failure]"]()
 
+#: On the item: its call is under way.
+_calling_key = pytest.StashKey[bool]()
+
 #: On the item: its setup or call has raised.
 _failed_key = pytest.StashKey[bool]()
 
@@ -66,7 +69,7 @@ def finish(factory: SockServer, node: Any) -> None:
     if node.stash.get(_failed_key, False):
         failures = [failure for failure in failures if isinstance(failure.error, HandlerStuck)]
     if failures:
-        raise combined(failures)
+        raise _raised(combined(failures))
 
 
 def factories_of(item: pytest.Item) -> list[SockServer]:
@@ -89,6 +92,7 @@ class Reports:
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[Any]:
         __tracebackhide__ = True
         limit_deadlines(item)
+        item.stash[_calling_key] = True
         try:
             result = yield
         except (KeyboardInterrupt, GeneratorExit, pytest.exit.Exception):
@@ -96,16 +100,18 @@ class Reports:
         except BaseException as own:
             failures = tell(item, own)
             if failures and is_skip(own):
-                raise combined(failures, _code_of(item)) from None  # silence would be worse than a lost skip
+                _clear_unittests(item)
+                raise _raised(combined(failures, _code_of(item))) from None  # silence would be worse than a lost skip
             raise
+        finally:
+            item.stash[_calling_key] = False
         if factories_of(item):
-            own_excinfo = getattr(item, "_excinfo", None)  # unittest keeps its failures there and raises nothing
+            own_excinfo = getattr(item, "_excinfo", None)
             own_error = own_excinfo[0].value if own_excinfo else None
             failures = tell(item, own_error)
             if failures and (own_error is None or is_skip(own_error)):
-                if own_excinfo:
-                    own_excinfo.clear()
-                raise combined(failures, _code_of(item))
+                _clear_unittests(item)
+                raise _raised(combined(failures, _code_of(item)))
         return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -113,17 +119,18 @@ class Reports:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         if call.excinfo is not None:
+            _show_from_users_frame(call)
             item.stash[_failed_key] = True
-        if call.when == "setup" and call.excinfo is not None and factories_of(item):
-            tell(item, call.excinfo.value)  # a fixture built on ours: its failure wants the server's side as well
+            # A fixture built on ours that fails, and a subtest within the call, want the server's side as well.
+            if factories_of(item) and (call.when == "setup" or item.stash.get(_calling_key, False)):
+                tell(item, call.excinfo.value)
         report = yield
         told = item.stash.get(_told_key, [])
         if call.when != "setup" or report.failed:
             item.stash[_told_key] = []
         wanted = report.failed or (call.when == "call" and set(item.config.option.reportchars) & set("PA"))
         if wanted and call.when != "teardown":
-            for title, text in sections(item, told):
-                _add_section(report, title, text)
+            _add_sections(report, list(sections(item, told)))
         return report
 
     def pytest_enter_pdb(self) -> None:
@@ -141,10 +148,46 @@ def tell(item: pytest.Item, own: BaseException | None) -> list[Failure]:
     for server in servers:
         server._settle(limit.left() or 0.0)
     failures = [failure for factory in factories for failure in factory.take_failures()]
-    if own is not None and failures:
-        add_note(own, failures)
-        item.stash[_told_key] = [*item.stash.get(_told_key, []), *failures]
+    if own is not None:
+        beside = [failure for failure in failures if failure.error not in _chain_of(own)]
+        add_note(own, beside)
+        item.stash[_told_key] = [*item.stash.get(_told_key, []), *beside]
     return failures
+
+
+def _chain_of(error: BaseException) -> list[BaseException]:
+    """Return the exceptions that a report of ``error`` shows: itself, its causes, and what it was raised during."""
+    chain = [error]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None and before not in chain:
+        chain.append(before)
+    return chain
+
+
+def _clear_unittests(item: pytest.Item) -> None:
+    """Take back the failures, or skips, that unittest keeps for the report: it would put them in our place."""
+    kept = getattr(item, "_excinfo", None)
+    if kept:
+        kept.clear()
+
+
+_last_raised: tuple[BaseException, TracebackType | None] | None = None  # by a hook or fixture of ours
+
+
+def _raised(error: BaseException) -> BaseException:
+    """Return ``error``, whose report will begin where its traceback does now, and not in the hook that raises it."""
+    global _last_raised
+    _last_raised = error, error.__traceback__
+    return error
+
+
+def _show_from_users_frame(call: pytest.CallInfo[None]) -> None:
+    """Forget the frames through which a hook's exception has come: pytest hides them in plain tests alone."""
+    assert call.excinfo is not None
+    error = call.excinfo.value
+    if _last_raised is not None and _last_raised[0] is error:
+        traceback = _last_raised[1]
+        if traceback is not None:
+            call.excinfo = pytest.ExceptionInfo.from_exc_info((type(error), error.with_traceback(traceback), traceback))
 
 
 # What the report says
@@ -199,12 +242,13 @@ def _printable(text: str) -> str:
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
-def _add_section(report: pytest.TestReport, title: str, text: str) -> None:
+def _add_sections(report: pytest.TestReport, texts: list[tuple[str, str]]) -> None:
     add = getattr(report.longrepr, "addsection", None)
-    if add is not None:
+    if add is None:
+        report.sections[:0] = texts
+        return
+    for title, text in texts:
         add(title, text)  # shown whatever --show-capture says, and in junit's XML
-    else:
-        report.sections.insert(0, (title, text))
 
 
 # Where a report points

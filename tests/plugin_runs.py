@@ -16,7 +16,7 @@ import pytest
 # An inner run in this process forgets what it imports; what is there already it keeps, and need not load again.
 import pytest_sockserver.aio
 import pytest_sockserver.clients
-import pytest_sockserver.report  # noqa: F401
+import pytest_sockserver.report
 
 # Runs outside import this package, installed or not.
 ROOT = str(Path(pytest_sockserver.__file__).parent.parent)

@@ -23,6 +23,7 @@ from pytest_sockserver import (
     Request,
     ServerStopping,
     SockServer,
+    WrongState,
     socketserver,
 )
 
@@ -601,6 +602,31 @@ def test_the_stuck_handlers_stack_begins_where_the_users_code_does(sockserver: S
         "    wait_for_what_never_comes()",
         f'  File "{__file__}", line {inner}, in wait_for_what_never_comes',
         "    lock.acquire()",
+    ]
+
+
+def test_a_handler_that_is_stuck_in_a_wait_of_ours_is_named_with_its_own_line(sockserver: SockServer) -> None:
+    server, other = sockserver.tcp(timeout=0.2), sockserver.udp(timeout=30)
+
+    @server.handler
+    def hang(conn: Connection) -> None:
+        try:
+            other.wait_for(b"what never comes")
+        except WrongState:
+            pass  # it was stopped as well
+
+    with connect(server):
+        server.wait_connection()
+        until(lambda: other._recorder._sleepers)
+
+        message = stopped_late(server)
+
+    line = hang.__code__.co_firstlineno + 3
+    other.stop()
+    until(lambda: threads_of_servers() == [])
+    assert message.splitlines()[1:3] == [
+        f'  File "{__file__}", line {line}, in hang',
+        '    other.wait_for(b"what never comes")',
     ]
 
 

@@ -872,39 +872,32 @@ def test_next_request_collects_the_children_before_it(module: ModuleType) -> Non
 
 
 @mended(37)
-def test_threads_started_from_many_threads_are_all_listed_and_joined(module: ModuleType) -> None:
-    """The list is shared between the loop, other threads that process requests, and server_close()."""
+def test_thread_started_in_the_midst_of_a_sweep_stays_listed(module: ModuleType) -> None:
+    """The loop sweeps ended threads from the list while another thread, with a request of its own, adds to it."""
     gate = Gate(module)
-    ended_first = threading.Event()
-
-    class Server(module.ThreadingTCPServer):
-        def shutdown_request(self, request: Any) -> None:
-            pass
-
-    def start_many() -> None:
-        for _ in range(25):
-            server.process_request(None, None)
+    intruders: list[Call] = []
 
     class Thread(threading.Thread):
-        """Gives way to others in the midst of the sweep for ended threads, where an unguarded list loses some."""
-
         def is_alive(self) -> bool:
-            time.sleep(0)
+            if not intruders:
+                intruders.append(Call(server.process_request, None, None))
+                intruders[0].join(GRACE)
             return super().is_alive()
 
-    with Server(LOCALHOST, gate.handler) as server:
-        with mock.patch.object(threading, "Thread", Thread):
-            starters = [Call(start_many) for _ in range(4)]
-            try:
-                assert [starter.outcome() for starter in starters] == ["returned None"] * 4
-                assert gate.reached(100)
-                assert len(server._threads) == 100
-            finally:
-                gate.open()
-        ended_first.set()
+    server = served(module, "ThreadingTCPServer", gate.handler, shutdown_request=lambda self, request: None)
+    with server:
+        try:
+            with mock.patch.object(threading, "Thread", Thread):
+                for _ in range(40):  # so many that ours sweeps, too
+                    server.process_request(None, None)
+                assert [intruder.outcome() for intruder in intruders] == ["returned None"]
+            assert gate.reached(41)
+            assert len(server._threads) == 41
+        finally:
+            gate.open()
         server.server_close()
 
-    assert gate.ended == [True] * 100
+    assert gate.ended == [True] * 41
 
 
 def test_every_defect_has_a_test(request: pytest.FixtureRequest) -> None:
