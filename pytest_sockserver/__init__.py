@@ -7,6 +7,32 @@ from __future__ import annotations
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "ANY",
+    "AddressUnavailable",
+    "AsyncConnection",
+    "AsyncServer",
+    "BlockedLoop",
+    "Connection",
+    "DatagramTestServer",
+    "DeadlineExceeded",
+    "EndOfStream",
+    "Event",
+    "HandlerStuck",
+    "IncompleteRequest",
+    "RecordLimitExceeded",
+    "Request",
+    "ScriptMismatch",
+    "ServerFailed",
+    "ServerStopping",
+    "SockServer",
+    "SockServerError",
+    "StreamTestServer",
+    "UnexpectedRequest",
+    "UnmetExpectation",
+    "WrongState",
+]
+
 TYPE_CHECKING = False  # what type checkers take for typing.TYPE_CHECKING, without importing typing
 if TYPE_CHECKING:
     from .aio import AsyncConnection as AsyncConnection

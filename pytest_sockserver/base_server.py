@@ -64,7 +64,7 @@ class BaseTestServer:
     _kind: socket.SocketKind
     _handler_argument: str
 
-    def __init__(self, transport: str, given: dict[str, Any], *, bound: socket.socket | None = None) -> None:
+    def __init__(self, transport: str, given: dict[str, Any]) -> None:
         __tracebackhide__ = True
         self.options: Options = options_for(transport, given, where=f"{type(self).__name__}()")
         self.transport = transport
@@ -79,7 +79,7 @@ class BaseTestServer:
         self._state = "new"
         self._pid = os.getpid()
         self._life = threading.RLock()  # guards the life cycle: one start, stop, refuse or listen at a time
-        self._bound = bound  # a socket that was bound before, for the first start
+        self._bound: socket.socket | None = None  # one that was bound before, for the first start
         self._published: Any = None  # the address, kept over stop() and start()
         self._loop: threading.Thread | None = None
         self._clients: list[ClientFuture[Any]] = []  # what in_thread() runs
@@ -125,7 +125,7 @@ class BaseTestServer:
             if self._state == "started":
                 return
             if self._state == "refusing":
-                self.listen()
+                self._listen_again()
                 return
             try:
                 self._begin()
@@ -381,8 +381,7 @@ class BaseTestServer:
     def _said(self) -> str:
         raise NotImplementedError
 
-    def listen(self) -> None:
-        """Accept again after ``refuse()``."""
+    def _listen_again(self) -> None:
         raise NotImplementedError
 
     def _in_own_thread(self) -> bool:

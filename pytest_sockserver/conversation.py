@@ -12,6 +12,7 @@ of the standard library.  However it ends, the same things happen in the same or
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ from .failures import Failures, said_shortly
 from .messages import format_peer
 from .origin import Origin, from_users_frame, traceback_at_definition
 from .recording.events import NOTE
+from .recording.recorder import Tape
 from .scripting.parts import parts_of
 
 
@@ -40,8 +42,11 @@ class Handler:
     def __init__(self, target: Callable[..., Any], argument: str) -> None:
         self.origin = Origin()
         self.target = target
-        self.is_class = isinstance(target, type)
-        self.name = getattr(target, "__qualname__", None) or repr(target)
+        unwrapped = target
+        while isinstance(unwrapped, functools.partial):  # as http.server's handlers are given their directory
+            unwrapped = unwrapped.func
+        self.is_class = isinstance(unwrapped, type)
+        self.name = getattr(unwrapped, "__qualname__", None) or repr(target)
         if not callable(target):
             raise TypeError(
                 f"a handler must be a function of {argument} or a BaseRequestHandler subclass, not {target!r}"
@@ -50,7 +55,7 @@ class Handler:
             raise TypeError(f"handler {self.name} is async: it runs in a thread of its own; write it as a plain def")
         if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
             raise TypeError(f"handler {self.name} is a generator: calling it would run none of it; remove the yield")
-        if self.is_class and not hasattr(target, "handle"):
+        if self.is_class and not hasattr(unwrapped, "handle"):
             raise TypeError(
                 f"handler class {self.name} has no handle(): expected a BaseRequestHandler subclass, "
                 f"or a function of {argument}"
@@ -86,8 +91,7 @@ def perform(connection: Connection, handler: Handler, server: Any, failures: Fai
             handler.target(tape.socket, connection.peer, server)
             connection._keep_whole_stream()
         else:
-            assert tape.socket is not None
-            tape.socket.settimeout(0.0)  # the verbs wait by themselves, under their deadlines
+            connection._stream.begin()
             result = handler.target(connection)
             if result is not None:
                 error = TypeError(
@@ -104,7 +108,7 @@ def perform(connection: Connection, handler: Handler, server: Any, failures: Fai
             _note_end(connection, error)
             connection.close()
         else:
-            tape.note(NOTE, said_shortly(error).encode("utf-8", "backslashreplace"))
+            _note(tape, said_shortly(error))
             failures.add(error, connection._where())
             connection._stream.reset_now()
 
@@ -117,21 +121,29 @@ def blameless(connection: Connection, error: BaseException) -> bool:
         or isinstance(error, ServerStopping)
         or error is connection._stream.quiet_end
         or (tape.peer_error is not None and error is tape.peer_error)
-        or (tape.cut != "" and tape.handed_over is not None)  # his own socket: we did not see how it ended
+        # His own socket: we did not see how it ended.  Or ours, which was closed from outside before he used it.
+        or (tape.cut != "" and (tape.handed_over is not None or isinstance(error, OSError)))
     )
 
 
 def _note_end(connection: Connection, error: BaseException) -> None:
     """Record what ended a handler quietly, if it is not the ordinary end."""
     if error is not connection._stream.quiet_end and not isinstance(error, ServerStopping):
-        connection._tape.note(NOTE, f"after the end: {said_shortly(error)}".encode("utf-8", "backslashreplace"))
+        _note(connection._tape, f"after the end: {said_shortly(error)}")
 
 
-def answer(request: Request, handler: Handler, server: Any, socket: Any, failures: Failures, name: str) -> None:
+def _note(tape: Tape, text: str) -> None:
+    tape.note(NOTE, text.encode("utf-8", "backslashreplace"))
+
+
+def answer(
+    request: Request, handler: Handler, server: Any, socket: Any, tape: Tape, failures: Failures, name: str
+) -> None:
     """Run a datagram handler on one request and send what it returns, each part a datagram.  Never raises.
 
     Args:
         socket: What a handler class finds as the second half of its request; its ``sendto`` is recorded.
+        tape: That of the request's peer.
     """
     try:
         if handler.is_class:
@@ -147,4 +159,5 @@ def answer(request: Request, handler: Handler, server: Any, socket: Any, failure
     except ServerStopping:
         pass  # while it waited for a client that does not read
     except BaseException as error:
+        _note(tape, said_shortly(from_users_frame(error)))
         failures.add(error, f"{name}, datagram from {format_peer(request.peer)}")

@@ -43,11 +43,11 @@ class DatagramTestServer(BaseTestServer):
     _kind = socket.SOCK_DGRAM
     _handler_argument = "a Request"
 
-    def __init__(self, *, transport: str = "udp", _bound: socket.socket | None = None, **options: Any) -> None:
+    def __init__(self, *, transport: str = "udp", **options: Any) -> None:
         __tracebackhide__ = True
         if transport not in ("udp", "unix_datagram"):
             raise ValueError(f"transport must be 'udp' or 'unix_datagram', not {transport!r}")
-        super().__init__(transport, options, bound=_bound)
+        super().__init__(transport, options)
         self._framework: ReceivingServer | None = None
         self._tapes: dict[Any, Tape] = {}  # by peer; guarded by the recorder's lock, as all below is
         self._todo: deque[tuple[Request, Handler, ReplySocket]] = deque()
@@ -97,7 +97,8 @@ class DatagramTestServer(BaseTestServer):
                     self._work.wait()
                 request, handler, sock = self._todo.popleft()
                 self._answering = request
-            answer(request, handler, self._framework, sock, self._failures, self.name)
+                tape = self._tapes.get(request.peer) or self._recorder.add_tape(request.peer)  # cleared meanwhile
+            answer(request, handler, self._framework, sock, tape, self._failures, self.name)
 
     # Sending
 

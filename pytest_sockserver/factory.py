@@ -95,13 +95,13 @@ class SockServer:
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
         __tracebackhide__ = True
         self.stop()
-        failures = self.take_failures()
+        failures = self._take_failures()
         if failures and error is None:
             raise combined(failures)
         if failures and error is not None:
             add_note(error, failures)
 
-    def take_failures(self) -> list[Failure]:
+    def _take_failures(self) -> list[Failure]:
         """Return what went wrong in all servers and was not told yet; it counts as told now."""
         return [failure for server in self.servers for failure in server._take_failures()]
 
@@ -111,8 +111,8 @@ class SockServer:
     def _stream(self, transport: str, options: dict[str, Any], bound: socket.socket | None = None) -> StreamTestServer:
         __tracebackhide__ = True
         options_for(transport, options, where=f"sockserver.{transport}()")
-        server = StreamTestServer(transport=transport, _bound=bound, **self._with_defaults(transport, options))
-        self._begin(server)
+        server = StreamTestServer(transport=transport, **self._with_defaults(transport, options))
+        self._begin(server, bound)
         return server
 
     def _datagram(
@@ -120,11 +120,12 @@ class SockServer:
     ) -> DatagramTestServer:
         __tracebackhide__ = True
         options_for(transport, options, where=f"sockserver.{transport}()")
-        server = DatagramTestServer(transport=transport, _bound=bound, **self._with_defaults(transport, options))
-        self._begin(server)
+        server = DatagramTestServer(transport=transport, **self._with_defaults(transport, options))
+        self._begin(server, bound)
         return server
 
-    def _begin(self, server: BaseTestServer) -> None:
+    def _begin(self, server: BaseTestServer, bound: socket.socket | None) -> None:
         __tracebackhide__ = True
+        server._bound = bound
         server.start()
         self.servers.append(server)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from types import CodeType
 
+from .messages import printable
 from .origin import from_users_frame, is_ours, traceback_at
 from .recording.recorder import Recorder
 
@@ -84,6 +85,11 @@ class Expected:
     match: re.Pattern[str] | None
     failure: Failure | None = None
 
+    @property
+    def value(self) -> BaseException | None:
+        """The exception, once it has come."""
+        return self.failure.error if self.failure is not None else None
+
     def met_by(self, error: BaseException) -> bool:
         """Tell whether ``error`` is what is expected, and the first such."""
         if self.failure is not None or not isinstance(error, self.type):
@@ -98,10 +104,7 @@ class Expected:
 
 def _harmless(error: BaseException) -> BaseException:
     """Wrap what would end the run, not the test: pytest takes these for the user's own Ctrl-C or exit."""
-    is_exit = isinstance(error, (KeyboardInterrupt, SystemExit)) or (
-        type(error).__module__ == "_pytest.outcomes" and type(error).__name__ == "Exit"
-    )
-    if not is_exit:
+    if not isinstance(error, (KeyboardInterrupt, SystemExit)) and not _is_outcome(error, "Exit"):
         return error
     said = f": {error}" if str(error) else ""
     return RuntimeError(f"the handler raised {type(error).__name__}{said}").with_traceback(error.__traceback__)
@@ -125,7 +128,12 @@ def said_shortly(error: BaseException) -> str:
 
 def is_skip(error: BaseException) -> bool:
     """Tell whether an exception is pytest's skip, without importing pytest."""
-    return type(error).__module__ == "_pytest.outcomes" and type(error).__name__ == "Skipped"
+    return _is_outcome(error, "Skipped")
+
+
+def _is_outcome(error: BaseException, name: str) -> bool:
+    outcomes = sys.modules.get("_pytest.outcomes")
+    return outcomes is not None and isinstance(error, getattr(outcomes, name))
 
 
 def combined(failures: list[Failure], code: CodeType | None = None) -> BaseException:
@@ -153,7 +161,7 @@ def add_note(error: BaseException, failures: list[Failure]) -> None:
     if is_skip(error):
         return  # the note would become part of the reason for which the test was skipped
     for failure in failures:
-        text = f"on the server's side, {failure.where}:\n  {said_shortly(failure.error)}"
+        text = printable(f"on the server's side, {failure.where}:\n  {said_shortly(failure.error)}")
         try:
             if hasattr(error, "add_note"):
                 error.add_note(text)

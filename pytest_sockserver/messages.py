@@ -15,7 +15,17 @@ def format_peer(peer: Any) -> str:
         return f"[{peer[0]}]:{peer[1]}" if ":" in str(peer[0]) else f"{peer[0]}:{peer[1]}"
     if not peer:
         return "an unbound socket"
-    return peer.decode("utf-8", "backslashreplace").replace("\0", "@") if isinstance(peer, bytes) else str(peer)
+    path = peer.decode("utf-8", "surrogateescape") if isinstance(peer, bytes) else str(peer)
+    return printable(path.replace("\0", "@"))
+
+
+def printable(text: str) -> str:
+    """Return text that every terminal and reporter takes: control characters and lone surrogates are escaped."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode("ascii") for each in text
+    )
 
 
 def indented(text: str) -> str:

@@ -9,22 +9,20 @@ while we wait is captured.
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Generator, Iterator
 from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import deadline, stopping, transcript
-from .errors import HandlerStuck, SockServerError
+from . import deadline, stopping
+from .errors import HandlerStuck
 from .failures import Failure, add_note, combined, is_skip
-from .messages import format_peer
 from .origin import traceback_at
 from .plugin import ends_key
+from .sections import sections, without_surrogates
 
 if TYPE_CHECKING:
-    from .base_server import BaseTestServer
     from .factory import SockServer
 
 #: On the node of a factory's scope: the factories that live.
@@ -33,14 +31,14 @@ factories_key = pytest.StashKey["list[SockServer]"]()
 #: On the item: the failures beside the test's own, which this phase's report tells; taken by the report.
 _told_key = pytest.StashKey["list[Failure]"]()
 
+#: On the node of a factory's scope: what the report of a teardown that failed says; made before the factory goes.
+_late_key = pytest.StashKey["list[tuple[str, str]]"]()
+
 #: On the item: its call is under way.
 _calling_key = pytest.StashKey[bool]()
 
 #: On the item: its setup or call has raised.
 _failed_key = pytest.StashKey[bool]()
-
-#: Lines of conversation in a section, unless -vv: the first and the last ones of each server.
-_HEAD_LINES, _TAIL_LINES = 30, 30
 
 _NAME = "sockserver-reports"
 
@@ -65,10 +63,11 @@ def finish(factory: SockServer, node: Any) -> None:
     """
     __tracebackhide__ = True
     factory.stop()
-    failures = factory.take_failures()
+    failures = factory._take_failures()
     if node.stash.get(_failed_key, False):
         failures = [failure for failure in failures if isinstance(failure.error, HandlerStuck)]
     if failures:
+        node.stash[_late_key] = list(sections(node, [factory], []))
         raise _raised(combined(failures))
 
 
@@ -129,8 +128,14 @@ class Reports:
         if call.when != "setup" or report.failed:
             item.stash[_told_key] = []
         wanted = report.failed or (call.when == "call" and set(item.config.option.reportchars) & set("PA"))
-        if wanted and call.when != "teardown":
-            _add_sections(report, list(sections(item, told)))
+        if wanted and call.when == "teardown":
+            for node in item.listchain():
+                _add_sections(report, node.stash.get(_late_key, []))
+                node.stash[_late_key] = []
+        elif wanted:
+            _add_sections(report, list(sections(item, factories_of(item), told)))
+        if report.failed:
+            without_surrogates(report.longrepr)
         return report
 
     def pytest_enter_pdb(self) -> None:
@@ -147,7 +152,7 @@ def tell(item: pytest.Item, own: BaseException | None) -> list[Failure]:
     limit = deadline.Deadline(stopping.DRAIN_BOUND)
     for server in servers:
         server._settle(limit.left() or 0.0)
-    failures = [failure for factory in factories for failure in factory.take_failures()]
+    failures = [failure for factory in factories for failure in factory._take_failures()]
     if own is not None:
         beside = [failure for failure in failures if failure.error not in _chain_of(own)]
         add_note(own, beside)
@@ -188,58 +193,6 @@ def _show_from_users_frame(call: pytest.CallInfo[None]) -> None:
         traceback = _last_raised[1]
         if traceback is not None:
             call.excinfo = pytest.ExceptionInfo.from_exc_info((type(error), error.with_traceback(traceback), traceback))
-
-
-# What the report says
-
-
-def sections(item: pytest.Item, told: list[Failure]) -> Iterator[tuple[str, str]]:
-    """Yield title and text for what went wrong on the server's side, and for each server that was talked to."""
-    everything = item.config.get_verbosity() >= 2
-    for failure in told:
-        raised = pytest.ExceptionInfo.from_exception(_without_conversation(failure.error))
-        yield f"sockserver: raised on the server's side, {failure.where}", _printable(str(item.repr_failure(raised)))
-    for factory in factories_of(item):
-        for server in factory.servers:
-            lines = list(_lines_of(server))
-            if not everything and len(lines) > _HEAD_LINES + _TAIL_LINES:
-                hidden = len(lines) - _HEAD_LINES - _TAIL_LINES
-                lines[_HEAD_LINES:-_TAIL_LINES] = [f"# ... {hidden} lines more, shown by -vv ..."]
-            yield _title(server), _printable("\n".join(lines) or "# nobody has come")
-
-
-def _without_conversation(error: BaseException) -> BaseException:
-    """Return an exception that says only its summary: the section below it has the whole conversation."""
-    if not isinstance(error, SockServerError) or error.summary is None:
-        return error
-    short = type(error)(error.summary).with_traceback(error.__traceback__)
-    short.__cause__ = error.__cause__
-    return short
-
-
-def _title(server: BaseTestServer) -> str:
-    where = format_peer(server._published) if server._published is not None else "never started"
-    count = len(server._recorder.tapes)
-    what = "connection" if hasattr(server, "connections") else "peer"
-    return f"sockserver: {server.name} {where} ({count} {what}{'' if count == 1 else 's'})"
-
-
-def _lines_of(server: BaseTestServer) -> Iterator[str]:
-    with server._recorder.lock:
-        tapes = list(server._recorder.tapes)
-    if not hasattr(server, "connections"):
-        yield from transcript.datagram_lines(tapes)
-        return
-    for tape in tapes:
-        if tape.ended_at is None or tape.ended_at >= server._test_began:
-            yield transcript.head(tape)
-            yield from transcript.lines(tape)
-
-
-def _printable(text: str) -> str:
-    """Return text that every reporter takes: no lone surrogate (it kills an xdist run), no escape sequence."""
-    text = text.encode("utf-8", "backslashreplace").decode().rstrip("\n")
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def _add_sections(report: pytest.TestReport, texts: list[tuple[str, str]]) -> None:

@@ -15,6 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable
+from pathlib import PurePath
 from time import monotonic
 from types import FrameType
 
@@ -26,6 +27,9 @@ from .origin import is_ours, traceback_at
 from .recording.outside import quiet
 from .recording.recorder import PARKED
 from .recording.sockets import ready
+
+#: Where the standard library is: what a handler calls there is not where the user looks first.
+_STDLIB = str(PurePath(threading.__file__).parent)
 
 #: Seconds.  So long the end of a call, and a stop, let handlers that are busy finish.
 DRAIN_BOUND = 1.0
@@ -94,7 +98,8 @@ def stuck(thread: threading.Thread, what: str, peer: object, seconds: float) -> 
         frame = frame.f_back
     first = max((index + 1 for index, each in enumerate(frames) if is_ours(each)), default=0)
     theirs = frames[first:] or frames  # beyond our last frame: what the user can change
-    where = f" at {theirs[-1].f_code.co_filename}:{theirs[-1].f_lineno}" if theirs else ""
+    own = next((each for each in reversed(theirs) if not each.f_code.co_filename.startswith(_STDLIB)), None)
+    where = f" at {PurePath(own.f_code.co_filename).name}:{own.f_lineno}" if own is not None else ""
     client = f" for {format_peer(peer)}" if peer is not None else ""
     stack = traceback.StackSummary.extract((each, each.f_lineno) for each in theirs)
     error = HandlerStuck(

@@ -81,6 +81,11 @@ class Stream:
             raise WrongState(f"cannot {verb} connection {self.tape.index}: it is closed (by the {self.tape.ended_by})")
         return sock
 
+    def begin(self) -> None:
+        """Make the socket non-blocking: the verbs wait by themselves, under their deadlines."""
+        with self.tape.lock:
+            self.socket_for("begin").settimeout(0.0)
+
     # Receiving
 
     def receive(self, sock: Taped) -> bool:

@@ -29,11 +29,11 @@ class StreamTestServer(BaseTestServer):
     _kind = socket.SOCK_STREAM
     _handler_argument = "a Connection"
 
-    def __init__(self, *, transport: str = "tcp", _bound: socket.socket | None = None, **options: Any) -> None:
+    def __init__(self, *, transport: str = "tcp", **options: Any) -> None:
         __tracebackhide__ = True
         if transport not in ("tcp", "unix"):
             raise ValueError(f"transport must be 'tcp' or 'unix', not {transport!r}")
-        super().__init__(transport, options, bound=_bound)
+        super().__init__(transport, options)
         self._framework: AcceptingServer | None = None
         self._connections: list[Connection] = []  # guarded by the recorder's lock, as the next two are
         self._live: dict[Connection, None] = {}  # those that are not over, cleared from the record or not; ordered
@@ -81,7 +81,7 @@ class StreamTestServer(BaseTestServer):
         __tracebackhide__ = True
         return self._accepted(block(questions.untaken_connection(self, timeout)))
 
-    def refuse(self) -> _Refusing:
+    def refuse(self) -> contextlib.AbstractContextManager[None]:
         """Refuse connections from now on, on the same port, which stays reserved.  Live ones go on.
 
         Also ``with server.refuse():``, which listens again at its end.
@@ -108,10 +108,13 @@ class StreamTestServer(BaseTestServer):
                 return
             if self._state != "refusing":
                 raise WrongState(f"cannot listen() in state {self._state!r}: expected 'refusing' or 'started'")
-            assert self._framework is not None
-            listener = self._framework.socket
-            self._serve(self._listener(listener if listener.fileno() >= 0 else self._bind()))
-            self._state = "started"
+            self._listen_again()
+
+    def _listen_again(self) -> None:
+        assert self._framework is not None
+        listener = self._framework.socket
+        self._serve(self._listener(listener if listener.fileno() >= 0 else self._bind()))
+        self._state = "started"
 
     # Driven by the test
 
@@ -324,7 +327,7 @@ class StreamTestServer(BaseTestServer):
         return "\n".join(said) if said else "nobody has connected so far"
 
 
-class _Refusing:
+class _Refusing(contextlib.AbstractContextManager[None]):
     """What ``refuse()`` returns: leaving its ``with`` block listens again."""
 
     def __init__(self, server: StreamTestServer) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from .messages import format_peer
 from .recording.recorder import Tape
@@ -30,11 +30,18 @@ def so_far(tape: Tape) -> str:
     return "\n".join(said)
 
 
-def lines(tape: Tape, *, limit: int | None = SAID_LIMIT) -> Iterator[str]:
-    """Yield the lines of one stream's conversation."""
+def lines(tape: Tape, *, limit: int | None = SAID_LIMIT, since: float = 0.0) -> Iterator[str]:
+    """Yield the lines of one stream's conversation.
+
+    Args:
+        since: What happened before that time is counted, not written.
+    """
     with tape.recorder.lock:
-        events = list(tape.events)
+        events = [event for event in tape.events if event[0] >= since]
+        before = len(tape.events) - len(events)
         dropped = tape.recorder.dropped
+    if before:
+        yield f"# {before} event{'' if before == 1 else 's'} before this test"
     ending = line_ending(events)
     if ending != b"\r\n":
         yield "% eol lf"
@@ -52,13 +59,13 @@ def head(tape: Tape) -> str:
     return f"== {tape.index}  from {format_peer(tape.peer)}, {end}"
 
 
-def datagram_lines(tapes: Iterable[Tape], *, limit: int | None = SAID_LIMIT) -> Iterator[str]:
+def datagram_lines(tapes: Sequence[Tape], *, limit: int | None = SAID_LIMIT, since: float = 0.0) -> Iterator[str]:
     """Yield the lines of all peers' datagrams in the order they passed; with several peers, each under its head."""
-    tapes = list(tapes)
-    events = sorted((event for tape in tapes for event in tape.events), key=lambda event: event[0])
+    peers = {tape.index: tape.peer for tape in tapes}
+    events = [event for tape in tapes for event in tape.events if event[0] >= since]
     last = None
-    for event in events:
-        if len(tapes) > 1 and event[1] != last:
+    for event in sorted(events, key=lambda event: event[0]):
+        if len(peers) > 1 and event[1] != last:
             last = event[1]
-            yield f"== {last}  {format_peer(tapes[last].peer)}"
+            yield f"== {last}  {format_peer(peers[last])}"
         yield from format_datagrams([event], limit=limit)

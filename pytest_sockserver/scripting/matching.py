@@ -52,7 +52,9 @@ def described(match: Match) -> str:
     """Return how a message names ``match``: literals and patterns as written, predicates by name and line."""
     if isinstance(match, re.Pattern):
         return f"the pattern {match.pattern!r}"
-    if isinstance(match, (bytes, _Any)):
+    if isinstance(match, bytes):
+        return shortened(match)
+    if isinstance(match, _Any):
         return repr(match)
     code = getattr(match, "__code__", None)
     name = getattr(match, "__qualname__", None) or repr(match)

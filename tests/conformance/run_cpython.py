@@ -136,8 +136,7 @@ def run_in_child(test_module: str, replacement: str | None, options: argparse.Na
                 if process.poll() is None:
                     end_session(process)
         text = Path(log).read_text(errors="replace")
-        if options.verbose:
-            print(text)
+        print(text if options.verbose else "", end="")
         if trouble:
             trouble += f": {(text.strip().splitlines() or ['no output'])[-1]}"
         lines = Path(result).read_text().splitlines() if os.path.exists(result) else []

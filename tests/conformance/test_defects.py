@@ -583,9 +583,19 @@ def test_infer_address_family_takes_an_ipv6_address(module: ModuleType, base: st
 @needs_ipv6
 def test_dual_stack_serves_ipv4_clients_on_an_ipv6_socket(module: ModuleType) -> None:
     assert module.TCPServer.dual_stack is False
-    server_class = type("Server", (module.TCPServer,), {"address_family": socket.AF_INET6, "dual_stack": True})
-    with server_class(("::", 0), echo(module)) as server, Loop(server):
-        assert not server.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+
+    class Server(module.TCPServer):
+        """Of a system whose IPv6 sockets are for IPv6 only, as on some they are."""
+
+        address_family = socket.AF_INET6
+
+        def server_bind(self) -> None:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            super().server_bind()
+
+    with Server(("::", 0), None) as server:
+        assert server.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    with type("Server", (Server,), {"dual_stack": True})(("::", 0), echo(module)) as server, Loop(server):
         for host in "127.0.0.1", "::1":
             with socket.create_connection((host, server.server_address[1]), patience()) as client:
                 send(client, b"served\n")

@@ -1,0 +1,115 @@
+"""What a report says of the server's side: its failures with their source, and what was said, in about a screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from . import transcript
+from .errors import SockServerError
+from .failures import Failure
+from .messages import format_peer, printable
+
+if TYPE_CHECKING:
+    from .base_server import BaseTestServer
+    from .factory import SockServer
+    from .recording.recorder import Tape
+
+#: Lines of conversation in a section, unless -vv: the first and the last ones of each server.
+_HEAD_LINES, _TAIL_LINES = 20, 20
+
+#: Characters of a line in a section, unless -vv: two rows of a terminal.
+_LINE_WIDTH = 140
+
+
+def sections(node: Any, factories: list[SockServer], told: list[Failure]) -> Iterator[tuple[str, str]]:
+    """Yield title and text for each failure, and for each server.
+
+    Args:
+        node: The test, or the collector whose fixture it is; it knows how failures are shown.
+    """
+    everything = node.config.get_verbosity() >= 2
+    for failure in told:
+        raised = pytest.ExceptionInfo.from_exception(_without_conversation(failure.error))
+        text = str(node.repr_failure(raised))
+        yield f"sockserver: raised on the server's side, {printable(failure.where)}", printable(text).rstrip()
+    for factory in factories:
+        for server in factory.servers:
+            lines = list(_lines_of(server, everything))
+            if not everything:
+                lines = _in_about_a_screen(lines)
+            during = " during this test" if server._recorder.tapes else ""
+            yield printable(_title(server)), printable("\n".join(lines)) or f"# nobody has come{during}"
+
+
+def _without_conversation(error: BaseException) -> BaseException:
+    """Return an exception that says only its summary: the section below it has the whole conversation."""
+    if not isinstance(error, SockServerError) or error.summary is None:
+        return error
+    short = type(error)(error.summary).with_traceback(error.__traceback__)
+    short.__cause__ = error.__cause__
+    return short
+
+
+def _in_about_a_screen(lines: list[str]) -> list[str]:
+    if len(lines) > _HEAD_LINES + _TAIL_LINES:
+        hidden = len(lines) - _HEAD_LINES - _TAIL_LINES
+        lines[_HEAD_LINES:-_TAIL_LINES] = [f"# ... {hidden} lines more, shown by -vv ..."]
+    return [_cut(line) for line in lines]
+
+
+def _cut(line: str) -> str:
+    if len(line) <= _LINE_WIDTH or line.startswith("#"):  # a remark is bounded by itself
+        return line
+    return f"{line[:_LINE_WIDTH]}... ({len(line):,} characters)"
+
+
+def _title(server: BaseTestServer) -> str:
+    where = format_peer(server._published) if server._published is not None else "never started"
+    tapes = server._recorder.tapes
+    shown = [tape for tape in tapes if _concerns_this_test(server, tape)]
+    what = "connection" if _has_streams(server) else "peer"
+    count = f"{len(shown)} {what}{'' if len(shown) == 1 else 's'}"
+    before = f", {len(tapes) - len(shown)} before this test" if len(shown) < len(tapes) else ""
+    return f"sockserver: {server.name} {where} ({count}{before})"
+
+
+def _lines_of(server: BaseTestServer, everything: bool) -> Iterator[str]:
+    limit = None if everything else transcript.SAID_LIMIT
+    with server._recorder.lock:
+        tapes = [tape for tape in server._recorder.tapes if _concerns_this_test(server, tape)]
+    if not _has_streams(server):
+        yield from transcript.datagram_lines(tapes, limit=limit, since=server._test_began)
+        return
+    for tape in tapes:
+        yield transcript.head(tape)
+        yield from transcript.lines(tape, limit=limit, since=server._test_began)
+
+
+def _concerns_this_test(server: BaseTestServer, tape: Tape) -> bool:
+    """Tell whether anything has happened on a connection since the test began, or it is still open."""
+    if _has_streams(server) and tape.ended_at is None:
+        return True
+    return tape.began >= server._test_began or any(event[0] >= server._test_began for event in tape.events)
+
+
+def _has_streams(server: BaseTestServer) -> bool:
+    return hasattr(server, "connections")
+
+
+def without_surrogates(shown: Any) -> None:
+    """Escape the lone surrogates in what pytest made of an exception: one of them kills a whole xdist run."""
+    for name, value in list(getattr(shown, "__dict__", {}).items()):
+        setattr(shown, name, _without_surrogates(value))
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, (list, tuple)):
+        return type(value)(_without_surrogates(each) for each in value) if type(value) in (list, tuple) else value
+    if type(value).__module__ == "_pytest._code.code":
+        without_surrogates(value)
+    return value

@@ -1,0 +1,222 @@
+"""Who imports whom: the layers, no cycles, and nothing expensive until it is used."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pytest_sockserver
+
+PACKAGE = Path(pytest_sockserver.__file__).parent
+FOLDERS = ("socketserver", "recording", "scripting")
+
+
+def modules() -> dict[str, Path]:
+    """Return every module of the package by its dotted name, without the package's own."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = path
+    return found
+
+
+MODULES = modules()
+
+
+def is_type_checking(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def statements(body: list[ast.stmt], *, lazy: bool) -> Iterator[ast.stmt]:
+    """Yield what runs: not what type checkers alone see, and not the bodies of functions unless ``lazy``."""
+    for node in body:
+        if is_type_checking(node):
+            yield from statements(node.orelse, lazy=lazy)
+            continue
+        yield node
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not lazy:
+            continue
+        for field in ("body", "orelse", "finalbody"):
+            yield from statements(getattr(node, field, []), lazy=lazy)
+        for handler in getattr(node, "handlers", []):
+            yield from statements(handler.body, lazy=lazy)
+
+
+def imports(name: str, *, lazy: bool) -> set[str]:
+    """Return what a module imports: ours by the name within the package (``""`` is the package), others dotted."""
+    path = MODULES[name]
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    package = [part for part in package if part]
+    found = set()
+    for node in statements(ast.parse(path.read_text(encoding="utf-8")).body, lazy=lazy):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module or "")
+        elif isinstance(node, ast.ImportFrom):
+            base = [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
+            base_name = ".".join(part for part in base if part)
+            for alias in node.names:
+                inner = f"{base_name}.{alias.name}".strip(".")
+                found.add("ours:" + (inner if inner in MODULES else base_name))
+    return found
+
+
+def ours(name: str, *, lazy: bool) -> set[str]:
+    return {each.removeprefix("ours:") for each in imports(name, lazy=lazy) if each.startswith("ours:")}
+
+
+def others(name: str, *, lazy: bool) -> set[str]:
+    return {each.partition(".")[0] for each in imports(name, lazy=lazy) if not each.startswith("ours:")}
+
+
+IN_FOLDERS = [name for name in MODULES if name.partition(".")[0] in FOLDERS]
+
+
+def test_the_reader_of_imports_sees_what_is_there() -> None:
+    assert len(MODULES) > 30
+    assert "recording.recorder" in ours("recording.sockets", lazy=True)
+    assert "ssl" in others("recording.sockets", lazy=True)
+    assert "ssl" not in others("recording.sockets", lazy=False)
+    assert "clients" in ours("base_server", lazy=True)
+    assert "clients" not in ours("base_server", lazy=False)
+
+
+@pytest.mark.parametrize("name", IN_FOLDERS)
+def test_the_folders_import_the_standard_library_and_errors_and_never_each_other(name: str) -> None:
+    folder = name.partition(".")[0]
+
+    assert {each for each in ours(name, lazy=True) if each != folder and not each.startswith(f"{folder}.")} <= {
+        "errors"
+    }
+    assert others(name, lazy=True) <= {*sys.stdlib_module_names, "typing_extensions"}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("scripting")])
+def test_scripting_knows_no_socket_no_thread_and_no_clock(name: str) -> None:
+    assert not others(name, lazy=True) & {
+        "socket", "ssl", "select", "selectors", "threading", "time", "os", "asyncio", "random"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_standard_librarys_socketserver_is_never_imported(name: str) -> None:
+    assert "socketserver" not in others(name, lazy=True)
+
+
+def test_errors_import_nothing_of_ours() -> None:
+    assert ours("errors", lazy=True) == set()
+
+
+def test_nothing_below_the_plugin_imports_pytest() -> None:
+    assert {name for name in MODULES if others(name, lazy=True) & {"pytest", "_pytest", "pluggy"}} <= {
+        "plugin", "report"
+    }  # fmt: skip
+    assert {name for name in MODULES if ours(name, lazy=True) & {"plugin", "report"}} <= {"plugin", "report"}
+
+
+def test_there_is_no_cycle_of_imports() -> None:
+    """Of those that run when a module is imported."""
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, f"cycle: {' -> '.join([*above[above.index(name) :], name])}"
+        if name in done:
+            return
+        for each in sorted(ours(name, lazy=False) - {""}):
+            # A package and its own modules are one: ``from .base import x`` in an __init__ is no cycle.
+            if each in MODULES and not name.startswith(f"{each}."):
+                visit(each, (*above, name))
+        done.add(name)
+
+    for name in sorted(MODULES):
+        visit(name, ())
+
+
+def loaded(program: str) -> set[str]:
+    """Return the modules that a fresh interpreter has loaded after the program."""
+    said = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{program}\nprint(*sorted(sys.modules))"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    return set(said.stdout.split())
+
+
+EXPENSIVE = {"ssl", "asyncio", "trio", "socketserver", "http", "unittest", "concurrent.futures"}
+
+
+def test_importing_the_package_loads_next_to_nothing() -> None:
+    new = loaded("import pytest_sockserver") - loaded("pass")
+
+    assert {name for name in new if not name.startswith("pytest_sockserver")} <= {"__future__"}
+    assert {name for name in new if name.startswith("pytest_sockserver")} == {"pytest_sockserver"}
+
+
+def test_importing_the_plugin_loads_nothing_that_pytest_has_not() -> None:
+    new = loaded("import pytest, pytest_sockserver.plugin") - loaded("import pytest")
+
+    assert {name for name in new if not name.startswith("pytest_sockserver")} == set()
+    assert {name for name in new if name.startswith("pytest_sockserver")} == {
+        "pytest_sockserver",
+        "pytest_sockserver.plugin",
+    }
+
+
+def test_a_server_that_serves_loads_neither_ssl_nor_asyncio() -> None:
+    program = """
+import socket
+from pytest_sockserver import SockServer
+with SockServer() as sockserver:
+    tcp, udp, unix = sockserver.tcp(), sockserver.udp(), sockserver.unix()
+    tcp.handler(lambda conn: conn.send(conn.recv_line()))
+    with socket.create_connection(tcp.address) as client:
+        client.sendall(b"hi\\n")
+        assert client.recv(10) == b"hi\\n"
+    tcp.wait_for(b"hi\\n")
+"""
+
+    assert loaded(program) & EXPENSIVE - {"concurrent.futures"} == set()
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name])
+def test_each_module_can_be_imported_first(name: str) -> None:
+    """A cycle may hide behind an order of imports that happens to work."""
+    program = f"import importlib; importlib.import_module('pytest_sockserver.{name}')"
+
+    assert f"pytest_sockserver.{name}" in loaded(program)
+
+
+def test_every_public_name_is_there() -> None:
+    names = [name for name in dir(pytest_sockserver) if not name.startswith("_")]
+
+    assert {"SockServer", "StreamTestServer", "DatagramTestServer", "Connection", "Request", "ANY"} <= set(names)
+    for name in names:
+        getattr(pytest_sockserver, name)
+
+
+def test_a_name_that_is_not_there_is_an_attributeerror() -> None:
+    with pytest.raises(AttributeError, match="^module 'pytest_sockserver' has no attribute 'Sockserver'$"):
+        pytest_sockserver.Sockserver  # noqa: B018
+
+
+def test_a_star_import_brings_the_public_names() -> None:
+    names: dict[str, object] = {}
+    exec("from pytest_sockserver import *", names)
+
+    assert names["StreamTestServer"] is pytest_sockserver.StreamTestServer
+    assert names["ANY"] is pytest_sockserver.ANY
+
+
+def test_errors_say_that_they_are_the_packages() -> None:
+    for name in ("ScriptMismatch", "DeadlineExceeded", "HandlerStuck"):
+        assert getattr(pytest_sockserver, name).__module__ == "pytest_sockserver"
+        assert issubclass(getattr(pytest_sockserver, name), pytest_sockserver.SockServerError)
