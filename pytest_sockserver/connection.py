@@ -150,7 +150,7 @@ class Connection:
         return self._drive("recv", self._recv(n), timeout)
 
     def recv_exactly(self, n: int, *, timeout: float | None = None) -> Request:
-        """Return exactly ``n`` bytes, as one request.
+        """Return exactly ``n`` bytes, as one request; ``b""`` at once for 0, as a length prefix may say.
 
         Raises:
             EndOfStream: The client's stream was over before them; :class:`IncompleteRequest` within them.
@@ -356,7 +356,7 @@ class Connection:
 
     def _recv_exactly(self, n: int) -> Steps[Request]:
         __tracebackhide__ = True
-        checked_size("recv_exactly", n)
+        checked_index(n, "recv_exactly() expected a number of bytes, 0 or more", least=0)
         return self._unit(reading.recv_exactly(self._stream.buffer, n))
 
     def _recv_until(self, delimiter: bytes, max_bytes: int | None) -> Steps[Request]:
