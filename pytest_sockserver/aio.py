@@ -130,7 +130,11 @@ class AsyncServer:
     async def assert_quiet(self, seconds: float) -> None:
         """Assert that for ``seconds`` from now on no byte, no datagram and no connection arrives."""
         __tracebackhide__ = True
-        await arrive(questions.quiet(self._server, seconds))
+        with self._server._reading_all():
+            bell, patience = _bell(), Deadline(stopping.DRAIN_BOUND)
+            while not self._server._settled() and patience.left():
+                await bell.wait(0.001)  # what was sent before this call is no noise
+            await arrive(questions.quiet(self._server, seconds))
 
     async def wait_connection(self, index: int = 0, *, timeout: float | None = None) -> AsyncConnection:
         """Return the connection with this index; wait for it if need be."""
@@ -290,6 +294,7 @@ class AsyncConnection:
         __tracebackhide__ = True
         connection = self._connection
         deadline = Deadline(checked_timeout(timeout) or connection._timeout)
+        connection._refuse_unreadable(verb)
         bell = _bell()
         with Reading(connection, verb):
             while True:

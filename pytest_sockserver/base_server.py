@@ -25,12 +25,13 @@ from urllib.parse import quote
 from . import questions, stopping
 from .addresses import UnixPlace, checked_host
 from .captured import Request
+from .checks import checked_seconds
 from .conversation import Handler
 from .deadline import Deadline, process_ends_soon
 from .errors import WrongState
 from .failures import Expected, Failure, Failures, add_note, combined
 from .messages import format_peer
-from .options import Options, options_for
+from .options import Options, check_option, options_for
 from .recording.events import Event
 from .recording.recorder import Recorder
 from .scripting.matching import ANY, Match
@@ -69,7 +70,7 @@ class BaseTestServer:
         self.options: Options = options_for(transport, given, where=f"{type(self).__name__}()")
         self.transport = transport
         self.name = self.options.name or transport
-        self.timeout = self.options.timeout
+        self._timeout = self.options.timeout
         self._place = UnixPlace(self.options.path) if transport.startswith("unix") else None
         if self._place is None:
             self._family, self._host = checked_host(self.options)
@@ -84,12 +85,24 @@ class BaseTestServer:
         self._loop: threading.Thread | None = None
         self._clients: list[ClientFuture[Any]] = []  # what in_thread() runs
         self._left_over: threading.Thread | None = None  # a handler's, which has stopped the server
+        self._over = False  # nothing more will come: it stops, and has taken what had arrived
         self._said_before: float | None = None  # the time limit before which the last words were said
         self._test_began = 0.0  # what ended before is no business of the running test's report
 
     def __repr__(self) -> str:
         where = format_peer(self._published) if self._published is not None else "no address yet"
         return f"<{type(self).__name__} {self.name} {where}, {self._state}>"
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that each wait, each verb of its connections and a stop may take."""
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        __tracebackhide__ = True
+        check_option("timeout", seconds)
+        self._timeout = seconds
 
     # Life cycle
 
@@ -134,6 +147,7 @@ class BaseTestServer:
                     self._place.release()
                 raise
             self._state = "started"
+            self._over = False
 
     def stop(self) -> None:
         """End everything this server has: its loop, its connections, its threads, its socket file.
@@ -168,7 +182,8 @@ class BaseTestServer:
         """Join a handler's thread that has stopped the server, and so could not be joined by that stop."""
         left, self._left_over = self._left_over, None
         if left is not None:
-            self._name_stuck(stopping.join([left], Deadline(self.timeout)), {})
+            deadline = Deadline(self.timeout)
+            self._name_stuck(stopping.join([left], deadline), {}, deadline)
 
     def clear(self) -> None:
         """Forget what was declared and what was recorded; never a failure.  Open connections stay open."""
@@ -331,7 +346,11 @@ class BaseTestServer:
             UnexpectedRequest: Something arrived; raised at once.
         """
         __tracebackhide__ = True
-        block(questions.quiet(self, seconds))
+        refuse_in_coroutine("assert_quiet")
+        checked_seconds(seconds, "assert_quiet() expected seconds above 0")
+        with self._reading_all():
+            self._settle()  # what was sent before this call is no noise
+            block(questions.quiet(self, seconds))
 
     @property
     def aio(self) -> AsyncServer:
@@ -416,16 +435,29 @@ class BaseTestServer:
         assert error is not None
         self._failures.add(error, self.name)
 
+    @contextlib.contextmanager
+    def _reading_all(self) -> Iterator[None]:
+        """Let the server read, for the length of the block, the connections that the test drives."""
+        yield
+
     def _cut_clients(self) -> list[threading.Thread]:
-        """Say to the clients of in_thread() that what becomes of them now is our doing; return their threads."""
+        """Say to the clients of in_thread() that what becomes of them now is our doing; return their threads.
+
+        Whoever waits, one of them perhaps, is told that nothing more will come.
+        """
+        with self._recorder.lock:
+            self._over = True
+            self._recorder.changed()
         for client in self._clients:
             client.cut = not client.done()
         return [client.thread for client in self._clients]
 
-    def _name_stuck(self, threads: list[threading.Thread], peers: dict[threading.Thread, Any]) -> None:
+    def _name_stuck(
+        self, threads: list[threading.Thread], peers: dict[threading.Thread, Any], deadline: Deadline
+    ) -> None:
         for thread in threads:
             what = "a client run by in_thread()" if thread.name.endswith("client") else "a handler"
-            self._failures.add(stopping.stuck(thread, what, peers.get(thread), self.timeout), self.name)
+            self._failures.add(stopping.stuck(thread, what, peers.get(thread), deadline), self.name)
 
     def _label(self) -> str:
         return f"{self.transport} {format_peer(self._published)}"

@@ -423,7 +423,7 @@ class Connection:
         __tracebackhide__ = True
         self._guard(verb)
         checked_timeout(timeout)
-        self._refuse_unaccepted(verb)
+        self._refuse_unreadable(verb)
         with Reading(self, verb):
             deadline = None if patient and self._patient and timeout is None else Deadline(timeout or self._timeout)
             while True:
@@ -435,8 +435,11 @@ class Connection:
                     deadline = Deadline(self._timeout)
                 self._fill(verb, deadline)
 
-    def _refuse_unaccepted(self, verb: str) -> None:
+    def _refuse_unreadable(self, verb: str) -> None:
         __tracebackhide__ = True
+        if self._stream.lost:
+            with self._tape.recorder.lock:
+                self._tape.recorder.check_complete("what was received before accept()")
         if self._mode == "sunk":
             raise WrongState(
                 f"cannot {verb}() on connection {self.index}: it is read by its server, which has nothing declared; "
@@ -501,6 +504,7 @@ class Connection:
             yield
             return
         try:
+            self._stream.take_the_rest()
             self._server._read_ahead(self)
             yield
         finally:

@@ -51,9 +51,10 @@ class Handler:
             raise TypeError(
                 f"a handler must be a function of {argument} or a BaseRequestHandler subclass, not {target!r}"
             )
-        if inspect.iscoroutinefunction(target):
+        runs = _what_runs(unwrapped)
+        if inspect.iscoroutinefunction(runs):
             raise TypeError(f"handler {self.name} is async: it runs in a thread of its own; write it as a plain def")
-        if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
+        if inspect.isgeneratorfunction(runs) or inspect.isasyncgenfunction(runs):
             raise TypeError(f"handler {self.name} is a generator: calling it would run none of it; remove the yield")
         if self.is_class and not hasattr(unwrapped, "handle"):
             raise TypeError(
@@ -62,6 +63,13 @@ class Handler:
             )
         wanted = ("request, client_address, server", 3) if self.is_class else (argument, 1)
         _check_arity(target, self.name, *wanted)
+
+
+def _what_runs(target: Any) -> Any:
+    """Return the function whose body is the handler: a class's handle(), an object's __call__(), or itself."""
+    if isinstance(target, type):
+        return getattr(target, "handle", None)
+    return target if inspect.isroutine(target) else type(target).__call__
 
 
 def _check_arity(target: Callable[..., Any], name: str, argument: str, count: int) -> None:
@@ -93,7 +101,7 @@ def perform(connection: Connection, handler: Handler, server: Any, failures: Fai
         else:
             connection._stream.begin()
             result = handler.target(connection)
-            if result is not None:
+            if result:  # the b"" of a recv() at the end of the stream is no forgotten reply
                 error = TypeError(
                     f"handler {handler.name} returned {result!r}: a stream handler says it with conn.send()"
                 )

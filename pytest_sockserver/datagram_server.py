@@ -20,7 +20,7 @@ from .base_server import BaseTestServer
 from .captured import Request
 from .conversation import Handler, answer
 from .deadline import Deadline
-from .errors import DeadlineExceeded, ServerStopping
+from .errors import DeadlineExceeded, ServerStopping, WrongState
 from .messages import format_peer
 from .recording.events import NOTE
 from .recording.recorder import Tape
@@ -110,6 +110,8 @@ class DatagramTestServer(BaseTestServer):
     def _send(self, sock: Any, tape: Tape, data: bytes, peer: Any) -> int:
         """Send one datagram, recorded before it leaves."""
         __tracebackhide__ = True
+        if self._state not in ("started", "refusing"):
+            raise WrongState(f"cannot reply() in state {self._state!r}: expected 'started'")
         if not peer:
             raise ValueError(
                 f"the datagram {bytes(data[:40])!r} cannot be sent: its client's socket is not bound to a path, so it "
@@ -200,7 +202,7 @@ class DatagramTestServer(BaseTestServer):
             self._work.notify()
             answering = self._answering
         peers = {self._answerer: answering.peer} if answering is not None and self._answerer is not None else {}
-        self._name_stuck(stopping.join([self._answerer, *self._cut_clients()], deadline), peers)
+        self._name_stuck(stopping.join([self._answerer, *self._cut_clients()], deadline), peers, deadline)
         framework.server_close()
         if self._place is not None:
             self._place.release()

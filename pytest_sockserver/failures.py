@@ -49,7 +49,7 @@ class Failures:
         failure = Failure(_harmless(from_users_frame(error)), where)
         with self._recorder.lock:
             for expected in self._expected:
-                if expected.met_by(failure.error):
+                if expected.met_by(error) or expected.met_by(failure.error):
                     expected.failure = failure
                     break
             else:

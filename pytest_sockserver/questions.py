@@ -162,7 +162,8 @@ def closed(connection: Connection, timeout: float | None) -> Wait[None]:
     __tracebackhide__ = True
 
     def ask() -> Any:
-        return None if connection._tape.ended_by is not None else PENDING
+        tape = connection._tape
+        return None if tape.ended_by == "client" or tape.gone else PENDING
 
     def late(deadline: Deadline) -> None:
         __tracebackhide__ = True
@@ -230,8 +231,9 @@ def _failed(server: BaseTestServer, verb: str) -> BaseException | None:
 
 
 def _failed_or_over(server: BaseTestServer, verb: str) -> BaseException | None:
-    if server._state in ("new", "stopped"):
-        over = WrongState(f"{verb}() in state {server._state!r}: nothing more will come; expected 'started'")
+    if server._over or server._state in ("new", "stopped"):
+        state = "stopped" if server._over else server._state
+        over = WrongState(f"{verb}() in state {state!r}: nothing more will come; expected 'started'")
         return _failed(server, verb) or over
     return _failed(server, verb)
 

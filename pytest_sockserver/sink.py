@@ -19,7 +19,6 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING
 
-from .recording.outside import begins_tls
 from .recording.recorder import BUSY, PARKED
 from .socketserver.wakeup import Wakeup
 
@@ -97,9 +96,13 @@ class Sink:
         with self._lock:
             self._closing = True
             self._fed.clear()
+            watches = [wake for watches in self._watched.values() for _, wake in watches]
+            self._watched.clear()
             if self._wakeup is not None:
                 self._wakeup.wake()
-            return self._thread
+        for wake in watches:
+            wake()  # to find that the server has stopped
+        return self._thread
 
     def _renew(self, number: int) -> None:
         """Let the thread, which alone touches the selector, register anew.  The lock must be held."""
@@ -162,16 +165,11 @@ class Sink:
                     return  # released meanwhile
             sock = tape.socket
             if sock is not None and sock.fileno() == number:
-                if begins_tls(sock):
-                    with self._lock:  # left in the kernel: start_tls(), after accept(), could not give it back
+                tape.state = BUSY
+                if connection._stream.receive_ahead(sock):
+                    with self._lock:
                         self._fed.pop(number, None)
                         self._stale.add(number)
-                    return
-                tape.state = BUSY
-                try:
-                    connection._stream.receive(sock)
-                except OSError:
-                    connection._stream.buffer.ended = True  # the record says why
                 tape.state = PARKED
             else:
                 connection._stream.buffer.ended = True

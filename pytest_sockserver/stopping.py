@@ -86,7 +86,7 @@ def patience(deadline: Deadline) -> float:
     return max(deadline.left() or 0.0, _LAST_CHANCE)
 
 
-def stuck(thread: threading.Thread, what: str, peer: object, seconds: float) -> HandlerStuck:
+def stuck(thread: threading.Thread, what: str, peer: object, deadline: Deadline) -> HandlerStuck:
     """Return the error about a thread that did not end: its name, its peer, and the line where it stands.
 
     Its traceback points at that line, and its text has the stack from the first line that is the user's.
@@ -96,15 +96,19 @@ def stuck(thread: threading.Thread, what: str, peer: object, seconds: float) -> 
     while frame is not None:
         frames.insert(0, frame)
         frame = frame.f_back
-    first = max((index + 1 for index, each in enumerate(frames) if is_ours(each)), default=0)
-    theirs = frames[first:] or frames  # beyond our last frame: what the user can change
-    own = next((each for each in reversed(theirs) if not each.f_code.co_filename.startswith(_STDLIB)), None)
+    first = next((index for index, each in enumerate(frames) if _is_users(each)), 0)
+    theirs = frames[first:]  # from the first frame that the user can change, whatever it calls
+    own = next((each for each in reversed(theirs) if _is_users(each)), None)
     where = f" at {PurePath(own.f_code.co_filename).name}:{own.f_lineno}" if own is not None else ""
     client = f" for {format_peer(peer)}" if peer is not None else ""
     stack = traceback.StackSummary.extract((each, each.f_lineno) for each in theirs)
     error = HandlerStuck(
-        f"{what} did not end within {seconds:g} s: thread {thread.name!r}{client} stands{where}\n"
+        f"{what} did not end within {deadline}: thread {thread.name!r}{client} stands{where}\n"
         + "".join(stack.format())
         + "Stopping a server ends what waits on its own sockets; anything else must end by itself: give it a timeout"
     )
     return error.with_traceback(traceback_at(theirs[0].f_code, theirs[0].f_lineno)) if theirs else error
+
+
+def _is_users(frame: FrameType) -> bool:
+    return not is_ours(frame) and not frame.f_code.co_filename.startswith(_STDLIB)

@@ -15,8 +15,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from .errors import ScriptMismatch, ServerStopping, WrongState
-from .recording.events import CLOSE, NOTE, RESET, SEND_EOF
-from .recording.outside import cut, hard_close, unacknowledged, unread
+from .recording.events import CLOSE, NOTE, RESET, SEND_EOF, SENT
+from .recording.outside import begins_tls, cut, hard_close, unacknowledged, unread
 from .recording.recorder import PARKED, Tape
 from .recording.sockets import PlainSocket, Taped
 from .recording.sockets import start_tls as wrap_tls
@@ -46,6 +46,8 @@ class Stream:
     Attributes:
         buffer: What has arrived and no verb has taken.
         detached: Its socket was given away.
+        left: A TLS handshake was left in the kernel, for whoever will read.
+        lost: Bytes were received that nobody can be given any more.
         quiet_end: The exception, raised to the driver, that ends a handler without being its failure.
         tls: Once TLS was asked for: ``version``, ``cipher``, ``alpn``, and ``error`` if the handshake failed.
     """
@@ -54,6 +56,8 @@ class Stream:
         self.tape = tape
         self.buffer = Buffer()
         self.detached = False
+        self.lost = False
+        self.left = False
         self.quiet_end: BaseException | None = None
         self.tls: SimpleNamespace | None = None
 
@@ -106,6 +110,30 @@ class Stream:
         else:
             self.buffer.ended = True
         return True
+
+    def receive_ahead(self, sock: Taped) -> bool:
+        """Receive for a reader who has not come yet; tell whether he has to be left the rest.
+
+        A TLS handshake is left in the kernel: ``start_tls`` could not give it back.  Past the record's limit
+        bytes are counted and not kept: here they would be held in memory as well.
+        """
+        try:
+            if self._may_begin_tls() and begins_tls(sock):
+                self.left = True
+                return True
+            self.receive(sock)
+        except OSError as error:
+            sock._explained(error)  # which notes a reset
+            self.buffer.ended = self.buffer.broken = True
+        if self.tape.recorder.dropped:
+            self.lost = True
+            self.buffer.take(len(self.buffer))
+        return False
+
+    def _may_begin_tls(self) -> bool:
+        """Whether a handshake may come now: first of all, or after we have said something (STARTTLS)."""
+        events = self.tape.events
+        return self.tls is None and (not events or events[-1][2] == SENT)
 
     # Sending
 
@@ -191,6 +219,7 @@ class Stream:
             if self.can_reset:
                 tape.note(RESET)
                 hard_close(sock)
+                tape.went()
                 return
             tape.note(NOTE, b"a unix stream cannot be reset: the client sees a plain end of stream")
             self.take_the_rest()  # closing over unread input would be a reset after all, now and then (unix(7))
@@ -224,6 +253,7 @@ class Stream:
         with self.tape.lock:
             self.tape.note(CLOSE)
             self.cut("the test closed the connection")
+            self.tape.went()  # as far as the client can see
 
     def reset_from_outside(self) -> None:
         """Reset a stream that another thread drives."""

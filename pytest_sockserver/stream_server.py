@@ -6,17 +6,17 @@ import contextlib
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import questions, stopping, transcript
 from .addresses import bind_stream, explained
-from .base_server import BaseTestServer
+from .base_server import BaseTestServer, H
 from .connection import Connection
 from .conversation import Handler, perform
 from .deadline import Deadline
 from .errors import WrongState
-from .recording.recorder import Tape
+from .recording.recorder import BUSY, Tape
 from .recording.sockets import ready
 from .sink import Sink
 from .transport import AcceptingServer, adopt, connection_of
@@ -46,6 +46,25 @@ class StreamTestServer(BaseTestServer):
         """The connections so far, in order of arrival: a snapshot."""
         with self._recorder.lock:
             return list(self._connections)
+
+    def handler(self, target: H) -> H:
+        """Declare what answers from now on; a decorator, also callable with a function or a class.
+
+        Connections that are waiting already, because their client was faster, are answered as well.
+
+        Args:
+            target: A function of a :class:`Connection`, or a ``BaseRequestHandler`` subclass, of
+                ``socketserver`` or of ``pytest_sockserver.socketserver``.  The latest declared counts.
+
+        Raises:
+            TypeError: It cannot be called like that, or is async or a generator.
+        """
+        __tracebackhide__ = True
+        handler = Handler(target, self._handler_argument)
+        with self._recorder.lock:
+            self._handler = handler
+        self._give_waiting_connections(handler)
+        return target
 
     def clear(self) -> None:
         """Forget what was declared and what was recorded; never a failure.  Open connections stay open."""
@@ -141,6 +160,15 @@ class StreamTestServer(BaseTestServer):
                 self._sink = Sink(f"sockserver {self._label()} reader", self._stream_over)
             return self._sink
 
+    @contextlib.contextmanager
+    def _reading_all(self) -> Iterator[None]:
+        """Let the sink read, for the length of the block, the connections that the test drives."""
+        with contextlib.ExitStack() as stack:
+            for connection in self.connections:
+                if connection._mode == "live":
+                    stack.enter_context(connection._read_meanwhile())
+            yield
+
     def _read_ahead(self, connection: Connection) -> None:
         """Read a live connection while its test waits for something else than its bytes."""
         self._reader().feed(connection)
@@ -162,6 +190,9 @@ class StreamTestServer(BaseTestServer):
             self._admitted += 1
             tape = self._recorder.add_tape(address)
             request = adopt(accepted, self._connection_for, tape)
+            if self._place is None:
+                # A second send must not wait 40 ms for the client to acknowledge the first (Nagle, delayed ACK).
+                request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._connections.append(request.connection)  # type: ignore[attr-defined]
             self._live[request.connection] = None  # type: ignore[attr-defined]
             self._recorder.changed()
@@ -170,16 +201,38 @@ class StreamTestServer(BaseTestServer):
     def _connection_for(self, tape: Tape) -> Connection:
         return Connection(tape, self)
 
-    def _handler_for(self, connection: Connection) -> Handler | None:
-        connection._handler = self._handler
-        return self._handler
-
-    def _leave_to_accept(self, connection: Connection) -> None:
-        connection._mode = "sunk"
-        self._reader().feed(connection)
+    def _is_for_handler(self, connection: Connection) -> bool:
+        """Give the connection to the handler; if there is none, let it wait for one, or for ``accept()``."""
         with self._recorder.lock:
+            connection._handler = self._handler
+            if self._handler is not None:
+                return True
+            connection._mode = "sunk"
             self._untaken.append(connection)
             self._recorder.changed()
+            return False
+
+    def _leave_to_accept(self, connection: Connection) -> None:
+        reader = self._reader()
+        with connection._tape.lock:
+            if connection._mode == "sunk":  # nobody was faster
+                reader.feed(connection)
+
+    def _give_waiting_connections(self, handler: Handler) -> None:
+        """Hand connections that came before their handler to it, with what they have said."""
+        framework = self._framework
+        with self._recorder.lock:
+            waiting = [each for each in self._untaken if each.closed_by is None] if framework is not None else []
+            for connection in waiting:
+                self._untaken.remove(connection)
+        for connection in waiting:
+            with connection._tape.lock:
+                connection._mode = "handled"
+                connection._handler = handler
+                self._reader().release(connection)
+                connection._tape.state = BUSY
+            assert framework is not None
+            framework.handle(connection)
 
     def _stream_over(self, connection: Connection) -> None:
         """Keep what an undeclared connection sent, which has ended, as its one request.  In the sink's thread."""
@@ -291,7 +344,7 @@ class StreamTestServer(BaseTestServer):
         framework.close_timeout = stopping.patience(deadline)
         framework.server_close()  # which joins the handlers' threads
         stuck = [each for each in framework._threads if each.is_alive() and each is not threading.current_thread()]
-        self._name_stuck([*stuck, *stopping.join([reader, *clients], deadline)], peers)
+        self._name_stuck([*stuck, *stopping.join([reader, *clients], deadline)], peers, deadline)
         for connection in live:
             connection._finish()
         if self._place is not None:

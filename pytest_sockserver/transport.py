@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 #: Bytes of the largest datagram there is: a UDP header counts 65,535 with itself and the IP header (RFC 768, 791).
 MAX_DATAGRAM = 65536
 
+#: Bytes of the largest unix datagram, unless the client has asked for a larger send buffer than it has by default:
+#: 212,992 on Linux (socket(7), net.core.wmem_default).
+MAX_UNIX_DATAGRAM = 1 << 20
+
 
 class _Unused(socketserver.BaseRequestHandler):
     """Stands where the framework wants a handler class; a test server's handlers are declared on its owner."""
@@ -98,11 +102,18 @@ class AcceptingServer(PreparedLoop, socketserver.ThreadingMixIn, socketserver.TC
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start the handler that was declared, or let the connection wait for ``accept()``."""
         connection = connection_of(request)
-        handler = self.owner._handler_for(connection)
-        if handler is None:
-            self.owner._leave_to_accept(connection)
+        if self.owner._is_for_handler(connection):
+            self.handle(connection)
         else:
-            super().process_request(request, client_address)
+            self.owner._leave_to_accept(connection)
+
+    def handle(self, connection: Connection) -> None:
+        """Start the thread of a connection's handler; keep the error if it cannot be started."""
+        request = connection._tape.socket
+        try:
+            super().process_request(request, connection.peer)
+        except Exception:
+            self.handle_error(request, connection.peer)
 
     def _request_thread(self, request: Any, client_address: Any) -> threading.Thread:
         connection = connection_of(request)
@@ -136,10 +147,12 @@ class ReceivingServer(PreparedLoop, socketserver.UDPServer):
         self.address_family = bound.family
         if bound.family not in (socket.AF_INET, socket.AF_INET6):
             self.reply_from_destination = False
+            self.max_packet_size = MAX_UNIX_DATAGRAM
         super().__init__(bound.getsockname(), _Unused, bind_and_activate=False)
         self.socket.close()
         self.socket = bound
         self.server_address = bound.getsockname()
+        self._after_bind()
 
     def get_request(self) -> tuple[Any, Any]:
         """Receive a datagram."""

@@ -32,7 +32,17 @@ from pytest_sockserver import (
     WrongState,
 )
 
-from .peers import PATIENCE, connect, datagram_client, place, read_exactly, reset, tls_contexts, until
+from .peers import (
+    PATIENCE,
+    connect,
+    datagram_client,
+    place,
+    read_exactly,
+    reset,
+    threads_of_servers,
+    tls_contexts,
+    until,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -328,13 +338,13 @@ async def test_a_cancelled_verb_takes_nothing(server: StreamTestServer) -> None:
 
 
 async def test_a_cancelled_wait_leaves_no_thread_and_no_waiter_behind(udp_server: DatagramTestServer) -> None:
-    before = threading.active_count()
+    before = threads_of_servers()
 
     for _ in range(10):
         with anyio.move_on_after(0.005):
             await udp_server.aio.wait_for()
 
-    assert threading.active_count() == before
+    assert threads_of_servers() == before
     assert udp_server._recorder._wakers == []
 
 

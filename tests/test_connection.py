@@ -203,6 +203,11 @@ def test_recv_tells_the_end_once_and_then_raises(talk: Talk) -> None:
     assert not isinstance(raised.value, IncompleteRequest)
 
 
+def test_no_bytes_are_there_at_once(talk: Talk) -> None:
+    """A length prefix may say 0."""
+    assert talk.conn.recv_exactly(0) == b""
+
+
 def test_recv_all_returns_all_as_one_request(talk: Talk) -> None:
     talk.client_says(b"one\n")
     talk.client_says(b"two\n")
@@ -521,8 +526,8 @@ def test_send_to_a_client_that_does_not_read_has_a_deadline(server: StreamTestSe
     [
         (lambda c: c.recv(0), ValueError, "recv() expected a number of bytes above 0, not 0"),
         (lambda c: c.recv("5"), TypeError, "recv() expected a number of bytes above 0, not '5'"),
-        (lambda c: c.recv_exactly(-1), ValueError, "recv_exactly() expected a number of bytes above 0, not -1"),
-        (lambda c: c.recv_exactly(True), TypeError, "recv_exactly() expected a number of bytes above 0, not True"),
+        (lambda c: c.recv_exactly(-1), ValueError, "recv_exactly() expected a number of bytes, 0 or more, not -1"),
+        (lambda c: c.recv_exactly(True), TypeError, "recv_exactly() expected a number of bytes, 0 or more, not True"),
         (lambda c: c.recv_until("\n"), TypeError, "recv_until() expected bytes, not the text '\\n': write b'\\n'"),
         (lambda c: c.recv_until(b""), ValueError, "recv_until() expected a delimiter of at least one byte"),
         (lambda c: c.recv_until(7), TypeError, "recv_until() expected bytes, not 7"),

@@ -248,6 +248,17 @@ def test_fifty_connections_do_not_delay_the_stop(server: Any) -> None:
             assert client.recv(1) == b""
 
 
+def test_a_tls_client_that_nobody_accepts_does_not_delay_the_stop_and_is_recorded(server: Any) -> None:
+    with connect(server) as client:
+        conn = server.wait_connection()
+        client.sendall(HALF_A_HELLO)
+        until(lambda: conn.received_count or server.events == [])
+
+        stop_at_once(server)
+
+    assert conn.received == HALF_A_HELLO
+
+
 def test_connections_that_the_test_drives_do_not_delay_the_stop(server: Any) -> None:
     with connect(server) as first, connect(server) as second:
         accepted, detached = server.accept(), server.accept()
@@ -571,7 +582,7 @@ def test_a_stuck_handler_is_named_with_its_thread_its_peer_and_its_line(sockserv
     line = hang.__code__.co_firstlineno + 2
     assert message == (
         f"a handler did not end within 0.2 s: thread 'sockserver tcp 127.0.0.1:{server.port} #0' "
-        f"for {peer} stands at {__file__}:{line}\n"
+        f"for {peer} stands at test_stopping.py:{line}\n"
         f'  File "{__file__}", line {line}, in hang\n'
         f"    lock.acquire()\n"
         "Stopping a server ends what waits on its own sockets; anything else must end by itself: give it a timeout"
@@ -596,7 +607,7 @@ def test_the_stuck_handlers_stack_begins_where_the_users_code_does(sockserver: S
         lines = stopped_late(server).splitlines()
 
     inner = wait_for_what_never_comes.__code__.co_firstlineno + 1
-    assert lines[0].endswith(f" stands at {__file__}:{inner}")
+    assert lines[0].endswith(f" stands at test_stopping.py:{inner}")
     assert lines[-5:-1] == [
         f'  File "{__file__}", line {Hangs.handle.__code__.co_firstlineno + 1}, in handle',
         "    wait_for_what_never_comes()",
@@ -666,7 +677,7 @@ def test_a_stuck_datagram_handler_is_named_with_its_peer(sockserver: SockServer,
     line = hang.__code__.co_firstlineno + 3
     assert message.splitlines()[0] == (
         f"a handler did not end within 0.2 s: thread 'sockserver udp 127.0.0.1:{server.port} answers' "
-        f"for {peer} stands at {__file__}:{line}"
+        f"for {peer} stands at test_stopping.py:{line}"
     )
 
 
@@ -683,7 +694,7 @@ def test_a_stuck_client_is_named(sockserver: SockServer, lock: Any) -> None:
 
     assert message.splitlines()[0] == (
         f"a client run by in_thread() did not end within 0.2 s: thread 'sockserver tcp 127.0.0.1:{server.port} client' "
-        f"stands at {__file__}:{hang.__code__.co_firstlineno + 1}"
+        f"stands at test_stopping.py:{hang.__code__.co_firstlineno + 1}"
     )
 
 

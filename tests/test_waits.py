@@ -455,6 +455,16 @@ def test_wait_received_finds_bytes_over_the_borders_of_reads(tcp_server: StreamT
         assert waiting.result(AT_ONCE) is None
 
 
+def test_wait_received_finds_bytes_that_look_like_tls_in_the_midst_of_a_stream(tcp_server: StreamTestServer) -> None:
+    with connect(tcp_server) as client:
+        conn = tcp_server.wait_connection()
+        client.sendall(b"some bytes, ")
+        conn.wait_received(b"some bytes, ")
+        client.sendall(b"\x16\x03\x01\x00\x08\x01 and more")
+
+        conn.wait_received(b"more", timeout=1)
+
+
 def test_wait_received_takes_nothing(tcp_server: StreamTestServer) -> None:
     with connect(tcp_server) as client:
         conn = tcp_server.accept()

@@ -87,10 +87,14 @@ def unread(sock: socket.socket) -> int:
 
 
 def begins_tls(sock: socket.socket) -> bool:
-    """Tell whether what has arrived is a TLS ClientHello: a handshake record of version 3.x (RFC 8446 section 5.1)."""
+    """Tell whether what has arrived is a TLS ClientHello: a handshake record of version 3.x (RFC 8446 section 5.1).
+
+    Raises:
+        OSError: What the socket has to say instead; it says it once, so it must not be passed over.
+    """
     try:
         first = PlainSocket.recv(sock, 6, socket.MSG_PEEK)
-    except OSError:
+    except BlockingIOError:
         return False
     return first[:2] == b"\x16\x03" and first[5:] == b"\x01"
 

@@ -80,9 +80,12 @@ class Recorder:
     def add_request(self, request: Any) -> None:
         """Keep a request, unless there is no room any more."""
         with self.lock:
+            dropped = self.dropped  # a request's bytes are those of events: they are counted once
             if self._room(len(request)):
                 self.requests.append(request)
                 self.untaken.append(request)
+            else:
+                self.dropped = max(dropped, len(request))
             self.changed()
 
     def kept_requests(self) -> list[Any]:
@@ -130,11 +133,14 @@ class Recorder:
 
     # Called by tapes, with the lock held.
 
-    def keep(self, tape: Tape, kind: str, data: bytes) -> None:
+    def keep(self, tape: Tape, kind: str, data: bytes) -> RawEvent:
+        """Keep an event, unless there is no room any more; return it."""
+        event = (monotonic() - self.began, tape.index, kind, data)
         if self._room(len(data)):
-            tape.events.append((monotonic() - self.began, tape.index, kind, data))
+            tape.events.append(event)
         if self._sleepers or self._wakers:
             self.changed()
+        return event
 
     def _room(self, size: int) -> bool:
         fits = self.size + size + OVERHEAD <= self.limit
@@ -154,6 +160,8 @@ class Tape:
         received_count, sent_count: Bytes, counted even when they were not kept.
         ended_by: ``"client"`` or ``"server"``, whoever ended the connection first; ``None`` while it is open.
         ended_how, ended_at: ``"closed"`` or ``"reset"``, and when.
+        gone: This side's descriptor is closed.  An end is noted before it happens, so that it is recorded when the
+            client sees it; this is said afterwards, when the client can see it.
         socket: The socket that is the connection now; changes when TLS starts.
         cut: Why this side has ended the connection from outside its driver, empty while it has not: whatever the
             driver's socket says next is our own doing.
@@ -174,6 +182,7 @@ class Tape:
         self.ended_by: str | None = None
         self.ended_at: float | None = None
         self.ended_how = "closed"
+        self.gone = False
         self.server_ended = False
         self.lock = threading.RLock()
         self.state = BUSY
@@ -190,14 +199,25 @@ class Tape:
             self.recorder.arrivals += 1
             self.recorder.keep(self, RECEIVED, data)
 
-    def sending(self, data: bytes) -> None:
+    def sending(self, data: bytes) -> RawEvent:
         """Note bytes before they leave: a client that has its reply must find it recorded."""
         with self.recorder.lock:
             self.sent_count += len(data)
-            self.recorder.keep(self, SENT, data)
+            return self.recorder.keep(self, SENT, data)
+
+    def sent_less(self, noted: RawEvent, count: int) -> None:
+        """Correct what ``sending`` has noted: the kernel took ``count`` bytes and will be offered the rest again."""
+        time, index, kind, data = noted
+        with self.recorder.lock:
+            self.sent_count -= len(data) - count
+            at = next((at for at in range(len(self.events) - 1, -1, -1) if self.events[at] is noted), None)
+            if at is None:
+                return  # not kept, or cleared meanwhile
+            self.events[at : at + 1] = [(time, index, kind, data[:count])] if count else []
+            self.recorder.size -= len(data) - count + (0 if count else OVERHEAD)
 
     def unsent(self, count: int) -> None:
-        """Take back the last ``count`` bytes: the kernel did not take them."""
+        """Take back the last ``count`` bytes: the client is gone, and they will not be offered again."""
         with self.recorder.lock:
             self.sent_count -= count
             self.recorder.keep(self, UNSENT, b"%d" % count)
@@ -218,6 +238,12 @@ class Tape:
                 self.ended_by, self.ended_at = ending, self.recorder.elapsed()
                 self.ended_how = "reset" if kind in (RESET, CLIENT_RESET) else "closed"
             self.recorder.keep(self, kind, data)
+
+    def went(self) -> None:
+        """Note that this side's descriptor is closed now."""
+        with self.recorder.lock:
+            self.gone = True
+            self.recorder.changed()
 
     def joined(self, kind: str) -> bytes:
         """Return all bytes of one direction; raise if any were dropped."""

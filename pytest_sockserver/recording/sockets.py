@@ -28,7 +28,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ServerStopping
-from .events import CLIENT_EOF, CLIENT_RESET, CLOSE, START_TLS
+from .events import CLIENT_EOF, CLIENT_RESET, CLOSE, START_TLS, RawEvent
 from .recorder import BUSY, PARKED, SENDING, WAITING, Tape
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ class Taped(PlainSocket):
             gone = was_open and self.fileno() < 0
         if gone:
             tape.note(CLOSE)
+            tape.went()
 
     def detach(self) -> int:
         """Give the descriptor away.  Its inode is kept, so that stopping can end it without hitting another file."""
@@ -156,20 +157,22 @@ class Taped(PlainSocket):
         tape = self.tape
         assert tape is not None
         chunk = bytes(data)
-        tape.sending(chunk)
+        noted: RawEvent | None = tape.sending(chunk)
         sent = 0
         try:
             sent = send(chunk, flags)
-        except (BlockingIOError, TimeoutError):
-            raise
         except OSError as error:
+            if isinstance(error, (BlockingIOError, TimeoutError)) or _wants_retry(error):
+                raise
+            tape.unsent(len(chunk))
+            noted = None
             explained = self._explained(error)
-            if explained is error or _wants_retry(error):
+            if explained is error:
                 raise
             raise explained from None
         finally:
-            if sent < len(chunk):
-                tape.unsent(len(chunk) - sent)
+            if noted is not None and sent < len(chunk):
+                tape.sent_less(noted, sent)
         return sent
 
 
@@ -275,22 +278,11 @@ class RecordingSocket(Taped):
 
         def sendmsg(self, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None, /) -> int:
             __tracebackhide__ = True
-            tape = self.tape
-            if tape is None:
+            if self.tape is None:
                 return super().sendmsg(buffers, ancdata, flags, address)
             chunk = b"".join(bytes(each) for each in buffers)
-            tape.sending(chunk)
-            tape.state = SENDING
-            sent = 0
-            try:
-                sent = super().sendmsg([chunk], ancdata, flags)
-            except OSError as error:
-                raise self._explained(error) from None
-            finally:
-                tape.state = BUSY
-                if sent < len(chunk):
-                    tape.unsent(len(chunk) - sent)
-            return sent
+            send_message = super().sendmsg
+            return self._send_noted(chunk, flags, lambda data, flags: send_message([data], ancdata, flags))
 
     def send(self, data: Any, flags: int = 0, /) -> int:
         __tracebackhide__ = True

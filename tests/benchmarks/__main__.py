@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 import traceback
+from pathlib import Path
 from time import perf_counter
 
 from measure import Effort, Measured, Row, Unavailable
@@ -78,8 +79,20 @@ def line(*columns: str) -> str:
 
 def head() -> str:
     python = f"{platform.python_implementation()} {platform.python_version()}"
+    waiting = closed_connections()
+    if waiting > 5000:
+        print(f"{waiting:,} closed connections still keep their ports: the first rows will be slow; wait a minute")
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     return f"{python}, {platform.system()} {platform.release()}, {os.cpu_count()} processors{load}"
+
+
+def closed_connections() -> int:
+    """Return how many closed TCP connections still keep their ports (TIME_WAIT); 0 where that cannot be told."""
+    try:
+        words = Path("/proc/net/sockstat").read_text().split()
+    except OSError:
+        return 0
+    return int(words[words.index("tw") + 1])
 
 
 if __name__ == "__main__":

@@ -87,14 +87,14 @@ def timed(run: Callable[[], object]) -> float:
 
 
 def by_turns(
-    ours: Callable[[], float], theirs: Callable[[], float], seconds: float, least: int = PARTS
+    ours: Callable[[], float], theirs: Callable[[], float], seconds: float, least: int = PARTS, most: int = 1_000_000
 ) -> tuple[Samples, Samples]:
     """Call both by turns for so long, each time the other one first; return what they returned, seconds usually."""
     ours(), theirs()  # what happens only once: imports, first threads, warm caches
     gc.collect()
     samples: tuple[Samples, Samples] = ([], [])
     until = perf_counter() + seconds
-    while len(samples[0]) < least or perf_counter() < until:
+    while len(samples[0]) < least or (perf_counter() < until and len(samples[0]) < most):
         if len(samples[0]) % 2:
             samples[0].append(ours())
             samples[1].append(theirs())
