@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .errors import AddressUnavailable
+from .messages import format_peer
 from .options import Options
 
 #: Bytes of a unix socket's path, the final NUL taken off: sun_path has 108 on Linux, 104 on the BSDs and macOS.
@@ -149,7 +150,7 @@ def _rebuilt(sock: socket.socket) -> socket.socket:
 
 def explained(error: OSError, kind: socket.SocketKind, address: Any) -> AddressUnavailable:
     """Return the error of a bind or listen that says who has the address, or what to use instead."""
-    place = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else f"{_shown(address)}"
+    place = format_peer(address) if isinstance(address, tuple) else _shown(address)
     if error.errno == errno.EADDRINUSE:
         holder = holder_of(address[1], kind) if isinstance(address, tuple) else None
         by = f" by {holder}" if holder else ""

@@ -99,7 +99,7 @@ def perform(connection: Connection, handler: Handler, server: Any, failures: Fai
             handler.target(tape.socket, connection.peer, server)
             connection._keep_whole_stream()
         else:
-            connection._stream.begin()
+            connection._stream.make_nonblocking()
             result = handler.target(connection)
             if result:  # the b"" of a recv() at the end of the stream is no forgotten reply
                 error = TypeError(

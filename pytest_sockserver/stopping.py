@@ -63,9 +63,9 @@ def connection_idle(connection: Connection) -> bool:
         return quiet(tape)
     with tape.lock:  # read by the sink
         sock = tape.socket
-        unread = (
-            sock is not None and sock.fileno() >= 0 and not connection._stream.buffer.ended and ready(sock, False, 0)
-        )
+        stream = connection._stream
+        over = sock is None or sock.fileno() < 0 or stream.buffer.ended or stream.left
+        unread = not over and sock is not None and ready(sock, False, 0)
     return not unread and tape.state is PARKED
 
 

@@ -85,10 +85,12 @@ class Stream:
             raise WrongState(f"cannot {verb} connection {self.tape.index}: it is closed (by the {self.tape.ended_by})")
         return sock
 
-    def begin(self) -> None:
-        """Make the socket non-blocking: the verbs wait by themselves, under their deadlines."""
+    def make_nonblocking(self) -> None:
+        """Make the socket non-blocking, if it is open: the verbs wait by themselves, under their deadlines."""
         with self.tape.lock:
-            self.socket_for("begin").settimeout(0.0)
+            sock = self.tape.socket
+            if sock is not None and sock.fileno() >= 0:
+                sock.settimeout(0.0)
 
     # Receiving
 

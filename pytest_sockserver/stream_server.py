@@ -139,8 +139,11 @@ class StreamTestServer(BaseTestServer):
 
     def _accepted(self, connection: Connection) -> Connection:
         """Hand a connection over from the sink to the test."""
-        self._reader().release(connection)
-        connection._mode = "live"
+        reader = self._reader()
+        with connection._tape.lock:  # the loop's thread may be about to hand it to the sink
+            reader.release(connection)
+            connection._mode = "live"
+            connection._stream.make_nonblocking()
         connection._patient = False
         connection._guard = refuse_in_coroutine
         return connection
