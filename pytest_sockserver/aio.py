@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from . import questions, stopping
 from .captured import Request
 from .checks import checked_timeout
-from .connection import Connection, Reading
+from .connection import Connection
 from .deadline import Deadline
 from .failures import Expected, combined
 from .scripting import reading
 from .scripting.matching import ANY, Match
 from .scripting.parts import checked_parts
+from .turns import Reading
 from .waiting import Wait, _Pending
 
 if TYPE_CHECKING:

@@ -28,12 +28,13 @@ from .deadline import Deadline
 from .errors import DeadlineExceeded, EndOfStream, IncompleteRequest, ScriptMismatch, WrongState
 from .messages import format_peer, with_conversation
 from .recording.events import RECEIVED, Event
-from .recording.recorder import Recorder, Tape
+from .recording.recorder import Tape
 from .scripting import reading
 from .scripting.matching import ANY, Match, checked_match, shortened
 from .scripting.parts import checked_parts
 from .scripting.reading import Steps
 from .stream import CHUNK, Stream
+from .turns import Reading, Turn
 from .waiting import block
 
 if TYPE_CHECKING:
@@ -243,7 +244,11 @@ class Connection:
                     raise self._unread(data, deadline)
 
     def send_eof(self) -> None:
-        """End the server's half of the stream; the client may go on sending."""
+        """End the server's half of the stream; the client may go on sending.
+
+        Over TLS this is ``close_notify`` and then the end (RFC 8446 section 6.1).  What the client sends
+        afterwards may be lost there: Python's ``ssl`` reads while it says goodbye.
+        """
         __tracebackhide__ = True
         with self._writing:
             self._stream.send_eof()
@@ -542,58 +547,6 @@ class Connection:
         if self._mode == "sunk" and not self._done and not self._stream.buffer.ended:  # else the sink has kept it
             self._keep_whole_stream()
         self._done = True
-
-
-class Turn:
-    """A lock whose release also wakes coroutines, which cannot block on it."""
-
-    __slots__ = ("_lock", "_recorder")
-
-    def __init__(self, recorder: Recorder) -> None:
-        self._lock = threading.Lock()
-        self._recorder = recorder
-
-    def acquire(self, *, blocking: bool) -> bool:
-        """Take the turn; tell whether it was to be had."""
-        return self._lock.acquire(blocking)
-
-    def release(self) -> None:
-        """Let the next one."""
-        self._lock.release()
-        with self._recorder.lock:
-            self._recorder.changed()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        self.release()
-
-
-class Reading:
-    """Be a connection's one reader for the length of a block, and explain what its steps raise.
-
-    A class, since its frame can be hidden from reports; those of contextlib can't.
-    """
-
-    __slots__ = ("_connection", "_verb")
-
-    def __init__(self, connection: Connection, verb: str) -> None:
-        self._connection = connection
-        self._verb = verb
-
-    def __enter__(self) -> None:
-        __tracebackhide__ = True
-        if not self._connection._reader.acquire(blocking=False):
-            raise WrongState(
-                f"cannot {self._verb}() on connection {self._connection.index}: another thread is reading it"
-            )
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        __tracebackhide__ = True
-        self._connection._reader.release()
-        if isinstance(error, (reading.Ended, reading.EndedWithin, reading.Mismatch)):
-            raise self._connection._explained(error) from None
 
 
 def _answer_on_stream(request: Request, *parts: bytes) -> None:

@@ -1,0 +1,65 @@
+"""Whose turn it is on a connection: one reader at a time, and one writer."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from .errors import WrongState
+from .recording.recorder import Recorder
+from .scripting import reading
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+
+class Turn:
+    """A lock whose release also wakes coroutines, which cannot block on it."""
+
+    __slots__ = ("_lock", "_recorder")
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._lock = threading.Lock()
+        self._recorder = recorder
+
+    def acquire(self, *, blocking: bool) -> bool:
+        """Take the turn; tell whether it was to be had."""
+        return self._lock.acquire(blocking)
+
+    def release(self) -> None:
+        """Let the next one."""
+        self._lock.release()
+        with self._recorder.lock:
+            self._recorder.changed()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
+class Reading:
+    """Be a connection's one reader for the length of a block, and explain what its steps raise.
+
+    A class, since its frame can be hidden from reports; those of contextlib can't.
+    """
+
+    __slots__ = ("_connection", "_verb")
+
+    def __init__(self, connection: Connection, verb: str) -> None:
+        self._connection = connection
+        self._verb = verb
+
+    def __enter__(self) -> None:
+        __tracebackhide__ = True
+        if not self._connection._reader.acquire(blocking=False):
+            raise WrongState(
+                f"cannot {self._verb}() on connection {self._connection.index}: another thread is reading it"
+            )
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        __tracebackhide__ = True
+        self._connection._reader.release()
+        if isinstance(error, (reading.Ended, reading.EndedWithin, reading.Mismatch)):
+            raise self._connection._explained(error) from None
