@@ -175,8 +175,8 @@ def holder_of(port: int, kind: socket.SocketKind) -> str | None:
         with contextlib.suppress(OSError):
             for row in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
                 column = row.split()
-                # 0A is LISTEN, 07 an unconnected UDP socket; 0 is the inode of a connection without an owner.
-                if int(column[1].rpartition(":")[2], 16) == port and column[3] in ("0A", "07"):
+                # Listening or not: a client's connection has its port as well.  One that nobody owns has inode 0.
+                if int(column[1].rpartition(":")[2], 16) == port and column[9] != "0":
                     inodes.add(f"socket:[{column[9]}]")
     for process in Path("/proc").glob("[0-9]*") if inodes else ():
         with contextlib.suppress(OSError):

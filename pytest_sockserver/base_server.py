@@ -104,6 +104,14 @@ class BaseTestServer:
         check_option("timeout", seconds)
         self._timeout = seconds
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        __tracebackhide__ = True
+        if name == "handler":
+            raise AttributeError(
+                f"handler is declared by a call: write {self.name}.handler(...), or use it as a decorator"
+            )
+        super().__setattr__(name, value)
+
     # Life cycle
 
     def __enter__(self) -> Self:
@@ -204,10 +212,9 @@ class BaseTestServer:
         if failures:
             raise combined(failures)
 
-    @contextlib.contextmanager
     def raises(
         self, type: type[BaseException] | tuple[type[BaseException], ...], match: str | None = None
-    ) -> Iterator[Expected]:
+    ) -> contextlib.AbstractContextManager[Expected]:
         """Expect a failure on the server's side: wait for it when the block ends, and take it, and only it.
 
         Args:
@@ -218,22 +225,20 @@ class BaseTestServer:
         """
         __tracebackhide__ = True
         refuse_in_coroutine("raises")
-        expected = self._expect_failure(type, match)
-        try:
-            yield expected
-            block(questions.failure(self, expected))
-        finally:
-            self._failures.unexpect(expected)
+        return _Raises(self, self._expect_failure(type, match))
 
     def in_thread(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
         """Run a blocking client beside the test; return its future.  It is joined when the server stops.
 
         An exception of the client that nobody asks the future for is a failure of the test.
         """
+        __tracebackhide__ = True
         from .clients import run_in_thread
 
         if not callable(fn):
-            raise TypeError(f"in_thread() expected a function, not {fn!r}")
+            raise TypeError(
+                f"in_thread() expected a function, not {fn!r}: pass the function and its arguments, in_thread(fn, arg)"
+            )
         future = run_in_thread(f"sockserver {self._label()} client", fn, args, kwargs, self._recorder)
         self._clients.append(future)
         return future
@@ -477,3 +482,22 @@ class BaseTestServer:
 
     def _place_to_bind(self) -> tuple[str, int]:
         return self._host, self._published[1] if self._published is not None else self.options.port
+
+
+class _Raises(contextlib.AbstractContextManager[Expected]):
+    """What ``raises()`` returns.  A class, since its frames can be hidden from reports; those of contextlib can't."""
+
+    def __init__(self, server: BaseTestServer, expected: Expected) -> None:
+        self._server = server
+        self._expected = expected
+
+    def __enter__(self) -> Expected:
+        return self._expected
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        __tracebackhide__ = True
+        try:
+            if error is None:
+                block(questions.failure(self._server, self._expected))
+        finally:
+            self._server._failures.unexpect(self._expected)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .scripting.matching import Match, checked_match
+
 
 def checked_timeout(timeout: float | None) -> float | None:
     """Return ``timeout``, or raise the error that says what it must be: seconds above 0."""
@@ -64,3 +66,13 @@ def checked_literal(match: object, verb: str = "expect") -> bytes:
         f"{verb}() expected bytes, not {match!r}: on a stream without frames what a pattern or a predicate matches "
         "would depend on how the bytes arrive; use expect_line(), or recv_until() and an assertion"
     )
+
+
+def checked_line(match: Match) -> Match:
+    """Return what a line is to match; bytes that end as a line does never could."""
+    __tracebackhide__ = True
+    checked = checked_match(match)
+    if isinstance(checked, bytes) and checked.endswith(b"\n"):
+        bare = checked.rstrip(b"\r\n")
+        raise ValueError(f"expect_line() compares the line without its ending: write {bare!r}, not {checked!r}")
+    return checked

@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import questions, transcript
 from .captured import Request
-from .checks import checked_delimiter, checked_index, checked_literal, checked_size, checked_timeout
+from .checks import checked_delimiter, checked_index, checked_line, checked_literal, checked_size, checked_timeout
 from .deadline import Deadline
 from .errors import DeadlineExceeded, EndOfStream, IncompleteRequest, ScriptMismatch, WrongState
 from .messages import format_peer, with_conversation
 from .recording.events import RECEIVED, Event
 from .recording.recorder import Tape
 from .scripting import reading
-from .scripting.matching import ANY, Match, checked_match, shortened
+from .scripting.matching import ANY, Match, shortened
 from .scripting.parts import checked_parts
 from .scripting.reading import Steps
 from .stream import CHUNK, Stream
@@ -380,7 +380,7 @@ class Connection:
 
     def _expect_line(self, match: Match) -> Steps[Request]:
         __tracebackhide__ = True
-        return self._matched_unit(reading.expect_line(self._stream.buffer, checked_match(match), self._max_frame))
+        return self._matched_unit(reading.expect_line(self._stream.buffer, checked_line(match), self._max_frame))
 
     def _unit(self, steps: Steps[bytes]) -> Steps[Request]:
         __tracebackhide__ = True

@@ -40,6 +40,7 @@ class Handler:
     """
 
     def __init__(self, target: Callable[..., Any], argument: str) -> None:
+        __tracebackhide__ = True
         self.origin = Origin()
         self.target = target
         unwrapped = target
@@ -73,6 +74,7 @@ def _what_runs(target: Any) -> Any:
 
 
 def _check_arity(target: Callable[..., Any], name: str, argument: str, count: int) -> None:
+    __tracebackhide__ = True
     try:
         signature = inspect.signature(target)
     except (TypeError, ValueError):
@@ -102,10 +104,10 @@ def perform(connection: Connection, handler: Handler, server: Any, failures: Fai
             connection._stream.make_nonblocking()
             result = handler.target(connection)
             if result:  # the b"" of a recv() at the end of the stream is no forgotten reply
-                error = TypeError(
-                    f"handler {handler.name} returned {result!r}: a stream handler says it with conn.send()"
+                text = (
+                    f"handler {handler.name} returned {result!r}: expected None, what is to be said goes to conn.send()"
                 )
-                raise error.with_traceback(traceback_at_definition(handler.target))
+                raise TypeError(text).with_traceback(traceback_at_definition(handler.target))
         if not connection._stream.detached:
             connection.close()
     except BaseException as error:  # pytest.fail() and skip() are no Exceptions
@@ -119,6 +121,10 @@ def perform(connection: Connection, handler: Handler, server: Any, failures: Fai
             _note(tape, said_shortly(error))
             failures.add(error, connection._where())
             connection._stream.reset_now()
+
+
+def _returned(handler: Handler, result: object) -> str:
+    return f"handler {handler.name} returned {result!r}: expected None, what is to be said goes to conn.send()"
 
 
 def blameless(connection: Connection, error: BaseException) -> bool:

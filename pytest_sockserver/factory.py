@@ -29,6 +29,7 @@ class SockServer:
         check_options(defaults, NAMES, where="SockServer()")
         self._defaults = defaults
         self.servers: list[BaseTestServer] = []
+        self._fixture: str | None = None  # the name of the pytest fixture that it is
 
     def tcp(self, **options: Any) -> StreamTestServer:
         """Return a running TCP server.

@@ -157,6 +157,7 @@ def _factory(request: pytest.FixtureRequest) -> Iterator[SockServer]:
     report.register(request.config)
     report.limit_deadlines(request.node)
     factory = SockServer(**_defaults(request))
+    factory._fixture = request.fixturename
     factories = request.node.stash.setdefault(report.factories_key, [])
     factories.append(factory)
     try:

@@ -53,7 +53,8 @@ def request(server: BaseTestServer, match: Match, count: int, timeout: float | N
         __tracebackhide__ = True
         server._refuse_unframed("wait_for")
         times = "" if count == 1 else f" {count} times ({found} so far)"
-        raise _late(server, f"wait_for() waited {deadline} for {described(match)}{times}")
+        text = f"wait_for() waited {deadline} for {described(match)}{times}"
+        raise _late(server, text + _latest(requests))
 
     return _wait(server, "wait_for", ask, timeout, late)
 
@@ -202,6 +203,14 @@ def _matched(match: Match, each: Request) -> Request | None:
     if not found:
         return None
     return each.matched(found) if isinstance(found, re.Match) else each
+
+
+def _latest(requests: list[Request]) -> str:
+    """Return what did come, as bytes: a conversation does not show line endings, and they count."""
+    if not requests:
+        return ""
+    these = "the request" if len(requests) == 1 else f"the last of {len(requests)} requests"
+    return f"\n  {these} so far: {shortened(requests[-1])}"
 
 
 def _wait(

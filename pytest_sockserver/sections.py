@@ -36,8 +36,11 @@ def sections(node: Any, factories: list[SockServer], told: list[Failure]) -> Ite
         text = str(node.repr_failure(raised))
         yield f"sockserver: raised on the server's side, {printable(failure.where)}", printable(text).rstrip()
     for factory in factories:
+        asked_for = factory._fixture in getattr(node, "fixturenames", (factory._fixture,))
         for server in factory.servers:
             lines = list(_lines_of(server, everything))
+            if not lines and not asked_for:
+                continue  # of a wider scope, and no business of this test
             if not everything:
                 lines = _in_about_a_screen(lines)
             during = " during this test" if server._recorder.tapes else ""

@@ -149,6 +149,7 @@ class StreamTestServer(BaseTestServer):
         return connection
 
     def _refuse_unframed(self, verb: str) -> None:
+        __tracebackhide__ = True
         unread = [each for each in self._connections if each._unread_by_verbs() and each._tape.received_count]
         if unread:
             raise TypeError(

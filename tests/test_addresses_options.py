@@ -245,8 +245,18 @@ def test_a_port_taken_by_another_process_names_it(sockserver: SockServer) -> Non
     )
 
 
+def udp_outside_the_ephemeral_ports(sockserver: SockServer) -> DatagramTestServer:
+    """Whose number no client of another process can have meanwhile, for TCP."""
+    for port in range(21000 + os.getpid() % 5000, 32000):
+        try:
+            return sockserver.udp(port=port)
+        except AddressUnavailable:
+            continue
+    raise AssertionError("no port is free")
+
+
 def test_a_port_taken_for_both_names_it(sockserver: SockServer) -> None:
-    have = sockserver.udp()
+    have = udp_outside_the_ephemeral_ports(sockserver)
 
     with pytest.raises(AddressUnavailable, match=f"127.0.0.1:{have.port} is taken by process {os.getpid()} "):
         sockserver.tcp_and_udp(port=have.port)

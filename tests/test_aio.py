@@ -730,13 +730,16 @@ async def test_reading_a_connection_that_nobody_accepted_does_not_block_the_loop
     """Whichever error it is, it is one."""
     with connect(tcp_server) as client:
         await tcp_server.aio.wait_connection()
-        threading.Timer(2, client.close).start()
+        rescue = threading.Timer(2, client.close)
+        rescue.start()
         began = monotonic()
 
         with pytest.raises((BlockedLoop, WrongState)):
             tcp_server.connections[0].recv_line()
 
         assert monotonic() - began < 1
+        rescue.cancel()
+        rescue.join()
 
 
 async def test_what_does_not_block_is_allowed(server: StreamTestServer) -> None:

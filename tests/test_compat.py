@@ -259,7 +259,8 @@ def test_a_time_limit_that_runs_out_while_the_end_of_the_call_waits_still_report
     assert run.phases("test_it")[-1] == "teardown failed"
     (said,) = [line for line in run.stdout.splitlines() if line.startswith("E  ") and "HandlerStuck: " in line]
     assert re.match(
-        r"E       pytest_sockserver.HandlerStuck: a handler did not end within 0\.\d+ s( \(not 0\.2 s: the test's time limit is near\))?: thread 'sock", said
+        r"E       pytest_sockserver.HandlerStuck: a handler did not end within 0\.\d+ s( \(not 0\.2 s: the test's time limit is near\))?: thread 'sock",
+        said,
     )
 
 

@@ -135,7 +135,7 @@ def test_a_function_that_returns_something_is_a_failure(tcp_server: StreamTestSe
     with pytest.raises(TypeError) as raised:
         tcp_server.verify()
     assert str(raised.value) == (
-        f"handler {forgetful.__qualname__} returned b'reply': a stream handler says it with conn.send()"
+        f"handler {forgetful.__qualname__} returned b'reply': expected None, what is to be said goes to conn.send()"
     )
 
 

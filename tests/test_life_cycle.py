@@ -187,6 +187,10 @@ def test_stop_removes_the_socket_file_and_its_directory(transport: str) -> None:
         assert path.parent.stat().st_mode & 0o777 == 0o700
 
     assert not path.parent.exists()
+    with server:
+        assert Path(server.path) == path
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert not path.parent.exists()
 
 
 @pytest.mark.parametrize("transport", ["unix", "unix_datagram"])

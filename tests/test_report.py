@@ -363,6 +363,7 @@ def test_a_wait_that_times_out_says_what_did_come(inner: Runner) -> None:
                 ask(tcp_server, b"PIGN\n")
         >       tcp_server.wait_for(b"PING\n", timeout=0.05)
         E       pytest_sockserver.DeadlineExceeded: tcp_server: wait_for() waited 0.05 s for b'PING\n'
+        E         the request so far: b'PIGN\n'
         E           == 0  from 127.0.0.1:PORT, closed by the server after T s
         E           % eol lf
         E           [T] C: PIGN

@@ -139,7 +139,8 @@ def test_a_wait_that_is_late_says_what_did_come(udp_server: DatagramTestServer, 
         udp_server.wait_for(b"PING", 2, timeout=0.05)
 
     assert untimed(str(raised.value)) == (
-        "udp_server: wait_for() waited 0.05 s for b'PING' 2 times (1 so far)\n    C: PIGN\n    C: PING"
+        "udp_server: wait_for() waited 0.05 s for b'PING' 2 times (1 so far)\n"
+        "  the last of 2 requests so far: b'PING'\n    C: PIGN\n    C: PING"
     )
     assert isinstance(raised.value, TimeoutError)
 
@@ -155,6 +156,7 @@ def test_a_wait_for_a_stream_that_is_late_holds_its_conversation(tcp_server: Str
 
         assert untimed(str(raised.value)) == (
             "tcp_server: wait_for() waited 0.05 s for b'two\\r\\n'\n"
+            "  the request so far: b'one\\r\\n'\n"
             f"    == 0  from {place(client)}, still open\n"
             "    C: one"
         )
@@ -301,7 +303,11 @@ def test_clear_during_a_wait_lets_it_count_anew(udp_server: DatagramTestServer, 
          "raises() expected an exception class, or a tuple of them, not 'ValueError'"),
         (lambda s: s.raises(()).__enter__(), TypeError,
          "raises() expected an exception class, or a tuple of them, not ()"),
-        (lambda s: s.in_thread("client"), TypeError, "in_thread() expected a function, not 'client'"),
+        (
+            lambda s: s.in_thread("client"),
+            TypeError,
+            "in_thread() expected a function, not 'client': pass the function and its arguments, in_thread(fn, arg)",
+        ),
     ],
 )  # fmt: skip
 def test_a_wrong_argument_is_refused_at_once(

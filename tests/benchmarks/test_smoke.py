@@ -36,7 +36,10 @@ def printed(*arguments: str) -> list[str]:
 def test_rows_are_measured_in_no_time(rows: str) -> None:
     wanted = [line.split()[0] for line in printed("--list", rows)]
 
-    head, columns, rule, *lines, seconds = printed("--factor", "0.001", rows)
+    said = printed("--factor", "0.001", rows)
+    if said[0].endswith("wait a minute"):  # other tests of this machine have used up many ports
+        del said[0]
+    head, columns, rule, *lines, seconds = said
 
     assert head.startswith(("CPython ", "PyPy "))
     assert columns.split() == ["what", "against", "bound", "measured"]

@@ -8,7 +8,7 @@ import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from time import process_time, thread_time
+from time import perf_counter, process_time
 from typing import Any
 
 from measure import Effort, Measured, by_turns, one_processor, ratio
@@ -83,31 +83,29 @@ def connected(address: Any) -> Iterator[socket.socket]:
         yield client
 
 
-# Bulk: what is compared is the processor time of the receiving thread, which does not depend on who else is running.
+# Bulk
 
 _over = threading.Event()  # a receiver has seen the end of its stream
-_spent: list[float] = []  # and has taken so many seconds of processor time
 
 
 def recv_by_hand(sock: socket.socket) -> None:
-    began = thread_time()
     while sock.recv(65536):
         pass
-    _done(began)
+    _over.set()
 
 
 def keep_by_hand(sock: socket.socket) -> None:
-    began, kept = thread_time(), []
+    kept = []
     while data := sock.recv(65536):
         kept.append(data)
-    _done(began)
+    _over.set()
 
 
 def recv_into_by_hand(sock: socket.socket) -> None:
-    began, buffer = thread_time(), bytearray(65536)
+    buffer = bytearray(65536)
     while sock.recv_into(buffer):
         pass
-    _done(began)
+    _over.set()
 
 
 class Recv(socketserver.BaseRequestHandler):
@@ -121,19 +119,13 @@ class RecvInto(socketserver.BaseRequestHandler):
 
 
 def recv_by_verb(conn: Connection) -> None:
-    began = thread_time()
     while conn.recv():
         pass
-    _done(began)
-
-
-def _done(began: float) -> None:
-    _spent.append(thread_time() - began)
     _over.set()
 
 
 def bulk(handler: Any, bare: Callable[[socket.socket], None], record_limit: int, effort: Effort) -> Measured:
-    """Return how fast a large upload is received, recorded, against a bare loop.
+    """Return how fast a large upload is, recorded, against a bare loop.
 
     Fresh memory costs more than all else: what keeps everything is compared with a loop that keeps everything, and what
     keeps next to nothing with one that keeps nothing.
@@ -171,15 +163,16 @@ def upload_bare(receive: Callable[[socket.socket], None], megabytes: int) -> flo
 
 
 def upload(address: Any, megabytes: int) -> float:
-    """Return the seconds of processor time that the receiver takes for it."""
+    """Return the seconds from the first byte sent to the end of the stream seen."""
     _over.clear()
     with connected(address) as client:
+        began = perf_counter()
         for _ in range(megabytes):
             client.sendall(MEGABYTE)
         client.shutdown(socket.SHUT_WR)
         if not _over.wait(60):
             raise AssertionError("the end of the stream did not come")
-    return _spent.pop()
+        return perf_counter() - began
 
 
 def memory(effort: Effort) -> Measured:
