@@ -17,6 +17,7 @@ from .captured import Request
 from .checks import checked_timeout
 from .connection import Connection
 from .deadline import Deadline
+from .errors import DeadlineExceeded
 from .failures import Expected, combined
 from .scripting import reading
 from .scripting.matching import ANY, Match
@@ -48,7 +49,6 @@ class _AsyncioBell:
     def __init__(self) -> None:
         import asyncio
 
-        self._asyncio = asyncio
         self._loop = asyncio.get_running_loop()
         self._event = asyncio.Event()
 
@@ -59,10 +59,13 @@ class _AsyncioBell:
             pass  # the loop was closed under a wait that nobody will resume
 
     async def wait(self, seconds: float | None) -> None:
+        # Not wait_for(): before 3.12 it loses a cancellation that comes together with the answer (CPython issue 86296).
+        timer = None if seconds is None else self._loop.call_later(seconds, self._event.set)
         try:
-            await self._asyncio.wait_for(self._event.wait(), seconds)
-        except (TimeoutError, self._asyncio.TimeoutError):  # not yet the same class on 3.10
-            pass
+            await self._event.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
         self._event.clear()
 
 
@@ -242,11 +245,17 @@ class AsyncConnection:
         data = b"".join(checked_parts(parts, "send()"))
         deadline = Deadline(checked_timeout(timeout) or connection._timeout)
         bell = _bell()
-        async with self._turn(bell):
+        async with self._turn(bell, deadline):
             for _ in connection._stream.send(data):
                 await self._ready(bell, True, deadline)
                 if not deadline.left():
                     raise connection._unread(data, deadline)
+
+    async def send_eof(self) -> None:
+        """End the server's half of the stream; the client may go on sending."""
+        __tracebackhide__ = True
+        async with self._turn(_bell(), Deadline(self._connection._timeout)):
+            self._connection._stream.send_eof()
 
     async def close(self, notify: bool = True) -> None:
         """Close cleanly; input that nobody read is discarded first, for at most 0.2 seconds."""
@@ -254,7 +263,7 @@ class AsyncConnection:
         if connection._driven_elsewhere():
             return connection._stream.close_from_outside()
         bell = _bell()
-        async with self._turn(bell):
+        async with self._turn(bell, Deadline(connection._timeout)):
             steps = connection._stream.close(notify)
             try:
                 for seconds in steps:
@@ -309,12 +318,15 @@ class AsyncConnection:
                     await self._ready(bell, False, deadline)
 
     @asynccontextmanager
-    async def _turn(self, bell: Bell) -> AsyncIterator[None]:
+    async def _turn(self, bell: Bell, deadline: Deadline) -> AsyncIterator[None]:
         """Be the one who writes, while the block runs: sends of several tasks and threads do not mix."""
         turn = self._connection._writing
         with self._connection._tape.recorder.waking(bell.ring):
-            while not turn.acquire(blocking=False):
-                await bell.wait(None)
+            while not turn.acquire(0):
+                if not deadline.left():
+                    text = f"send() waited {deadline}: another send is under way"
+                    raise self._connection._error(DeadlineExceeded, text)
+                await bell.wait(deadline.left())
         try:
             yield
         finally:

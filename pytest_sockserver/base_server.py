@@ -28,9 +28,9 @@ from .captured import Request
 from .checks import checked_seconds
 from .conversation import Handler
 from .deadline import Deadline, process_ends_soon
-from .errors import WrongState
+from .errors import DeadlineExceeded, ServerStopping, WrongState
 from .failures import Expected, Failure, Failures, add_note, combined
-from .messages import format_peer
+from .messages import format_peer, with_conversation
 from .options import Options, check_option, options_for
 from .recording.events import Event
 from .recording.recorder import Recorder
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
         from typing import Self
     else:
         from typing_extensions import Self
+
+#: Seconds without an event after which a client that still runs is taken to wait for its server.
+_CLIENT_PATIENCE = 0.05
 
 T = TypeVar("T")
 _type = type  # raises() has a parameter of that name
@@ -84,7 +87,7 @@ class BaseTestServer:
         self._published: Any = None  # the address, kept over stop() and start()
         self._loop: threading.Thread | None = None
         self._clients: list[ClientFuture[Any]] = []  # what in_thread() runs
-        self._left_over: threading.Thread | None = None  # a handler's, which has stopped the server
+        self._left_over: list[threading.Thread] = []  # those that have stopped the server themselves
         self._over = False  # nothing more will come: it stops, and has taken what had arrived
         self._said_before: float | None = None  # the time limit before which the last words were said
         self._test_began = 0.0  # what ended before is no business of the running test's report
@@ -121,6 +124,8 @@ class BaseTestServer:
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
         __tracebackhide__ = True
         self.stop()
+        if os.getpid() != self._pid:
+            return
         failures = self._take_failures()
         if error is None:
             if failures:
@@ -142,7 +147,7 @@ class BaseTestServer:
             AddressUnavailable: The address is taken, privileged or not this machine's; the message says by whom.
         """
         __tracebackhide__ = True
-        with self._life:
+        with self._one_at_a_time():
             if self._state == "started":
                 return
             if self._state == "refusing":
@@ -165,33 +170,46 @@ class BaseTestServer:
         recorded as a failure.  Never raises what was recorded; ``verify()`` and the server's owner do.  A
         server that is stopped, or never was started, stays so.
         """
-        with contextlib.ExitStack() as stack:
-            if self._in_own_thread():
-                # A handler may stop its server.  If somebody else is doing so, he waits for this very thread.
-                if not self._life.acquire(blocking=False):
-                    return
-                stack.callback(self._life.release)
-            else:
-                stack.enter_context(self._life)
-            if self._state not in ("started", "refusing"):
+        if os.getpid() != self._pid:
+            # In a forked child, before any lock: another thread of the parent may have held it at the fork.
+            self._close_descriptors()
+            self._state = "stopped"
+            return
+        try:
+            with self._one_at_a_time():
+                if self._state in ("started", "refusing"):
+                    if self._in_own_thread():
+                        self._left_over.append(threading.current_thread())
+                    self._end(Deadline(self.timeout))
+                    with self._recorder.lock:
+                        self._state = "stopped"
+                        self._recorder.changed()
                 self._join_left_over()
-                return
-            if os.getpid() != self._pid:
-                self._close_descriptors()
-            else:
-                if self._in_own_thread():
-                    self._left_over = threading.current_thread()
-                self._end(Deadline(self.timeout))
-            with self._recorder.lock:
-                self._state = "stopped"
-                self._recorder.changed()
+        except ServerStopping:
+            return  # somebody else is stopping it, and waits for this very thread
+
+    @contextlib.contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        """Hold the life cycle.  A thread of this server does not wait for who has it: he may be joining that thread.
+
+        Raises:
+            ServerStopping: In such a thread, when another one starts or stops the server.
+        """
+        __tracebackhide__ = True
+        if not self._life.acquire(blocking=not self._in_own_thread()):
+            raise ServerStopping("the server is being started or stopped by another thread, which waits for this one")
+        try:
+            yield
+        finally:
+            self._life.release()
 
     def _join_left_over(self) -> None:
-        """Join a handler's thread that has stopped the server, and so could not be joined by that stop."""
-        left, self._left_over = self._left_over, None
-        if left is not None:
+        """Join the threads that have stopped the server themselves, and so could not be joined by that stop."""
+        threads = [each for each in self._left_over if each is not threading.current_thread()]
+        self._left_over = [each for each in self._left_over if each is threading.current_thread()]
+        if threads:
             deadline = Deadline(self.timeout)
-            self._name_stuck(stopping.join([left], deadline), {}, deadline)
+            self._name_stuck(stopping.join(threads, deadline), {}, deadline)
 
     def clear(self) -> None:
         """Forget what was declared and what was recorded; never a failure.  Open connections stay open."""
@@ -240,6 +258,10 @@ class BaseTestServer:
                 f"in_thread() expected a function, not {fn!r}: pass the function and its arguments, in_thread(fn, arg)"
             )
         future = run_in_thread(f"sockserver {self._label()} client", fn, args, kwargs, self._recorder)
+        future.seconds = self.timeout
+        future.late = lambda deadline: with_conversation(
+            DeadlineExceeded, self.name, f"in_thread({future.name}) did not end within {deadline}", self._said()
+        )
         self._clients.append(future)
         return future
 
@@ -383,7 +405,15 @@ class BaseTestServer:
 
     def _settled(self) -> bool:
         """Tell whether all that has arrived was handled; a server that does not serve has nothing to handle."""
-        return self._state not in ("started", "refusing") or os.getpid() != self._pid or self._idle()
+        if self._state not in ("started", "refusing") or os.getpid() != self._pid:
+            return True
+        return self._idle() and self._clients_idle()
+
+    def _clients_idle(self) -> bool:
+        """Tell whether the clients of in_thread() are done, or do nothing but wait for this server."""
+        if all(client.done() for client in self._clients):
+            return True
+        return self._recorder.elapsed() - self._recorder.changed_at > _CLIENT_PATIENCE
 
     def _take_failures(self) -> list[Failure]:
         for client in self._clients:
@@ -409,7 +439,8 @@ class BaseTestServer:
         raise NotImplementedError
 
     def _in_own_thread(self) -> bool:
-        return threading.current_thread() in self._threads()
+        current = threading.current_thread()
+        return current in self._threads() or any(client.thread is current for client in self._clients)
 
     def _threads(self) -> list[threading.Thread | None]:
         return [self._loop]
@@ -432,7 +463,11 @@ class BaseTestServer:
         self._loop = threading.Thread(
             target=self._run_loop, args=(framework.serve_forever,), name=f"sockserver {self._label()}", daemon=True
         )
-        self._loop.start()
+        try:
+            self._loop.start()
+        except BaseException:
+            framework.server_close()
+            raise
 
     def _could_not_begin(self, request: Any) -> None:
         """Keep the error of a request that could not be handed on; called while it is handled."""

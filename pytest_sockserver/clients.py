@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, TypeVar
 
+from .deadline import Deadline
 from .failures import Failures
 from .recording.recorder import Recorder
 
@@ -16,27 +18,44 @@ T = TypeVar("T")
 class ClientFuture(Future[T]):
     """The future of a client's result, which knows whether anybody asked for it.
 
-    ``result()`` and ``exception()`` wait as those of every future do; when the server stops, what the
-    client's sockets wait for is over, and so is the wait.
+    ``result()`` and ``exception()`` have the server's deadline, and raise :class:`DeadlineExceeded` with the
+    conversation.
     """
 
     name: str
     thread: threading.Thread
+    #: Seconds that a wait for it takes at most, unless it says otherwise; what to raise then.
+    seconds: float
+    late: Callable[[Deadline], BaseException]
     _asked = False
     _told = False
     #: The server stopped while the client ran: what became of it then is our own doing.
     cut = False
 
     def result(self, timeout: float | None = None) -> T:
-        """Return what the client returned, or raise what it raised."""
+        """Return what the client returned, or raise what it raised; wait at most the server's ``timeout``."""
         __tracebackhide__ = True
         self._asked = True
-        return super().result(timeout)
+        self._wait(timeout)
+        return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return what the client raised, or ``None``."""
+        """Return what the client raised, or ``None``; wait at most the server's ``timeout``."""
+        __tracebackhide__ = True
         self._asked = True
-        return super().exception(timeout)
+        self._wait(timeout)
+        return super().exception(0)
+
+    def _wait(self, timeout: float | None) -> None:
+        __tracebackhide__ = True
+        deadline = Deadline(timeout if timeout is not None else self.seconds)
+        while not self.done():
+            left = deadline.left()
+            try:
+                super().exception(left)
+            except FutureTimeout:
+                if not deadline.left():
+                    raise self.late(deadline) from None
 
     def failure(self) -> BaseException | None:
         """Return what the client has raised so far, without counting as asked for."""
@@ -45,7 +64,9 @@ class ClientFuture(Future[T]):
     def tell(self, failures: Failures, where: str) -> None:
         """Make an exception that nobody asked for a failure; once."""
         error = self.failure()
-        if error is not None and not self._asked and not self._told and not self.cut:
+        if self.cut and isinstance(error, (OSError, EOFError)):
+            return  # of the connection that we have cut; an assertion about what came is still one
+        if error is not None and not self._asked and not self._told:
             self._told = True
             failures.add(error, where)
 

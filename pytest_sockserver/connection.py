@@ -25,7 +25,7 @@ from . import questions, transcript
 from .captured import Request
 from .checks import checked_delimiter, checked_index, checked_line, checked_literal, checked_size, checked_timeout
 from .deadline import Deadline
-from .errors import DeadlineExceeded, EndOfStream, IncompleteRequest, ScriptMismatch, WrongState
+from .errors import THE_SERVER_STOPS, DeadlineExceeded, EndOfStream, IncompleteRequest, ScriptMismatch, WrongState
 from .messages import format_peer, with_conversation
 from .recording.events import RECEIVED, Event
 from .recording.recorder import Tape
@@ -238,10 +238,14 @@ class Connection:
         self._guard("send")
         data = b"".join(checked_parts(parts, "send()"))
         deadline = Deadline(checked_timeout(timeout) or self._timeout)
-        with self._writing:
+        if not self._writing.acquire(deadline.left()):
+            raise self._error(DeadlineExceeded, f"send() waited {deadline}: another send is under way")
+        try:
             for _ in self._stream.send(data):
                 if not self._stream.socket_for("send on").await_room(deadline.left()) and not deadline.left():
                     raise self._unread(data, deadline)
+        finally:
+            self._writing.release()
 
     def send_eof(self) -> None:
         """End the server's half of the stream; the client may go on sending.
@@ -250,6 +254,7 @@ class Connection:
         afterwards may be lost there: Python's ``ssl`` reads while it says goodbye.
         """
         __tracebackhide__ = True
+        self._guard("send_eof")
         with self._writing:
             self._stream.send_eof()
 
@@ -266,6 +271,8 @@ class Connection:
             notify: Over TLS, send ``close_notify`` first (RFC 8446 section 6.1).  ``False`` is what a
                 truncation attack looks like.
         """
+        __tracebackhide__ = True
+        self._guard("close")
         if self._driven_elsewhere():
             return self._stream.close_from_outside()
         if self._mode == "sunk":
@@ -284,6 +291,7 @@ class Connection:
             ValueError: On a unix socket, which cannot be reset; use ``close()``.
         """
         __tracebackhide__ = True
+        self._guard("reset")
         if self._driven_elsewhere() and self._stream.can_reset:
             return self._stream.reset_from_outside()
         for seconds in self._stream.reset():
@@ -293,7 +301,7 @@ class Connection:
         """Whether another thread reads or writes: it may stand in a call on the socket that we would close."""
         if self._mode == "handled":
             return not self._done and self._thread is not threading.current_thread()
-        return self._reader.locked()
+        return self._reader.locked() or self._writing.locked()
 
     def _await_input(self, seconds: float) -> None:
         sock = self._tape.socket
@@ -523,6 +531,10 @@ class Connection:
         raw = self._mode == "sunk" or (self._handler is not None and self._handler.is_class)
         return raw and self._tape.ended_by is None
 
+    def _may_be_answered(self) -> bool:
+        """Whether the client, who may have ended its half, can still read a reply."""
+        return self.closed_by is None or (self.closed_by == "client" and self._tape.ended_how == "closed")
+
     def _keep_whole_stream(self) -> None:
         """Make all that was received one request: that is what a stream is that no verb reads."""
         with self._tape.recorder.lock:
@@ -536,7 +548,7 @@ class Connection:
                 self._stream.take_the_rest()
             finally:
                 self._reader.release()
-        self._stream.cut("the server stops")
+        self._stream.cut(THE_SERVER_STOPS)
 
     def _finish(self) -> None:
         """Close what no thread of ours closes: connections of the sink and of the test."""

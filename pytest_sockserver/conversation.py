@@ -12,6 +12,7 @@ of the standard library.  However it ends, the same things happen in the same or
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from typing import Any
 
 from .captured import Request
 from .connection import Connection
-from .errors import ServerStopping
+from .errors import THE_SERVER_STOPS, ServerStopping
 from .failures import Failures, said_shortly
 from .messages import format_peer
 from .origin import Origin, from_users_frame, traceback_at_definition
@@ -131,13 +132,25 @@ def blameless(connection: Connection, error: BaseException) -> bool:
     """Tell whether an exception is only how a handler learns that its client, or its server, is gone."""
     tape = connection._tape
     return (
-        tape.saw_cut
+        (tape.saw_cut and (tape.cut == THE_SERVER_STOPS or _comes_of_the_cut(error)))
         or isinstance(error, ServerStopping)
         or error is connection._stream.quiet_end
         or (tape.peer_error is not None and error is tape.peer_error)
         # His own socket: we did not see how it ended.  Or ours, which was closed from outside before he used it.
-        or (tape.cut != "" and (tape.handed_over is not None or isinstance(error, OSError)))
+        or (tape.cut != "" and (tape.handed_over is not None or _is_of_a_closed_socket(error)))
     )
+
+
+def _comes_of_the_cut(error: BaseException) -> bool:
+    """Tell whether a handler's exception is what it made of the one by which it learned of the cut."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, ServerStopping):
+        seen = seen.__cause__ or seen.__context__
+    return seen is not None
+
+
+def _is_of_a_closed_socket(error: BaseException) -> bool:
+    return isinstance(error, ConnectionError) or getattr(error, "errno", None) in (errno.EBADF, errno.ENOTCONN)
 
 
 def _note_end(connection: Connection, error: BaseException) -> None:

@@ -85,7 +85,7 @@ class DatagramTestServer(BaseTestServer):
             name = f"sockserver {self._label()} answers"
             self._answerer = threading.Thread(target=self._answer_all, name=name, daemon=True)
             self._answerer.start()
-        self._work.notify()
+        self._work.notify_all()
 
     def _answer_all(self) -> None:
         while True:
@@ -154,7 +154,7 @@ class DatagramTestServer(BaseTestServer):
                     where = format_peer(peer)
                     text = f"{self.name}: {where} does not read: a datagram waited {self.timeout:g} s for room"
                     raise DeadlineExceeded(text)
-                self._blocked = True
+                self._blocked = threading.current_thread() is self._answerer
                 self._work.wait(_RETRY)  # no poll tells when an unconnected peer has room again
                 self._blocked = False
 
@@ -176,8 +176,11 @@ class DatagramTestServer(BaseTestServer):
     def _idle(self) -> bool:
         framework = self._framework
         assert framework is not None
-        if ready(framework.socket, False, 0) or framework.taking:
-            return False
+        try:
+            if ready(framework.socket, False, 0) or framework.taking:
+                return False
+        except (OSError, ValueError):
+            return False  # closed at this moment: it is being stopped
         return self._all_answered()
 
     def _all_answered(self) -> bool:
@@ -189,7 +192,7 @@ class DatagramTestServer(BaseTestServer):
         assert framework is not None
         framework.shutdown()
         stopping.join([self._loop], deadline)
-        before = -1
+        before = -1 if framework.socket.fileno() >= 0 else self._recorder.arrivals
         while before < self._recorder.arrivals and ready(framework.socket, False, 0):
             before = self._recorder.arrivals
             framework._handle_request_noblock()
@@ -199,7 +202,7 @@ class DatagramTestServer(BaseTestServer):
         with self._recorder.lock:
             self._closing = True
             self._todo.clear()
-            self._work.notify()
+            self._work.notify_all()
             answering = self._answering
         peers = {self._answerer: answering.peer} if answering is not None and self._answerer is not None else {}
         self._name_stuck(stopping.join([self._answerer, *self._cut_clients()], deadline), peers, deadline)

@@ -47,6 +47,9 @@ class IncompleteRequest(EndOfStream):
     """The client ended its stream, or reset it, within a unit: a line without its ending, too few bytes."""
 
 
+THE_SERVER_STOPS = "the server stops"  # what ServerStopping says then, told from a connection that the test ended
+
+
 class ServerStopping(SockServerError, ConnectionAbortedError):
     """Raised in a handler, out of whatever its socket was doing, when its server stops.  Never a failure.
 

@@ -94,7 +94,7 @@ class Expected:
         """Tell whether ``error`` is what is expected, and the first such."""
         if self.failure is not None or not isinstance(error, self.type):
             return False
-        return self.match is None or self.match.search(str(error)) is not None
+        return self.match is None or self.match.search(text_of(error)) is not None
 
     def __str__(self) -> str:
         types = self.type if isinstance(self.type, tuple) else (self.type,)
@@ -112,10 +112,7 @@ def _harmless(error: BaseException) -> BaseException:
 
 def said_shortly(error: BaseException) -> str:
     """Return what an exception says, without the conversation it quotes, and where in the user's code it stands."""
-    try:
-        said = getattr(error, "summary", None) or str(error)
-    except Exception:  # whatever a user's __str__ may raise
-        said = f"<unprintable {type(error).__name__} object>"
+    said = getattr(error, "summary", None) or text_of(error)
     if len(said) > _SAID:
         said = f"{said[:_SAID]}... ({len(said):,} characters)"
     at = error.__traceback__
@@ -124,6 +121,14 @@ def said_shortly(error: BaseException) -> str:
         line = f"{PurePath(at.tb_frame.f_code.co_filename).name}:{at.tb_lineno}, "
         at = at.tb_next
     return f"{type(error).__name__}: {line}{said}"
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of an exception, whatever a user's ``__str__`` may raise."""
+    try:
+        return str(error)
+    except Exception:
+        return f"<unprintable {type(error).__name__} object>"
 
 
 def is_skip(error: BaseException) -> bool:

@@ -9,6 +9,7 @@ while we wait is captured.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Generator, Iterator
 from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,8 @@ def finish(factory: SockServer, node: Any) -> None:
     """
     __tracebackhide__ = True
     factory.stop()
+    if any(server._pid != os.getpid() for server in factory.servers):
+        return  # a forked child of the test
     failures = factory._take_failures()
     if node.stash.get(_failed_key, False):
         failures = [failure for failure in failures if isinstance(failure.error, HandlerStuck)]

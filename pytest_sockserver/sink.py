@@ -104,6 +104,11 @@ class Sink:
             wake()  # to find that the server has stopped
         return self._thread
 
+    def close_in_child(self) -> None:
+        """In a forked child, where the thread does not exist: close the copies of its descriptors, without a lock."""
+        if self._wakeup is not None:
+            self._wakeup.close()
+
     def _renew(self, number: int) -> None:
         """Let the thread, which alone touches the selector, register anew.  The lock must be held."""
         if self._closing:

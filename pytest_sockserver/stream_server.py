@@ -108,7 +108,7 @@ class StreamTestServer(BaseTestServer):
         Raises:
             WrongState: The server is not running.
         """
-        with self._life:
+        with self._one_at_a_time():
             if self._state == "started":
                 self._stop_accepting()
                 self._state = "refusing"
@@ -122,7 +122,7 @@ class StreamTestServer(BaseTestServer):
         Raises:
             WrongState: The server is not running.
         """
-        with self._life:
+        with self._one_at_a_time():
             if self._state == "started":
                 return
             if self._state != "refusing":
@@ -226,9 +226,10 @@ class StreamTestServer(BaseTestServer):
         """Hand connections that came before their handler to it, with what they have said."""
         framework = self._framework
         with self._recorder.lock:
-            waiting = [each for each in self._untaken if each.closed_by is None] if framework is not None else []
+            waiting = [each for each in self._untaken if each._may_be_answered()] if framework is not None else []
             for connection in waiting:
                 self._untaken.remove(connection)
+                self._recorder.forget_requests(connection)  # of a stream that nobody was going to read
         for connection in waiting:
             with connection._tape.lock:
                 connection._mode = "handled"
@@ -291,14 +292,19 @@ class StreamTestServer(BaseTestServer):
 
     def _serve(self, listener: socket.socket) -> None:
         self._publish(listener)
-        self._framework = AcceptingServer(self, listener, self.options.backlog)
+        old, self._framework = self._framework, AcceptingServer(self, listener, self.options.backlog)
+        if old is not None and self._state == "refusing":
+            self._framework._threads = old._request_threads()  # of connections that have gone on meanwhile
         self._start_loop(self._framework)
 
     def _idle(self) -> bool:
         framework = self._framework
         assert framework is not None
-        if self._state == "started" and ready(framework.socket, False, 0):
-            return False
+        try:
+            if self._state == "started" and ready(framework.socket, False, 0):
+                return False
+        except (OSError, ValueError):
+            return False  # closed at this moment: it is being stopped
         if framework.taking:
             return False
         with self._recorder.lock:
@@ -324,6 +330,8 @@ class StreamTestServer(BaseTestServer):
         assert framework is not None
         framework.shutdown()
         stopping.join([self._loop], deadline)
+        if framework.socket.fileno() < 0:
+            return  # closed by an earlier stop that was interrupted, or by a handler
         framework.socket.setblocking(False)
         before = -1
         while before < self._admitted and ready(framework.socket, False, 0):
@@ -339,7 +347,7 @@ class StreamTestServer(BaseTestServer):
         with contextlib.suppress(OSError):
             framework.socket.shutdown(socket.SHUT_RDWR)
         with self._recorder.lock:
-            live, self._live, self._untaken = self._live, {}, []
+            live, self._untaken = list(self._live), []
         clients = self._cut_clients()
         for connection in live:
             connection._cut()
@@ -351,6 +359,8 @@ class StreamTestServer(BaseTestServer):
         self._name_stuck([*stuck, *stopping.join([reader, *clients], deadline)], peers, deadline)
         for connection in live:
             connection._finish()
+        with self._recorder.lock:
+            self._live.clear()
         if self._place is not None:
             self._place.release()
 
@@ -367,17 +377,25 @@ class StreamTestServer(BaseTestServer):
         stopping.wait_idle(idle, min(stopping.DRAIN_BOUND, left if left is not None else stopping.DRAIN_BOUND))
 
     def _close_descriptors(self) -> None:
-        """In a forked child: close copies, shut nothing down, join nothing."""
-        if self._framework is not None:
-            self._framework.socket.close()
-        for connection in self._live:
+        """In a forked child: close copies, shut nothing down, join nothing, take no lock."""
+        framework, sink = self._framework, self._sink
+        if framework is not None:
+            framework.socket.close()
+            if framework._wakeup is not None:
+                framework._wakeup.close()
+        if sink is not None:
+            sink.close_in_child()
+        for connection in list(self._live):
             sock = connection._tape.socket
             if sock is not None:
                 sock.tape = None
                 sock.close()
 
     def _threads(self) -> list[threading.Thread | None]:
-        return [self._loop, *(each._thread for each in self._live)]
+        with self._recorder.lock:
+            live = [each._thread for each in self._live]
+        handlers = list(self._framework._request_threads()) if self._framework is not None else []
+        return [self._loop, *live, *handlers]
 
     def _said(self) -> str:
         said = [transcript.head(each._tape) + "\n" + transcript.so_far(each._tape) for each in self._connections[-3:]]

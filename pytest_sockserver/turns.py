@@ -22,9 +22,13 @@ class Turn:
         self._lock = threading.Lock()
         self._recorder = recorder
 
-    def acquire(self, *, blocking: bool) -> bool:
-        """Take the turn; tell whether it was to be had."""
-        return self._lock.acquire(blocking)
+    def acquire(self, seconds: float | None) -> bool:
+        """Take the turn; tell whether it was to be had within so many seconds, 0 for at once."""
+        return self._lock.acquire(timeout=-1 if seconds is None else seconds)
+
+    def locked(self) -> bool:
+        """Tell whether somebody has the turn."""
+        return self._lock.locked()
 
     def release(self) -> None:
         """Let the next one."""

@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from .deadline import Deadline
 from .errors import BlockedLoop, ServerFailed
+from .failures import text_of
 from .recording.recorder import Recorder
 
 T = TypeVar("T")
@@ -78,7 +79,9 @@ def block(wait: Wait[T]) -> T:
 
 def failed_early(verb: str, failure: BaseException) -> ServerFailed:
     """Return the exception of a wait that a failure on the server's side has ended."""
-    early = ServerFailed(f"{verb}() ended early, since the server's side failed: {type(failure).__name__}: {failure}")
+    early = ServerFailed(
+        f"{verb}() ended early, since the server's side failed: {type(failure).__name__}: {text_of(failure)}"
+    )
     early.__cause__ = failure
     return early
 

@@ -51,6 +51,7 @@ class Recorder:
         self.requests: list[Any] = []
         self.untaken: list[Any] = []  # those of the requests that take() has not given away
         self.arrivals = 0  # connections and chunks of bytes, kept or not: what assert_quiet() looks at
+        self.changed_at = 0.0  # when anything happened last
         self.size = 0
         self.dropped = 0  # bytes, of events and requests that were not kept
         self._changed = threading.Condition(self.lock)
@@ -88,6 +89,11 @@ class Recorder:
                 self.dropped = max(dropped, len(request))
             self.changed()
 
+    def forget_requests(self, connection: Any) -> None:
+        """Drop the requests of a connection.  The lock must be held."""
+        self.requests = [each for each in self.requests if each.connection is not connection]
+        self.untaken = [each for each in self.untaken if each.connection is not connection]
+
     def kept_requests(self) -> list[Any]:
         """Return the requests so far; raise if any bytes were dropped."""
         with self.lock:
@@ -107,6 +113,7 @@ class Recorder:
 
     def changed(self) -> None:
         """Wake everyone who waits.  The lock must be held."""
+        self.changed_at = self.elapsed()
         if self._sleepers:
             self._changed.notify_all()
         for wake in self._wakers:
@@ -138,6 +145,7 @@ class Recorder:
         event = (monotonic() - self.began, tape.index, kind, data)
         if self._room(len(data)):
             tape.events.append(event)
+        self.changed_at = event[0]
         if self._sleepers or self._wakers:
             self.changed()
         return event
