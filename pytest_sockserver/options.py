@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, fields
 from typing import Any, Final
@@ -15,8 +16,9 @@ DEFAULT_RECORD_LIMIT: Final = 64 * 1024 * 1024
 #: Bytes.  A longer line or frame is a mistake, or an attack that the test did not announce.
 DEFAULT_MAX_FRAME: Final = 16 * 1024 * 1024
 
-#: Connections that wait for accept().  The standard library's 5 drops bursts (CPython issue 80184).
-DEFAULT_BACKLOG: Final = 128
+#: Connections that wait for accept(): as many as the system allows.  The standard library's 5 drops bursts (CPython
+#: issue 80184), and of 1,000 clients at once 128 made some wait seconds for the retransmission of their SYN.
+DEFAULT_BACKLOG: Final = int(getattr(socket, "SOMAXCONN", 128))
 
 _COMMON = {"timeout", "record_limit", "name"}
 _OF_TRANSPORT: Final = {

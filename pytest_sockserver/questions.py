@@ -176,18 +176,23 @@ def closed(connection: Connection, timeout: float | None) -> Wait[None]:
 def received(connection: Connection, data: bytes, timeout: float | None) -> Wait[None]:
     """Does ``data`` stand in what was received?"""
     __tracebackhide__ = True
-    wanted, seen, tail = checked_literal(data, "wait_received"), 0, b""
-    tape = connection._tape
+    wanted, seen, start = checked_literal(data, "wait_received"), 0, 0
+    tape, kept = connection._tape, bytearray()
 
     def ask() -> Any:
         __tracebackhide__ = True
-        nonlocal seen, tail  # each byte is looked at once, however often this is asked
+        nonlocal seen, start  # each byte is looked at once, however often this is asked
         tape.recorder.check_complete("what was received")
-        tail += b"".join(each for _, _, kind, each in tape.events[seen:] if kind == RECEIVED)
+        for at in range(seen, len(tape.events)):
+            if tape.events[at][2] == RECEIVED:
+                kept.extend(tape.events[at][3])
         seen = len(tape.events)
-        if wanted in tail:
+        if kept.find(wanted, start) >= 0:
             return None
-        tail = tail[max(0, len(tail) - len(wanted) + 1) :]
+        start = max(0, len(kept) - len(wanted) + 1)
+        if start > 65536:  # what was searched is dropped now and then: each time would copy the rest each time
+            del kept[:start]
+            start = 0
         return PENDING
 
     def late(deadline: Deadline) -> None:

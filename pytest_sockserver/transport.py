@@ -85,10 +85,9 @@ class AcceptingServer(PreparedLoop, socketserver.ThreadingMixIn, socketserver.TC
         self.taking = False  # something may have left the accept queue that the owner has not listed yet
         self.request_queue_size = backlog
         self.address_family = listener.family
-        super().__init__(listener.getsockname(), _Unused, bind_and_activate=False)
-        self.socket.close()
+        # Past TCPServer's: it would make a socket of its own, and this one is bound and listens already.
+        socketserver.BaseServer.__init__(self, listener.getsockname(), _Unused)
         self.socket = listener
-        self.server_address = listener.getsockname()
 
     def get_request(self) -> tuple[Any, Any]:
         """Accept a connection, onto a tape of its own."""
@@ -148,10 +147,8 @@ class ReceivingServer(PreparedLoop, socketserver.UDPServer):
         if bound.family not in (socket.AF_INET, socket.AF_INET6):
             self.reply_from_destination = False
             self.max_packet_size = MAX_UNIX_DATAGRAM
-        super().__init__(bound.getsockname(), _Unused, bind_and_activate=False)
-        self.socket.close()
+        socketserver.BaseServer.__init__(self, bound.getsockname(), _Unused)  # past TCPServer's, as above
         self.socket = bound
-        self.server_address = bound.getsockname()
         self._after_bind()
 
     def get_request(self) -> tuple[Any, Any]:

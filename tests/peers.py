@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import struct
@@ -12,6 +13,8 @@ from time import monotonic
 from typing import Any
 
 import trustme
+
+from pytest_sockserver import Connection, StreamTestServer
 
 # Seconds.  Nothing on loopback takes so long; a client that waits longer was forgotten.
 PATIENCE = 5.0
@@ -80,6 +83,54 @@ def until(claim: Callable[[], object], what: str = "it") -> None:
     while not claim():
         assert monotonic() < deadline, f"{what} has not become true in {PATIENCE} s"
         pause.wait(0.0005)
+
+
+class Talk:
+    """A client and the connection that the test has accepted from it; ``where`` is how messages name that."""
+
+    def __init__(self, server: StreamTestServer) -> None:
+        self.client = connect(server)
+        self.conn = server.accept()
+        self.where = f"{server.name}, connection {self.conn.index} ({place(self.client)})"
+
+    def __enter__(self) -> Talk:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.client.close()
+
+    def client_says(self, data: bytes) -> None:
+        self.client.sendall(data)
+
+    def client_ends(self) -> None:
+        self.client.shutdown(socket.SHUT_WR)
+
+
+class Taken:
+    """The same as a pair, on any stream transport."""
+
+    def __init__(self, server: StreamTestServer) -> None:
+        self.server = server
+
+    def __enter__(self) -> tuple[socket.socket, Connection]:
+        self.client = connect(self.server)
+        return self.client, self.server.accept()
+
+    def __exit__(self, *error: object) -> None:
+        self.client.close()
+
+
+def arrived(conn: Connection) -> bool:
+    """Tell whether something is in our kernel that nobody has received."""
+    try:
+        return bool(conn._tape.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except BlockingIOError:
+        return False
+
+
+def untimed(message: str) -> str:
+    """Take the times off the lines of a conversation."""
+    return re.sub(r"\[\d+\.\d{3}\] ", "", message)
 
 
 def place(client: socket.socket) -> str:

@@ -102,12 +102,13 @@ def test_a_marker_speaks_to_the_servers_it_says_something_to(inner: Runner) -> N
     run = inner(
         """
         import pytest
+        from socket import SOMAXCONN
 
         pytestmark = pytest.mark.sockserver(backlog=7, host="::1", name="named", timeout=1)
 
         def test_it(tcp_server, udp_server, unix_server, unix_datagram_server, sockserver):
             servers = [tcp_server, udp_server, unix_server, unix_datagram_server, sockserver.tcp(host="127.0.0.1")]
-            assert [server.options.backlog for server in servers] == [7, 128, 7, 128, 7]
+            assert [server.options.backlog for server in servers] == [7, SOMAXCONN, 7, SOMAXCONN, 7]
             assert [server.timeout for server in servers] == [1, 1, 1, 1, 1]
             assert [tcp_server.host, udp_server.host, servers[-1].host] == ["::1", "::1", "127.0.0.1"]
 

@@ -12,6 +12,7 @@ that were not kept gets an error that says so: never a wrong answer.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -49,7 +50,7 @@ class Recorder:
         self.began = monotonic()
         self.tapes: list[Tape] = []
         self.requests: list[Any] = []
-        self.untaken: list[Any] = []  # those of the requests that take() has not given away
+        self.untaken: deque[Any] = deque()  # those of the requests that take() has not given away
         self.arrivals = 0  # connections and chunks of bytes, kept or not: what assert_quiet() looks at
         self.changed_at = 0.0  # when anything happened last
         self.size = 0
@@ -65,7 +66,7 @@ class Recorder:
     def forget(self) -> None:
         """Drop all that was kept and begin to count anew; open connections go on being recorded."""
         with self.lock:
-            self.requests, self.untaken = [], []
+            self.requests, self.untaken = [], deque()
             self.tapes = []
             self.size = self.dropped = 0
 
@@ -92,7 +93,7 @@ class Recorder:
     def forget_requests(self, connection: Any) -> None:
         """Drop the requests of a connection.  The lock must be held."""
         self.requests = [each for each in self.requests if each.connection is not connection]
-        self.untaken = [each for each in self.untaken if each.connection is not connection]
+        self.untaken = deque(each for each in self.untaken if each.connection is not connection)
 
     def kept_requests(self) -> list[Any]:
         """Return the requests so far; raise if any bytes were dropped."""
@@ -142,22 +143,22 @@ class Recorder:
 
     def keep(self, tape: Tape, kind: str, data: bytes) -> RawEvent:
         """Keep an event, unless there is no room any more; return it."""
-        event = (monotonic() - self.began, tape.index, kind, data)
+        self.changed_at = now = monotonic() - self.began
+        event = (now, tape.index, kind, data)
         if self._room(len(data)):
             tape.events.append(event)
-        self.changed_at = event[0]
         if self._sleepers or self._wakers:
             self.changed()
         return event
 
     def _room(self, size: int) -> bool:
-        fits = self.size + size + OVERHEAD <= self.limit
-        if size and (self.dropped or not fits):
-            # From the first gap on no more bytes are kept: a recording with holes would be read as whole.
-            self.dropped += size
-            return False
-        self.size += (size + OVERHEAD) * fits
-        return fits
+        grown = self.size + size + OVERHEAD
+        if grown <= self.limit and not (self.dropped and size):
+            self.size = grown
+            return True
+        # From the first gap on no more bytes are kept: a recording with holes would be read as whole.
+        self.dropped += size
+        return False
 
 
 class Tape:

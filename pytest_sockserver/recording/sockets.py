@@ -34,9 +34,11 @@ from .recorder import BUSY, PARKED, SENDING, WAITING, Tape
 if TYPE_CHECKING:
     import ssl
 
-_PEEK = socket.MSG_PEEK
-_UNTAPPED = socket.MSG_PEEK | socket.MSG_OOB  # a look takes nothing; urgent data is beside the stream
-_DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)  # Windows has none
+# Plain ints: an operation on socket's enum flags is a dozen Python calls, and these stand in each receive and send.
+_PEEK = int(socket.MSG_PEEK)
+_UNTAPPED = int(socket.MSG_PEEK | socket.MSG_OOB)  # a look takes nothing; urgent data is beside the stream
+_DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))  # Windows has none
+_NOT_WAITALL = ~int(getattr(socket, "MSG_WAITALL", 0))  # a look for all of it would not return at the first byte
 _SENDFILE_CHUNK = 65536  # bytes; what shutil.copyfileobj uses
 _SEND_CHUNK = 262144  # bytes offered to the kernel at once: it takes about as many, and the rest is noted anew
 
@@ -205,7 +207,7 @@ class RecordingSocket(Taped):
             return
         tape.state = WAITING
         try:
-            super().recv(1, _PEEK | flags)
+            PlainSocket.recv(self, 1, _PEEK | flags)
         except OSError as error:
             raise self._explained(error) from None
         finally:
@@ -216,7 +218,7 @@ class RecordingSocket(Taped):
         if self.tape is None or flags & _UNTAPPED:
             return super().recv(bufsize, flags)
         if bufsize:
-            self._peek(flags & ~getattr(socket, "MSG_WAITALL", 0))
+            self._peek(flags & _NOT_WAITALL)
         try:
             data = super().recv(bufsize, flags)
         except OSError as error:
@@ -228,12 +230,12 @@ class RecordingSocket(Taped):
         __tracebackhide__ = True
         if self.tape is None or flags & _UNTAPPED:
             return super().recv_into(buffer, nbytes, flags)
-        with memoryview(buffer).cast("B") as view:
+        with memoryview(buffer) as given, given if given.format == "B" and given.ndim == 1 else given.cast("B") as view:
             wanted = nbytes or len(view)
             if wanted:
-                self._peek(flags & ~getattr(socket, "MSG_WAITALL", 0))
+                self._peek(flags & _NOT_WAITALL)
             try:
-                count = super().recv_into(view, nbytes, flags)
+                count = PlainSocket.recv_into(self, view, nbytes, flags)
             except OSError as error:
                 raise self._explained(error) from None
             self._noted(bytes(view[:count]), wanted)
@@ -300,7 +302,7 @@ class RecordingSocket(Taped):
             return super().send(data, flags)
         while True:
             try:
-                return super().send(data, flags | _DONTWAIT)
+                return PlainSocket.send(self, data, flags | _DONTWAIT)
             except BlockingIOError:
                 tape.state = SENDING
                 in_time = ready(self, True, timeout)

@@ -363,11 +363,15 @@ class BaseServer:
         while not self.__has_to_end():
             listening = self.__listen(selector, listening, monotonic() >= resume and not self._paused())
             ready = selector.select(poll_interval if listening is not None else _at_most(BACKOFF, poll_interval))
-            if any(key.fileobj is wakeup for key, _ in ready):
-                wakeup.drain()
+            came = False
+            for key, _ in ready:
+                if key.fileobj is wakeup:
+                    wakeup.drain()
+                else:
+                    came = True
             if self.__has_to_end():  # before handling: what came after shutdown() is not served (bpo-35017)
                 break
-            if any(key.fileobj is not wakeup for key, _ in ready):
+            if came:
                 self._handle_request_noblock()
             if self.__exhausted:
                 self.__exhausted, resume = False, monotonic() + BACKOFF
