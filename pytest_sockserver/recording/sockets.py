@@ -314,9 +314,13 @@ class RecordingSocket(Taped):
         __tracebackhide__ = True
         if self.tape is None:
             return super().sendall(data, flags)
+        sent = 0
+        if type(data) is bytes and len(data) <= _SEND_CHUNK:  # the usual case, without a view
+            sent = self._send_noted(data, flags, self._send_waiting)
+            if sent == len(data):
+                return
         with memoryview(data) as view, view.cast("B") as rest:
             # In pieces, each noted as it goes; a loop, unlike the C code, also knows how far it came.
-            sent = 0
             while sent < len(rest):
                 sent += self._send_noted(rest[sent : sent + _SEND_CHUNK], flags, self._send_waiting)
 
