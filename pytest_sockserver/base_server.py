@@ -337,8 +337,13 @@ class BaseTestServer:
 
     @property
     def events(self) -> list[Event]:
-        """Everything that happened, of all connections, in order: a snapshot."""
+        """Everything that happened, of all connections, in order: a snapshot.
+
+        Raises:
+            RecordLimitExceeded: Not all of it was kept.
+        """
         with self._recorder.lock:
+            self._recorder.check_complete("events")
             events = [event for tape in self._recorder.tapes for event in tape.events]
             return [Event(*event) for event in sorted(events, key=lambda event: event[0])]
 

@@ -123,7 +123,11 @@ class Connection:
 
     @property
     def events(self) -> list[Event]:
-        """Everything that happened, in order."""
+        """Everything that happened, in order.
+
+        Raises:
+            RecordLimitExceeded: Not all of it was kept.
+        """
         return self._tape.public_events()
 
     @property

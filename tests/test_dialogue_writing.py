@@ -171,21 +171,32 @@ def test_unsent_bytes_are_those_of_the_server_though_the_client_spoke_meanwhile(
 # Limits
 
 
-def test_what_is_over_the_limit_is_counted() -> None:
-    assert written(("received", b"x" * 3000 + b"\r\n"), limit=10) == [
-        "C- xxxxxxxxxx",
-        "# ... 2,992 bytes more, 3,002 in all",
+def test_what_is_over_the_limit_is_counted_and_its_beginning_and_end_are_shown() -> None:
+    assert written(("received", b"x" * 3000 + b"end\r\n"), limit=10) == [
+        "C- xxxxx",
+        "# ... 2,995 bytes left out, 3,005 in all",
+        "C: end",
+    ]
+
+
+def test_a_limit_cuts_between_lines_where_there_are_any() -> None:
+    """A line that was cut would look like one that was sent without its ending."""
+    said = b"".join(b"line %d\r\n" % number for number in range(10, 99))
+
+    assert written(("received", said), limit=40) == [
+        "C: line 10",
+        "C: line 11",
+        f"# ... {len(said) - 36} bytes left out, {len(said)} in all",
+        "C: line 97",
+        "C: line 98",
     ]
 
 
 def test_a_limit_within_a_character_does_not_make_text_binary() -> None:
-    shown, counted = written(("received", "é".encode() * 5 + b"\r\n"), limit=5)
+    shown, counted, _ = written(("received", "é".encode() * 5 + b"\r\n"), limit=6)
 
-    assert shown.startswith("C- éé")
-    assert counted.endswith(" bytes more, 12 in all")
-
-
-# Datagrams
+    assert shown.startswith("C- é")
+    assert counted == "# ... 6 bytes left out, 12 in all"
 
 
 def test_datagrams_are_neither_joined_nor_cut() -> None:

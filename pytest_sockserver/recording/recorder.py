@@ -268,7 +268,8 @@ class Tape:
         return b"".join(chunks)
 
     def public_events(self) -> list[Event]:
-        """Return the events as objects."""
+        """Return the events as objects; raise if any were dropped."""
         with self.recorder.lock:
+            self.recorder.check_complete("events")
             events = list(self.events)
         return [Event(*event) for event in events]

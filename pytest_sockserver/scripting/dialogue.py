@@ -41,7 +41,8 @@ def format_lines(events: Sequence[Event], *, ending: bytes = b"\r\n", limit: int
     """Yield the lines of one connection's conversation, each with its time.
 
     Args:
-        limit: Bytes that are written out of what one side said in a row; the rest is counted in a remark.
+        limit: Bytes that are written out of what one side said in a row, of its beginning and its end; what lies
+            between is counted in a remark.
     """
     for kind, chunks in _runs(events):
         if kind not in _SIDES:
@@ -49,12 +50,29 @@ def format_lines(events: Sequence[Event], *, ending: bytes = b"\r\n", limit: int
                 yield f"[{time:.3f}] {_MARKS[kind]}" if kind in _MARKS else _remark(data)
             continue
         side, said = _SIDES[kind], b"".join(data for _, data in chunks)
-        shown = said if limit is None else said[:limit]
-        starts = _starts(chunks)
-        for offset, text in _said(side, shown, ending, binary=_binary(said)):
+        starts, binary = _starts(chunks), _binary(said)
+        head, tail = _head_and_tail(said, ending, limit)
+        for offset, text in _said(side, said[:head], ending, binary=binary):
             yield f"[{starts(offset):.3f}] {text}"
-        if len(shown) < len(said):
-            yield f"# ... {len(said) - len(shown):,} bytes more, {len(said):,} in all"
+        if head < tail:
+            yield f"# ... {tail - head:,} bytes left out, {len(said):,} in all"
+        for offset, text in _said(side, said[tail:], ending, binary=binary):
+            yield f"[{starts(tail + offset):.3f}] {text}"
+
+
+def _head_and_tail(said: bytes, ending: bytes, limit: int | None) -> tuple[int, int]:
+    """Return where the beginning that is shown ends and where the end that is shown begins.
+
+    Between lines, if there are any: a line that was cut would look like one that was sent without its ending.
+    """
+    if limit is None or len(said) <= limit:
+        return len(said), len(said)
+    half = limit // 2
+    last = said.rfind(ending, 0, half)
+    first = said.find(ending, len(said) - half, len(said) - len(ending))
+    head = last + len(ending) if last >= 0 else half
+    tail = first + len(ending) if first >= 0 else len(said) - half
+    return head, tail
 
 
 def format_datagrams(events: Sequence[Event], *, limit: int | None = None) -> Iterator[str]:

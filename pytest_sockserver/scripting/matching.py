@@ -71,6 +71,14 @@ def difference(expected: bytes, got: bytes) -> str:
     return f"has {len(got) - len(expected)} bytes more" if len(got) > len(expected) else "equal"
 
 
+def shown_at(data: bytes, at: int, around: int = 40) -> str:
+    """Return the repr of ``data``, or of what stands around byte ``at``, if it is long and that is far inside."""
+    if len(data) <= 120 or at < 80:
+        return shortened(data)
+    start, end = at - around, min(len(data), at + around)
+    return f"...{data[start:end]!r}... (bytes {start:,} to {end:,} of {len(data):,})"
+
+
 def shortened(data: bytes, most: int = 120) -> str:
     """Return the repr of ``data``, cut after ``most`` bytes with the length told."""
     return repr(data) if len(data) <= most else f"{data[:most]!r}... ({len(data):,} bytes)"

@@ -14,7 +14,7 @@ from collections.abc import Generator
 from typing import TypeVar
 
 from .buffer import Buffer
-from .matching import Match, described, difference, matches, shortened
+from .matching import Match, described, difference, matches, shortened, shown_at
 
 T = TypeVar("T")
 Steps = Generator[bool, None, T]
@@ -78,7 +78,8 @@ def expect(buffer: Buffer, literal: bytes) -> Steps[bytes]:
     while True:
         got = bytes(buffer) if (differs := buffer.differs(literal) >= 0) or buffer.ended else b""
         if differs:
-            raise Mismatch(f"expected {shortened(literal)}\n  got {shortened(got)} ({difference(literal, got)})")
+            at = buffer.differs(literal)
+            raise Mismatch(f"expected {shown_at(literal, at)}\n  got {shown_at(got, at)} ({difference(literal, got)})")
         if len(buffer) >= len(literal):
             return buffer.take(len(literal))
         if buffer.ended:
