@@ -16,7 +16,7 @@ def test_get_returns_what_the_server_has(tcp_server):
             command = read_command(conn)
             conn.send(b"$5\r\nhello\r\n" if command == [b"GET", b"greeting"] else b"+OK\r\n")
 
-    with redis.Redis(*tcp_server.address, protocol=2) as client:
+    with redis.Redis(*tcp_server.address, protocol=2, socket_timeout=1, retry=None) as client:
         assert client.get("greeting") == b"hello"
 
     assert b"greeting\r\n" in tcp_server.requests
