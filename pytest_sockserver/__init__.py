@@ -9,28 +9,55 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ANY",
+    "CONNECT",
+    "EOF",
     "AddressUnavailable",
     "AsyncConnection",
     "AsyncServer",
     "BlockedLoop",
+    "Close",
     "Connection",
+    "Cut",
     "DatagramTestServer",
     "DeadlineExceeded",
+    "Delay",
+    "DialogueError",
+    "Drip",
     "EndOfStream",
     "Event",
+    "Gate",
     "HandlerStuck",
+    "Hex",
     "IncompleteRequest",
     "RecordLimitExceeded",
     "Request",
+    "Reset",
+    "Script",
     "ScriptMismatch",
+    "SendEof",
     "ServerFailed",
     "ServerStopping",
     "SockServer",
     "SockServerError",
+    "Stall",
+    "StartTLS",
     "StreamTestServer",
+    "Text",
     "UnexpectedRequest",
     "UnmetExpectation",
+    "UnsupportedFault",
     "WrongState",
+    "delimited",
+    "fixed",
+    "http1",
+    "length_prefixed",
+    "lines",
+    "netstrings",
+    "octet_counted",
+    "resp",
+    "sans_io",
+    "until_eof",
+    "websocket",
 ]
 
 TYPE_CHECKING = False  # what type checkers take for typing.TYPE_CHECKING, without importing typing
@@ -43,6 +70,7 @@ if TYPE_CHECKING:
     from .errors import AddressUnavailable as AddressUnavailable
     from .errors import BlockedLoop as BlockedLoop
     from .errors import DeadlineExceeded as DeadlineExceeded
+    from .errors import DialogueError as DialogueError
     from .errors import EndOfStream as EndOfStream
     from .errors import HandlerStuck as HandlerStuck
     from .errors import IncompleteRequest as IncompleteRequest
@@ -53,41 +81,54 @@ if TYPE_CHECKING:
     from .errors import SockServerError as SockServerError
     from .errors import UnexpectedRequest as UnexpectedRequest
     from .errors import UnmetExpectation as UnmetExpectation
+    from .errors import UnsupportedFault as UnsupportedFault
     from .errors import WrongState as WrongState
     from .factory import SockServer as SockServer
     from .recording.events import Event as Event
+    from .scripting.framing import EOF as EOF
+    from .scripting.framing import delimited as delimited
+    from .scripting.framing import fixed as fixed
+    from .scripting.framing import http1 as http1
+    from .scripting.framing import length_prefixed as length_prefixed
+    from .scripting.framing import lines as lines
+    from .scripting.framing import netstrings as netstrings
+    from .scripting.framing import octet_counted as octet_counted
+    from .scripting.framing import resp as resp
+    from .scripting.framing import sans_io as sans_io
+    from .scripting.framing import until_eof as until_eof
+    from .scripting.framing import websocket as websocket
     from .scripting.matching import ANY as ANY
+    from .scripting.matching import Hex as Hex
+    from .scripting.matching import Text as Text
+    from .scripting.parts import Close as Close
+    from .scripting.parts import Cut as Cut
+    from .scripting.parts import Delay as Delay
+    from .scripting.parts import Drip as Drip
+    from .scripting.parts import Gate as Gate
+    from .scripting.parts import Reset as Reset
+    from .scripting.parts import SendEof as SendEof
+    from .scripting.parts import Stall as Stall
+    from .scripting.parts import StartTLS as StartTLS
+    from .scripting.rules import CONNECT as CONNECT
+    from .scripting.script import Script as Script
     from .stream_server import StreamTestServer as StreamTestServer
 else:
-    _HOMES = {
-        "AsyncConnection": "aio",
-        "AsyncServer": "aio",
-        "Request": "captured",
-        "Connection": "connection",
-        "DatagramTestServer": "datagram_server",
-        "SockServer": "factory",
-        "Event": "recording.events",
-        "ANY": "scripting.matching",
-        "StreamTestServer": "stream_server",
-    } | dict.fromkeys(
-        (
-            "AddressUnavailable",
-            "BlockedLoop",
-            "DeadlineExceeded",
-            "EndOfStream",
-            "HandlerStuck",
-            "IncompleteRequest",
-            "RecordLimitExceeded",
-            "ScriptMismatch",
-            "ServerFailed",
-            "ServerStopping",
-            "SockServerError",
-            "UnexpectedRequest",
-            "UnmetExpectation",
-            "WrongState",
-        ),
-        "errors",
-    )
+    _NAMES = {
+        "aio": "AsyncConnection AsyncServer",
+        "captured": "Request",
+        "connection": "Connection",
+        "datagram_server": "DatagramTestServer",
+        "errors": "AddressUnavailable BlockedLoop DeadlineExceeded DialogueError EndOfStream HandlerStuck IncompleteRequest RecordLimitExceeded ScriptMismatch ServerFailed ServerStopping SockServerError UnexpectedRequest UnmetExpectation UnsupportedFault WrongState",
+        "factory": "SockServer",
+        "recording.events": "Event",
+        "scripting.framing": "EOF delimited fixed http1 length_prefixed lines netstrings octet_counted resp sans_io until_eof websocket",
+        "scripting.matching": "ANY Hex Text",
+        "scripting.parts": "Close Cut Delay Drip Gate Reset SendEof Stall StartTLS",
+        "scripting.rules": "CONNECT",
+        "scripting.script": "Script",
+        "stream_server": "StreamTestServer",
+    }
+    _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 
     def __getattr__(name):
         home = _HOMES.get(name)

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from . import questions, stopping
 from .captured import Request
-from .checks import checked_timeout
+from .scripting.checks import checked_timeout
 from .connection import Connection
 from .deadline import Deadline
-from .errors import DeadlineExceeded
+from .errors import DeadlineExceeded, EndOfStream, IncompleteRequest
 from .failures import Expected, combined
+from .performing import PAUSE, ROOM, Need
 from .scripting import reading
 from .scripting.matching import ANY, Match
-from .scripting.parts import checked_parts
+from .scripting.parts import Part
 from .turns import Reading
 from .waiting import Wait, _Pending
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import ssl
 
     from .base_server import BaseTestServer
+    from .scripting.framing import Framing
     from .scripting.reading import Steps
     from .stream_server import StreamTestServer
 
@@ -223,33 +225,58 @@ class AsyncConnection:
         __tracebackhide__ = True
         return await self._drive("recv_all", self._connection._recv_all(), timeout)
 
-    async def expect(self, match: bytes, *, timeout: float | None = None) -> Request:
-        """Take exactly the bytes ``match``; fail at the first byte that differs."""
+    async def frames(self, framing: Framing | None = None) -> AsyncIterator[Request]:
+        """Yield the frames that come, until the client ends its stream where one would begin."""
         __tracebackhide__ = True
-        return await self._drive("expect", self._connection._expect(match), timeout)
+        checked = self._connection._checked_framing("frames", framing)
+        while True:
+            try:
+                frame = await self._drive("frames", self._connection._frame(checked), None)
+            except IncompleteRequest:
+                raise
+            except EndOfStream:
+                return
+            yield frame
 
-    async def expect_line(self, match: Match = ANY, *, timeout: float | None = None) -> Request:
+    async def rules(self, framing: Framing | None = None) -> None:
+        """Answer by the server's rules from here on, in a thread of the server; return when the connection is over."""
+        __tracebackhide__ = True
+        await arrive(questions.answered(self._connection._server._hand_to_rules(self._connection, framing)))
+
+    async def expect(self, match: Match, *, timeout: float | None = None) -> Request:
+        """Take exactly the bytes of a literal; fail at the first that differs; with a framing, a frame that matches."""
+        __tracebackhide__ = True
+        return await self._drive("expect", self._connection._expect(match), timeout, wanted=match)
+
+    async def expect_line(
+        self, match: Match = ANY, *, ending: bytes | None = None, timeout: float | None = None
+    ) -> Request:
         """Take a line, which ``match`` must match whole, without its ending; return it with its ending."""
         __tracebackhide__ = True
-        return await self._drive("expect_line", self._connection._expect_line(match), timeout)
+        return await self._drive("expect_line", self._connection._expect_line(match, ending), timeout, wanted=match)
 
     async def expect_eof(self, *, timeout: float | None = None) -> None:
         """Wait for the client to end its stream."""
         __tracebackhide__ = True
-        await self._drive("expect_eof", reading.expect_eof(self._connection._stream.buffer), timeout)
+        steps = reading.expect_eof(self._connection._stream.buffer)
+        await self._drive("expect_eof", steps, timeout, wanted="the end of the stream")
 
-    async def send(self, *parts: bytes, timeout: float | None = None) -> None:
-        """Send the parts, in order; return when the kernel has taken all of them."""
+    async def expect_reset(self, *, timeout: float | None = None) -> None:
+        """Wait for the client to reset the connection."""
+        __tracebackhide__ = True
+        steps = reading.expect_reset(self._connection._stream.buffer)
+        await self._drive("expect_reset", steps, timeout, wanted="a reset")
+
+    async def send(self, *parts: Part, timeout: float | None = None) -> None:
+        """Say the parts, from left to right; return when the kernel has taken all of them."""
         __tracebackhide__ = True
         connection = self._connection
-        data = b"".join(checked_parts(parts, "send()"))
-        deadline = Deadline(checked_timeout(timeout) or connection._timeout)
+        checked = connection._checked_parts(parts, "send()")
+        seconds = checked_timeout(timeout) or connection._timeout
         bell = _bell()
-        async with self._turn(bell, deadline):
-            for _ in connection._stream.send(data):
-                await self._ready(bell, True, deadline)
-                if not deadline.left():
-                    raise connection._unread(data, deadline)
+        async with self._turn(bell, Deadline(seconds)):
+            for need in connection._needs(checked, connection._latest, seconds):
+                await self._await(bell, need)
 
     async def send_eof(self) -> None:
         """End the server's half of the stream; the client may go on sending."""
@@ -267,7 +294,7 @@ class AsyncConnection:
             steps = connection._stream.close(notify)
             try:
                 for seconds in steps:
-                    await self._ready(bell, False, Deadline(seconds))
+                    await self._ready(bell, False, seconds)
             finally:
                 steps.close()  # cancelled, it closes all the same
 
@@ -278,14 +305,14 @@ class AsyncConnection:
         for seconds in self._connection._stream.reset():
             await bell.wait(seconds)
 
-    async def start_tls(self, context: ssl.SSLContext, *, timeout: float | None = None) -> None:
+    async def start_tls(self, context: ssl.SSLContext | None = None, *, timeout: float | None = None) -> None:
         """Start TLS as the server; return when the handshake is done."""
         __tracebackhide__ = True
         connection = self._connection
         deadline = Deadline(checked_timeout(timeout) or connection._timeout)
         bell = _bell()
         for writes in connection._start_tls(context, deadline):
-            await self._ready(bell, writes, deadline)
+            await self._ready(bell, writes, deadline.left())
 
     async def wait_closed(self, *, timeout: float | None = None) -> None:
         """Wait until either side has ended the connection."""
@@ -299,7 +326,7 @@ class AsyncConnection:
         with self._connection._read_meanwhile():
             await arrive(questions.received(self._connection, data, timeout))
 
-    async def _drive(self, verb: str, steps: Steps[T], timeout: float | None) -> T:
+    async def _drive(self, verb: str, steps: Steps[T], timeout: float | None, *, wanted: object = None) -> T:
         """Drive a verb's steps from this coroutine: the same steps that a thread drives."""
         __tracebackhide__ = True
         connection = self._connection
@@ -314,8 +341,19 @@ class AsyncConnection:
                     return cast(T, done.value)
                 while not connection._stream.receive(connection._stream.socket_for("read")):
                     if not deadline.left():
-                        raise connection._late(verb, deadline)
-                    await self._ready(bell, False, deadline)
+                        raise connection._late(verb, deadline, wanted)
+                    await self._ready(bell, False, deadline.left())
+
+    async def _await(self, bell: Bell, need: Need) -> None:
+        """Wait, in this coroutine, for what saying parts needs."""
+        __tracebackhide__ = True
+        if need.kind is not PAUSE:
+            return await self._ready(bell, need.kind is ROOM, need.left())
+        tape = self._connection._tape
+        with tape.recorder.waking(bell.ring):
+            while not tape.cut and not need.over() and (left := need.left()) != 0.0:
+                await bell.wait(left)
+        self._connection._stream.socket_for("send on")
 
     @asynccontextmanager
     async def _turn(self, bell: Bell, deadline: Deadline) -> AsyncIterator[None]:
@@ -332,8 +370,8 @@ class AsyncConnection:
         finally:
             turn.release()
 
-    async def _ready(self, bell: Bell, write: bool, deadline: Deadline) -> None:
-        """Wait until the socket can be read or written, or the deadline is over."""
+    async def _ready(self, bell: Bell, write: bool, seconds: float | None) -> None:
+        """Wait until the socket can be read or written, at most so long."""
         connection = self._connection
         sock = connection._stream.socket_for("wait on")
         if not write and getattr(sock, "pending", int)():
@@ -341,6 +379,6 @@ class AsyncConnection:
         server = connection._server
         server._watch(sock, write, bell.ring)
         try:
-            await bell.wait(deadline.left())
+            await bell.wait(seconds)
         finally:
             server._unwatch(bell.ring)

@@ -17,7 +17,7 @@ import re
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -25,8 +25,8 @@ from urllib.parse import quote
 from . import questions, stopping
 from .addresses import UnixPlace, checked_host
 from .captured import Request
-from .checks import checked_seconds
-from .conversation import Handler
+from .scripting.checks import checked_seconds
+from .handler import Handler
 from .deadline import Deadline, process_ends_soon
 from .errors import DeadlineExceeded, ServerStopping, WrongState
 from .failures import Expected, Failure, Failures, add_note, combined
@@ -34,7 +34,11 @@ from .messages import format_peer, with_conversation
 from .options import Options, check_option, options_for
 from .recording.events import Event
 from .recording.recorder import Recorder
+from .rulebook import On, RuleBook
 from .scripting.matching import ANY, Match
+from .scripting.parts import checked_gate
+from .scripting.rules import RuleMatch
+from .scripting.script import Script
 from .waiting import block, refuse_in_coroutine
 
 if TYPE_CHECKING:
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
 
     from .aio import AsyncServer
     from .clients import ClientFuture
+    from .scripting.dialogue import Dialogue
 
     if sys.version_info >= (3, 11):
         from typing import Self
@@ -79,6 +84,10 @@ class BaseTestServer:
             self._family, self._host = checked_host(self.options)
         self._recorder = Recorder(self.options.record_limit)
         self._failures = Failures(self._recorder)
+        self._gates: set[str] = set()  # those that are open; guarded by the recorder's lock
+        self._book = RuleBook(self._recorder, transport, self._captured_by_scripts, tls=self.options.tls is not None)
+        self._went_wrong = False  # so what is missing too is a consequence, and not told
+        self._call_is_over = False  # whoever comes now is recorded, and no failure
         self._handler: Handler | None = None
         self._state = "new"
         self._pid = os.getpid()
@@ -215,6 +224,9 @@ class BaseTestServer:
         """Forget what was declared and what was recorded; never a failure.  Open connections stay open."""
         with self._recorder.lock:
             self._handler = None
+            self._book.clear()
+            self._gates.clear()
+            self._went_wrong = False
             self._recorder.forget()
 
     def verify(self) -> None:
@@ -281,6 +293,54 @@ class BaseTestServer:
         __tracebackhide__ = True
         self._handler = Handler(target, self._handler_argument)
         return target
+
+    def on(self, match: RuleMatch, times: int | tuple[int, int | None] | None = None) -> On:
+        """Declare what answers a request, in whatever order they come: ``server.on(b"PING\\r\\n").reply(b"+PONG\\r\\n")``.
+
+        A literal is asked before a pattern or a predicate, these before ``ANY``; among equals the latest declared.
+
+        Args:
+            match: Bytes, ``Hex``, ``Text``, a compiled pattern, a predicate, ``ANY``; on streams also ``CONNECT``, a
+                new connection.
+            times: How often it answers: exactly so often, or ``(least, most)``, with ``None`` for any number.  It is
+                verified; a rule that is used up steps aside.
+
+        Returns:
+            What takes ``.reply(*parts)``, and ``.then(*parts)`` for the next time.
+
+        Raises:
+            TypeError, ValueError: It can be no match, or no number of times.  Anything but a literal is refused on a
+                stream without framing, when a connection comes and at the test's first wait.
+        """
+        __tracebackhide__ = True
+        return self._book.declare(match, times)
+
+    def open(self, gate: str) -> None:
+        """Open a gate: whoever waits for it goes on, and so does who comes later.  ``clear()`` closes all gates."""
+        __tracebackhide__ = True
+        checked_gate(gate, "open()")
+        with self._recorder.lock:
+            self._gates.add(gate)
+            self._recorder.changed()
+
+    def _captured_by_scripts(self) -> set[str]:
+        """Return the names under which what was declared, beside the rules, captures."""
+        return set()
+
+    def _new_script(self, names: Iterable[str] = ()) -> Script:
+        return Script(
+            transport=self.transport,
+            names=lambda: {*names, *self._captured_by_scripts(), *self._book.captured()},
+            max_frame=self.options.max_frame,
+            tls=self.options.tls is not None,
+        )
+
+    def _parsed(self, text: str | os.PathLike[str], values: dict[str, Any], *, timed: bool) -> Dialogue:
+        """Return a dialogue, each of whose steps knows its line in the test, or in its file."""
+        __tracebackhide__ = True
+        from .dialogues import parsed
+
+        return parsed(text, values, new_script=self._new_script, datagrams=self._kind is socket.SOCK_DGRAM, timed=timed)
 
     # Address
 
@@ -420,10 +480,26 @@ class BaseTestServer:
             return True
         return self._recorder.elapsed() - self._recorder.changed_at > _CLIENT_PATIENCE
 
-    def _take_failures(self) -> list[Failure]:
+    def _take_failures(self, *, missing: bool = True) -> list[Failure]:
+        """Return what went wrong, and if nothing has, what is missing; each is told once.
+
+        Args:
+            missing: Whether it is time to say what is missing.
+        """
         for client in self._clients:
             client.tell(self._failures, f"{self.name}, in_thread({client.name})")
-        return self._failures.take()
+        failures = self._failures.take()
+        self._went_wrong = self._went_wrong or bool(failures)
+        if missing and not self._went_wrong:
+            failures = self._missing()
+        return failures
+
+    def _missing(self) -> list[Failure]:
+        """Return what was declared to happen and has not."""
+        return [Failure(error, self.name) for error in self._book.unmet()]
+
+    def _check_declarations(self) -> None:
+        """Raise the TypeError about what was declared and makes no sense without a framing; streams alone have such."""
 
     def _idle(self) -> bool:
         raise NotImplementedError

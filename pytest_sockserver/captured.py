@@ -1,14 +1,14 @@
-"""A request: the bytes that one reading verb took as a unit, and where they came from."""
+"""What was captured: requests, the bytes that one reading verb took as a unit; and what names stand for."""
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from .connection import Connection
+    from .scripting.parts import Part
 
 
 class Request(bytes):
@@ -20,14 +20,14 @@ class Request(bytes):
         connection: The connection it came on; ``None`` on datagram servers.
         peer: The client's address, as the socket gave it; ``None`` for an unbound unix datagram socket.
         time: Seconds since the server was made.
-        match: The ``re.Match`` when it was found by a pattern.
+        match: The ``re.Match`` when it was found by a pattern; what ``Hex`` captured, by name, as well.
         rule: The rule that answered it, if one did.
     """
 
     connection: Connection | None
     peer: Any
     time: float
-    match: re.Match[bytes] | None
+    match: Any
     rule: Any
     _answer: Callable[..., None] | None
 
@@ -38,7 +38,7 @@ class Request(bytes):
         connection: Connection | None = None,
         peer: Any = None,
         time: float = 0.0,
-        match: re.Match[bytes] | None = None,
+        match: Any = None,
         answer: Callable[..., None] | None = None,
     ) -> Request:
         self = super().__new__(cls, data)
@@ -49,7 +49,7 @@ class Request(bytes):
     def __reduce__(self) -> tuple[Any, ...]:
         return bytes, (bytes(self),)
 
-    def matched(self, match: re.Match[bytes]) -> Request:
+    def matched(self, match: Any) -> Request:
         """Return the same request with the match by which it was found."""
         found = Request(
             self, connection=self.connection, peer=self.peer, time=self.time, match=match, answer=self._answer
@@ -57,14 +57,40 @@ class Request(bytes):
         found.rule = self.rule
         return found
 
-    def reply(self, *parts: bytes) -> None:
-        """Send ``parts`` to whoever sent this request: on datagram servers each is one datagram.
+    def reply(self, *parts: Part) -> None:
+        """Say ``parts`` to whoever sent this request: on datagram servers bytes are one datagram each.
+
+        Functions among the parts are called with this request.
 
         Raises:
-            TypeError: A part is not bytes.
+            TypeError: A part is none.
             ValueError: The request has no address to answer to, or a datagram is too large to be sent.
         """
         __tracebackhide__ = True
         if self._answer is None:
             raise ValueError("this request cannot be replied to: it was not taken from a server")
         self._answer(self, *parts)
+
+
+def looked_up(captured: Mapping[str, bytes], values: Mapping[str, Any], conversation: object, name: str) -> bytes:
+    """Return what a name stands for.
+
+    Args:
+        values: Further names: bytes, or functions of the connection.
+        conversation: What these are called with.
+
+    Raises:
+        ValueError: For nothing.
+    """
+    __tracebackhide__ = True
+    value = captured.get(name, values.get(name))
+    if callable(value):
+        value = value(conversation)
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value)
+    known = ", ".join(sorted({*captured, *values})) or "nothing"
+    raise ValueError(
+        rf"\g<{name}> stands for nothing: captured so far: {known}"
+        if value is None
+        else rf"\g<{name}> stands for {value!r}: expected bytes, or a function of the connection that returns them"
+    )

@@ -16,22 +16,50 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import questions, transcript
-from .captured import Request
-from .checks import checked_delimiter, checked_index, checked_line, checked_literal, checked_size, checked_timeout
+from .captured import Request, looked_up
 from .deadline import Deadline
-from .errors import THE_SERVER_STOPS, DeadlineExceeded, EndOfStream, IncompleteRequest, ScriptMismatch, WrongState
+from .errors import (
+    THE_SERVER_STOPS,
+    DeadlineExceeded,
+    EndOfStream,
+    IncompleteRequest,
+    ScriptMismatch,
+    ServerStopping,
+    WrongState,
+)
 from .messages import format_peer, with_conversation
+from .performing import INPUT, ROOM, Need, perform_parts, say
 from .recording.events import RECEIVED, Event
-from .recording.recorder import Tape
+from .recording.recorder import BUSY, PARKED, WAITING, Tape
 from .scripting import reading
-from .scripting.matching import ANY, Match, shortened
-from .scripting.parts import checked_parts
+from .scripting.checks import (
+    checked_delimiter,
+    checked_expected,
+    checked_index,
+    checked_line,
+    checked_size,
+    checked_timeout,
+)
+from .scripting.framing import Cutter, Framing, checked_framing, expect_frame, take_frame
+from .scripting.matching import (
+    ANY,
+    HexMatch,
+    Match,
+    Shape,
+    captured_by,
+    described,
+    is_literal,
+    names_in,
+    shape_of,
+    shortened,
+)
+from .scripting.parts import Part, check_fit, checked_parts
 from .scripting.reading import Steps
 from .stream import CHUNK, Stream
 from .turns import Reading, Turn
@@ -41,7 +69,8 @@ if TYPE_CHECKING:
     import socket
     import ssl
 
-    from .conversation import Handler
+    from .conversation import Driver
+    from .scripting.rules import Rule
     from .stream_server import StreamTestServer
 
 T = TypeVar("T")
@@ -57,20 +86,26 @@ class Connection:
         index: 0 for the server's first connection.
         peer: The client's address, as ``accept`` gave it.
         state: An empty namespace for the user's own.
+        captured: What patterns and ``Hex`` have captured on this connection, by name; the latest counts.
     """
 
     def __init__(self, tape: Tape, server: StreamTestServer) -> None:
         self.index = tape.index
         self.peer = tape.peer
         self.state = SimpleNamespace()
+        self.captured: dict[str, bytes] = {}
         self._tape = tape
         self._stream = Stream(tape)
         self._server = server
         self._timeout = server.timeout
         self._max_frame = server.options.max_frame
+        self._framing = server.framing
+        self._cutter: Cutter | None = None  # where no verb reads
+        self._values: Mapping[str, Any] = {}  # further names, of the dialogue that is performed
+        self._latest: Request | None = None  # what functions are called with, among parts that answer no request
         # Who reads: "handled" by a handler's thread, "sunk" by the server's sink, "live" by the test.
         self._mode = "handled"
-        self._handler: Handler | None = None
+        self._driver: Driver | None = None  # what was declared for it
         self._thread: threading.Thread | None = None
         self._done = False  # its handler has ended, and the connection with it
         self._patient = True  # waits for the start of a unit without a deadline: a handler does, a test does not
@@ -78,6 +113,7 @@ class Connection:
         self._writing = Turn(tape.recorder)  # guards the order of bytes on the wire: one send at a time
         self._reader = threading.Lock()  # held by the one reader
         self._guard: Callable[[str], None] = _nothing_to_refuse
+        self._answer_by_rules: Callable[[Connection], None] = _nobody_answers  # its server's performer
 
     def __repr__(self) -> str:
         end = f"{self._tape.ended_how} by the {self.closed_by}" if self.closed_by else "open"
@@ -140,6 +176,19 @@ class Connection:
         """Once TLS was asked for: its ``version``, ``cipher`` and ``alpn``; ``error`` if the handshake failed."""
         return self._stream.tls
 
+    @property
+    def framing(self) -> Framing | None:
+        """Where one frame ends and the next begins: the server's, as it was when the connection came.
+
+        Set it to switch within the connection, from the next frame on.
+        """
+        return self._framing
+
+    @framing.setter
+    def framing(self, framing: Framing | None) -> None:
+        __tracebackhide__ = True
+        self._framing = checked_framing(framing, self._max_frame)
+
     # Reading
 
     def recv(self, n: int = CHUNK, *, timeout: float | None = None) -> bytes:
@@ -191,32 +240,64 @@ class Connection:
         __tracebackhide__ = True
         return self._drive("recv_all", self._recv_all(), timeout)
 
+    def frames(self, framing: Framing | None = None) -> Iterator[Request]:
+        """Yield the frames that come, each as one request, until the client ends its stream where one would begin.
+
+        Args:
+            framing: Another framing than the connection's own.
+
+        Raises:
+            TypeError: There is no framing.
+            IncompleteRequest: The client ended its stream within a frame.
+            ScriptMismatch: A frame is longer than the server's ``max_frame``, or is none.
+        """
+        __tracebackhide__ = True
+        return self._each_frame(self._checked_framing("frames", framing))
+
+    def rules(self, framing: Framing | None = None) -> None:
+        """Answer by the server's rules from here on; return when the client has ended its stream, or a rule has.
+
+        Args:
+            framing: Another framing than the connection's, which takes its place.
+
+        Raises:
+            UnexpectedRequest: No rule takes a request.
+            TypeError: A rule needs frames, and there is no framing.
+        """
+        __tracebackhide__ = True
+        self._guard("rules")
+        self._framing = checked_framing(framing, self._max_frame) or self._framing
+        self._answer_by_rules(self)
+
     # Expecting
 
-    def expect(self, match: bytes, *, timeout: float | None = None) -> Request:
-        """Take exactly the bytes ``match``, however segmented; fail at the first byte that differs.
+    def expect(self, match: Match, *, timeout: float | None = None) -> Request:
+        """Take exactly the bytes of a literal, however segmented, and fail at the first that differs.
+
+        With a framing ``match`` may be a pattern, a predicate or ``ANY`` as well: it must match the next frame whole.
 
         Raises:
             ScriptMismatch: Something else came, or the end of the stream.
-            DeadlineExceeded: They did not come in time.
-            TypeError: ``match`` is not bytes.  A pattern on a stream without frames would match or not
-                depending on how the bytes happened to arrive; use :meth:`expect_line`.
+            DeadlineExceeded: It did not come in time.
+            TypeError: ``match`` is no literal, and there is no framing.  On a stream without frames a pattern would
+                match or not depending on how the bytes happened to arrive; :meth:`expect_line` has a unit.
         """
         __tracebackhide__ = True
-        return self._drive("expect", self._expect(match), timeout, patient=False)
+        return self._drive("expect", self._expect(match), timeout, patient=False, wanted=match)
 
-    def expect_line(self, match: Match = ANY, *, timeout: float | None = None) -> Request:
+    def expect_line(self, match: Match = ANY, *, ending: bytes | None = None, timeout: float | None = None) -> Request:
         r"""Take a line, which ``match`` must match whole, without its ending; return it with its ending.
 
         Args:
-            match: Bytes, a compiled pattern of bytes, a predicate or ``ANY``.
+            match: Bytes, a compiled pattern of bytes, ``Hex``, ``Text``, a predicate or ``ANY``.
+            ending: What the line must end in; ``b"\n"`` with or without ``b"\r"`` before it, unless given.
 
         Raises:
             ScriptMismatch: Another line came, or the end of the stream.
             DeadlineExceeded: No line came in time.
         """
         __tracebackhide__ = True
-        return self._drive("expect_line", self._expect_line(match), timeout, patient=False)
+        return self._drive("expect_line", self._expect_line(match, ending), timeout, patient=False, wanted=match)
 
     def expect_eof(self, *, timeout: float | None = None) -> None:
         """Wait for the client to end its stream.
@@ -226,30 +307,36 @@ class Connection:
             DeadlineExceeded: Neither came in time.
         """
         __tracebackhide__ = True
-        return self._drive("expect_eof", reading.expect_eof(self._stream.buffer), timeout, patient=False)
+        steps = reading.expect_eof(self._stream.buffer)
+        return self._drive("expect_eof", steps, timeout, patient=False, wanted="the end of the stream")
+
+    def expect_reset(self, *, timeout: float | None = None) -> None:
+        """Wait for the client to reset the connection.
+
+        Raises:
+            ScriptMismatch: Bytes came instead, or the end of the stream.
+            DeadlineExceeded: Nothing came in time.
+        """
+        __tracebackhide__ = True
+        steps = reading.expect_reset(self._stream.buffer)
+        return self._drive("expect_reset", steps, timeout, patient=False, wanted="a reset")
 
     # Sending
 
-    def send(self, *parts: bytes, timeout: float | None = None) -> None:
-        """Send the parts, in order, in one write; return when the kernel has taken all of them.
+    def send(self, *parts: Part, timeout: float | None = None) -> None:
+        """Say the parts, from left to right; return when the kernel has taken all of them.
+
+        Bytes that follow one another leave in one write.  A function among the parts is called with the latest request.
 
         Raises:
-            TypeError: A part is not bytes.
+            TypeError, ValueError: A part is none, or can never be reached.
+            UnsupportedFault: The transport cannot do a part.
             ConnectionResetError, BrokenPipeError: The client is gone; this ends a handler quietly.
-            DeadlineExceeded: The client did not read, and the kernel's buffers are full.
+            DeadlineExceeded: The client did not read, and the kernel's buffers are full; or a gate was not opened.
         """
         __tracebackhide__ = True
         self._guard("send")
-        data = b"".join(checked_parts(parts, "send()"))
-        deadline = Deadline(checked_timeout(timeout) or self._timeout)
-        if not self._writing.acquire(deadline.left()):
-            raise self._error(DeadlineExceeded, f"send() waited {deadline}: another send is under way")
-        try:
-            for _ in self._stream.send(data):
-                if not self._stream.socket_for("send on").await_room(deadline.left()) and not deadline.left():
-                    raise self._unread(data, deadline)
-        finally:
-            self._writing.release()
+        self._say(self._checked_parts(parts, "send()"), self._latest, checked_timeout(timeout) or self._timeout)
 
     def send_eof(self) -> None:
         """End the server's half of the stream; the client may go on sending.
@@ -301,11 +388,15 @@ class Connection:
         for seconds in self._stream.reset():
             self._await_input(seconds)
 
-    def _driven_elsewhere(self) -> bool:
-        """Whether another thread reads or writes: it may stand in a call on the socket that we would close."""
+    def _driven_elsewhere(self, *, writing: bool = False) -> bool:
+        """Whether another thread reads or writes: it may stand in a call on the socket that we would close.
+
+        Args:
+            writing: The caller is the one who writes now.
+        """
         if self._mode == "handled":
             return not self._done and self._thread is not threading.current_thread()
-        return self._reader.locked() or self._writing.locked()
+        return self._reader.locked() or (not writing and self._writing.locked())
 
     def _await_input(self, seconds: float) -> None:
         sock = self._tape.socket
@@ -324,10 +415,11 @@ class Connection:
         __tracebackhide__ = True
         return self._stream.detach()
 
-    def start_tls(self, context: ssl.SSLContext, *, timeout: float | None = None) -> None:
-        """Start TLS as the server, with a context of yours; return when the handshake is done.
+    def start_tls(self, context: ssl.SSLContext | None = None, *, timeout: float | None = None) -> None:
+        """Start TLS as the server, with a context of yours, else the server's ``tls=``; return after the handshake.
 
         Raises:
+            ValueError: There is no context.
             ScriptMismatch: The client had sent plain text already that was not read (STARTTLS injection,
                 RFC 3207 section 4.2): it is refused, never carried over.
             ssl.SSLError: The handshake failed; ``tls.error`` has the reason.  A handler is ended by that, and
@@ -386,13 +478,54 @@ class Connection:
     def _recv_all(self) -> Steps[Request]:
         return self._unit(self._or_end(reading.recv_all(self._stream.buffer)))
 
-    def _expect(self, match: bytes) -> Steps[Request]:
+    def _expect(self, match: Match) -> Steps[Request]:
         __tracebackhide__ = True
-        return self._unit(reading.expect(self._stream.buffer, checked_literal(match)))
+        checked = checked_expected(match)
+        if is_literal(checked):
+            return self._literal_unit(shape_of(checked, self._lookup))  # type: ignore[arg-type]
+        if self._framing is None:
+            raise TypeError(
+                f"expect() expected bytes, not {described(checked)}: on a stream without frames what a pattern or a "
+                "predicate matches would depend on how the bytes arrive; give the server a framing=, or use expect_line()"
+            )
+        buffer = self._stream.buffer
+        return self._matched_unit(expect_frame(buffer, checked, self._framing, self._max_frame, self._lookup))
 
-    def _expect_line(self, match: Match) -> Steps[Request]:
+    def _expect_line(self, match: Match, ending: bytes | None = None) -> Steps[Request]:
         __tracebackhide__ = True
-        return self._matched_unit(reading.expect_line(self._stream.buffer, checked_line(match), self._max_frame))
+        checked = checked_line(match)
+        if ending is not None:
+            checked_delimiter(ending, "expect_line")
+        buffer = self._stream.buffer
+        return self._matched_unit(reading.expect_line(buffer, checked, self._max_frame, self._lookup, ending))
+
+    def _literal_unit(self, shape: Shape) -> Steps[Request]:
+        __tracebackhide__ = True
+        data = yield from reading.expect(self._stream.buffer, shape)
+        return self._request(data, captured_by(shape, data))
+
+    def _frame(self, framing: Framing) -> Steps[Request]:
+        return self._unit(take_frame(self._stream.buffer, framing, self._max_frame))
+
+    def _each_frame(self, framing: Framing) -> Iterator[Request]:
+        __tracebackhide__ = True
+        while True:
+            try:
+                frame = self._drive("frames", self._frame(framing), None)
+            except IncompleteRequest:
+                raise
+            except EndOfStream:
+                return
+            yield frame
+
+    def _checked_framing(self, verb: str, framing: Framing | None) -> Framing:
+        __tracebackhide__ = True
+        checked = checked_framing(framing, self._max_frame) or self._framing
+        if checked is None:
+            raise TypeError(
+                f"{verb}() expected a framing: give one to it, {verb}(lines(b'\\r\\n')) for example, or the server framing="
+            )
+        return checked
 
     def _unit(self, steps: Steps[bytes]) -> Steps[Request]:
         __tracebackhide__ = True
@@ -400,8 +533,8 @@ class Connection:
 
     def _matched_unit(self, steps: Steps[tuple[bytes, object]]) -> Steps[Request]:
         __tracebackhide__ = True
-        line, found = yield from steps
-        return self._request(line, found if isinstance(found, re.Match) else None)
+        unit, found = yield from steps
+        return self._request(unit, found)
 
     def _or_end(self, steps: Steps[bytes]) -> Steps[bytes]:
         """Say the end of the stream once; the second time is the quiet end of a handler's loop."""
@@ -413,18 +546,31 @@ class Connection:
             self._told_end = True
         return data
 
-    def _request(self, data: bytes, match: re.Match[bytes] | None = None) -> Request:
+    def _request(self, data: bytes, found: object = None, rule: Rule | None = None) -> Request:
         """Make what a verb took a request, recorded before it is returned and so before it can be answered."""
         recorder = self._tape.recorder
+        match = found if isinstance(found, (re.Match, HexMatch)) else None
         request = Request(
             data, connection=self, peer=self.peer, time=recorder.elapsed(), match=match, answer=_answer_on_stream
         )
+        request.rule = rule
+        if match is not None:
+            self.captured.update(names_in(match))
         if data:
+            self._latest = request
             recorder.add_request(request)
         return request
 
-    def _start_tls(self, context: ssl.SSLContext, deadline: Deadline) -> Iterator[bool]:
+    def _lookup(self, name: str) -> bytes:
+        """Return what a name stands for on this connection."""
         __tracebackhide__ = True
+        return looked_up(self.captured, self._values, self, name)
+
+    def _start_tls(self, context: ssl.SSLContext | None, deadline: Deadline) -> Iterator[bool]:
+        __tracebackhide__ = True
+        context = context or self._server.options.tls
+        if context is None:
+            raise ValueError("start_tls() expected a context: give it one, or give the server tls=")
         try:
             for writes in self._stream.start_tls(context):
                 yield writes
@@ -434,9 +580,62 @@ class Connection:
         except ScriptMismatch as early:
             raise self._error(ScriptMismatch, str(early)) from None
 
+    # Saying
+
+    def _checked_parts(self, parts: Iterable[Part], verb: str) -> tuple[Part, ...]:
+        __tracebackhide__ = True
+        checked = checked_parts(parts, verb)
+        check_fit(checked, self._server.transport, verb, tls=self._server.options.tls is not None)
+        return checked
+
+    def _say(self, parts: tuple[Part, ...], request: Request | None, timeout: float) -> None:
+        __tracebackhide__ = True
+        deadline = Deadline(timeout)
+        if not self._writing.acquire(deadline.left()):
+            raise self._error(DeadlineExceeded, f"send() waited {deadline}: another send is under way")
+        try:
+            for need in self._needs(parts, request, timeout):
+                self._await(need)
+        finally:
+            self._writing.release()
+
+    def _needs(self, parts: tuple[Part, ...], request: Request | None, timeout: float) -> Iterator[Need]:
+        """Return what saying the parts has to wait for; plain bytes, the usual case, go the short way."""
+        __tracebackhide__ = True
+        if all([type(part) is bytes for part in parts]):
+            return say(self, b"".join(parts), timeout)  # type: ignore[arg-type]
+        return perform_parts(self, parts, request, timeout)
+
+    def _await(self, need: Need) -> None:
+        """Wait, in this thread."""
+        __tracebackhide__ = True
+        if need.kind is ROOM:
+            self._stream.socket_for("send on").await_room(need.left())
+        elif need.kind is INPUT:
+            self._await_input(need.left())
+        else:
+            self._pause(need)
+
+    def _pause(self, need: Need) -> None:
+        """Wait for something that is not the socket.  Such a connection is idle, and a stop ends the wait."""
+        __tracebackhide__ = True
+        tape = self._tape
+        tape.state = PARKED
+        try:
+            with tape.recorder.lock:
+                while not tape.cut and not need.over() and (left := need.left()) != 0.0:
+                    tape.recorder.sleep(left)
+        finally:
+            tape.state = BUSY
+        if tape.cut:
+            tape.saw_cut = True
+            raise ServerStopping(tape.cut)
+
     # Driving the steps from a thread
 
-    def _drive(self, verb: str, steps: Steps[T], timeout: float | None, *, patient: bool = True) -> T:
+    def _drive(
+        self, verb: str, steps: Steps[T], timeout: float | None, *, patient: bool = True, wanted: object = None
+    ) -> T:
         __tracebackhide__ = True
         self._guard(verb)
         checked_timeout(timeout)
@@ -450,7 +649,7 @@ class Connection:
                     return done.value  # type: ignore[no-any-return]
                 if begun and deadline is None:
                     deadline = Deadline(self._timeout)
-                self._fill(verb, deadline)
+                self._fill(verb, deadline, wanted)
 
     def _refuse_unreadable(self, verb: str) -> None:
         __tracebackhide__ = True
@@ -463,7 +662,7 @@ class Connection:
                 "take it by accept() first, or look at its received"
             )
 
-    def _fill(self, verb: str, deadline: Deadline | None) -> None:
+    def _fill(self, verb: str, deadline: Deadline | None, wanted: object) -> None:
         """Wait for what comes next, or for the end of the stream."""
         __tracebackhide__ = True
         while True:
@@ -472,7 +671,36 @@ class Connection:
                 if self._stream.receive(sock):
                     return
             elif deadline is not None and not deadline.left():  # else a debugger gave it more time
-                raise self._late(verb, deadline)
+                raise self._late(verb, deadline, wanted)
+
+    def _await_input_or(self, happened: Callable[[], bool]) -> bool:
+        """Wait, without a deadline, until there is input, or something has happened; tell whether there is input.
+
+        The server's sink watches the socket meanwhile: this thread waits for what is recorded.
+        """
+        __tracebackhide__ = True
+        tape, recorder = self._tape, self._tape.recorder
+        sock = self._stream.socket_for("read")
+        arrived = False
+
+        def wake() -> None:
+            nonlocal arrived
+            with recorder.lock:
+                arrived = True
+                recorder.changed()
+
+        if len(self._stream.buffer) or self._stream.buffer.ended or sock.await_input(0):
+            return True
+        self._server._watch(sock, False, wake)
+        tape.state = WAITING
+        try:
+            with recorder.lock:
+                while not arrived and not tape.cut and not happened():
+                    recorder.sleep(None)
+        finally:
+            tape.state = BUSY
+            self._server._unwatch(wake)
+        return arrived or bool(tape.cut)
 
     def _explained(self, error: Exception) -> BaseException:
         """Return the user's exception for what the steps of a reading verb raised."""
@@ -480,7 +708,7 @@ class Connection:
             mismatch: ScriptMismatch = self._error(ScriptMismatch, str(error))
             return mismatch
         if isinstance(error, reading.EndedWithin):
-            got = shortened(bytes(self._stream.buffer))
+            got = shortened(self._stream.buffer.peek(0, reading.QUOTED))
             text = f"expected {error}\n  got {got}, and then the client {self._how_it_ended()}"
             incomplete: IncompleteRequest = self._error(IncompleteRequest, text)
             return incomplete
@@ -499,10 +727,16 @@ class Connection:
     def _error(self, kind: Any, text: str) -> Any:
         return with_conversation(kind, self._where(), text, transcript.so_far(self._tape))
 
-    def _late(self, verb: str, deadline: Deadline) -> DeadlineExceeded:
+    def _late(self, verb: str, deadline: Deadline, wanted: object = None) -> DeadlineExceeded:
         waiting = self._stream.buffer
-        got = f"\n  got {shortened(bytes(waiting))}" if waiting else ", and nothing came"
-        error: DeadlineExceeded = self._error(DeadlineExceeded, f"{verb}() waited {deadline}{got}")
+        got = shortened(waiting.peek(0, reading.QUOTED)) if len(waiting) else ""
+        if wanted is None:
+            text = f"{verb}() waited {deadline}" + (f"\n  got {got}" if got else ", and nothing came")
+        else:
+            kind = "a line matching " if verb == "expect_line" else ""
+            what = wanted if isinstance(wanted, str) else described(wanted)  # type: ignore[arg-type]
+            text = f"expected {kind}{what} within {deadline}\n  got {got or 'nothing'}"
+        error: DeadlineExceeded = self._error(DeadlineExceeded, text)
         return error
 
     def _unread(self, data: bytes, deadline: Deadline) -> DeadlineExceeded:
@@ -532,20 +766,42 @@ class Connection:
 
     def _unread_by_verbs(self) -> bool:
         """Whether this is a live stream that no verb reads."""
-        raw = self._mode == "sunk" or (self._handler is not None and self._handler.is_class)
-        return raw and self._tape.ended_by is None
+        return (self._mode == "sunk" or self._is_raw()) and self._tape.ended_by is None and self._framing is None
+
+    def _is_raw(self) -> bool:
+        """Whether a handler class has the socket."""
+        return self._driver is not None and self._driver.is_raw
 
     def _may_be_answered(self) -> bool:
         """Whether the client, who may have ended its half, can still read a reply."""
         return self.closed_by is None or (self.closed_by == "client" and self._tape.ended_how == "closed")
 
+    def _cut(self, data: bytes) -> None:
+        """Make requests of the frames that ``data`` completes.  The recorder's lock is held."""
+        try:
+            for frame in self._cutter.feed(data) if self._cutter is not None else ():
+                self._request(frame)
+        except Exception as error:
+            self._server._failures.add(error, self._where())
+
     def _keep_whole_stream(self) -> None:
-        """Make all that was received one request: that is what a stream is that no verb reads."""
+        """Make requests of what was received and no verb has read: its last frame, without framing all of it."""
         with self._tape.recorder.lock:
-            if not self._tape.recorder.dropped and self._tape.received_count:
+            if self._cutter is not None:
+                self._end_frames(self._cutter)
+            elif not self._tape.recorder.dropped and self._tape.received_count:
                 self._request(self._tape.joined(RECEIVED))
 
-    def _cut(self) -> None:
+    def _end_frames(self, cutter: Cutter) -> None:
+        try:
+            for frame in cutter.end(broken=self._tape.peer_error is not None):
+                self._request(frame)
+        except reading.EndedWithin:
+            pass  # it is recorded, and nothing was declared that would want it whole
+        except Exception as error:
+            self._server._failures.add(error, self._where())
+
+    def _cut_off(self) -> None:
         """End it, because the server stops; what has arrived for a reader that is not reading is recorded first."""
         if self._mode != "handled" and self._reader.acquire(blocking=False):
             try:
@@ -565,10 +821,16 @@ class Connection:
         self._done = True
 
 
-def _answer_on_stream(request: Request, *parts: bytes) -> None:
+def _answer_on_stream(request: Request, *parts: Part) -> None:
     __tracebackhide__ = True
-    assert request.connection is not None
-    request.connection.send(*parts)
+    connection = request.connection
+    assert connection is not None
+    connection._guard("send")
+    connection._say(connection._checked_parts(parts, "reply()"), request, connection._timeout)
+
+
+def _nobody_answers(connection: Connection) -> None:
+    """Stand in for what answers by rules, until the server has handed it over."""
 
 
 def _nothing_to_refuse(verb: str) -> None:

@@ -1,7 +1,8 @@
 """Perform what was declared on a connection: this is what runs in a connection's thread.
 
-A handler is a function of a :class:`Connection`, or a ``BaseRequestHandler`` subclass, of this framework or
-of the standard library.  However it ends, the same things happen in the same order:
+A *driver* is something that is handed a :class:`Connection`: a handler (``handler.py``), a script (``performer.py``),
+the rules, or nobody, where something was declared and nothing is left for this connection.  However it ends, the same
+things happen in the same order:
 
 1. A failure is recorded.  Before anything the client can notice: the client's next line, and with it
    the end of the test, may follow at once.
@@ -13,111 +14,53 @@ of the standard library.  However it ends, the same things happen in the same or
 from __future__ import annotations
 
 import errno
-import functools
-import inspect
-from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
-from .captured import Request
 from .connection import Connection
-from .errors import THE_SERVER_STOPS, ServerStopping
+from .deadline import Deadline
+from .errors import (
+    THE_SERVER_STOPS,
+    DeadlineExceeded,
+    EndOfStream,
+    IncompleteRequest,
+    ServerStopping,
+    UnexpectedRequest,
+)
 from .failures import Failures, said_shortly
-from .messages import format_peer
-from .origin import Origin, from_users_frame, traceback_at_definition
+from .origin import Origin, from_users_frame
 from .recording.events import NOTE
 from .recording.recorder import Tape
-from .scripting.parts import parts_of
+from .rulebook import RuleBook, refusal
+from .scripting import reading
+from .scripting.framing import Framing, take_frame
+from .scripting.rules import Rule, why_frames_are_needed
 
 
-class Handler:
-    """A declared handler: what to call, and where it was declared.
+class Driver(Protocol):
+    """What drives a connection."""
 
-    Args:
-        target: A function of one argument, or a class of three (request, client_address, server).
-        argument: What a function is called with, for messages: ``"a Connection"``.
+    @property
+    def is_raw(self) -> bool:
+        """Whether it has the socket itself, past the verbs."""
 
-    Raises:
-        TypeError: It cannot be called so, or calling it would not run it (a coroutine, a generator).
-    """
-
-    def __init__(self, target: Callable[..., Any], argument: str) -> None:
-        __tracebackhide__ = True
-        self.origin = Origin()
-        self.target = target
-        unwrapped = target
-        while isinstance(unwrapped, functools.partial):  # as http.server's handlers are given their directory
-            unwrapped = unwrapped.func
-        self.is_class = isinstance(unwrapped, type)
-        self.name = getattr(unwrapped, "__qualname__", None) or repr(target)
-        if not callable(target):
-            raise TypeError(
-                f"a handler must be a function of {argument} or a BaseRequestHandler subclass, not {target!r}"
-            )
-        runs = _what_runs(unwrapped)
-        if inspect.iscoroutinefunction(runs):
-            raise TypeError(f"handler {self.name} is async: it runs in a thread of its own; write it as a plain def")
-        if inspect.isgeneratorfunction(runs) or inspect.isasyncgenfunction(runs):
-            raise TypeError(f"handler {self.name} is a generator: calling it would run none of it; remove the yield")
-        if self.is_class and not hasattr(unwrapped, "handle"):
-            raise TypeError(
-                f"handler class {self.name} has no handle(): expected a BaseRequestHandler subclass, "
-                f"or a function of {argument}"
-            )
-        wanted = ("request, client_address, server", 3) if self.is_class else (argument, 1)
-        _check_arity(target, self.name, *wanted)
+    def run(self, connection: Connection) -> None:
+        """Converse with one client, to the end."""
 
 
-def _what_runs(target: Any) -> Any:
-    """Return the function whose body is the handler: a class's handle(), an object's __call__(), or itself."""
-    if isinstance(target, type):
-        return getattr(target, "handle", None)
-    return target if inspect.isroutine(target) else type(target).__call__
-
-
-def _check_arity(target: Callable[..., Any], name: str, argument: str, count: int) -> None:
-    __tracebackhide__ = True
-    code = getattr(target, "__code__", None)
-    plain = count == 1 and inspect.isfunction(target) and not hasattr(target, "__wrapped__")
-    if plain and code is not None and code.co_argcount == 1 and not code.co_kwonlyargcount:
-        return  # the usual case, at a thirtieth of the cost
-    try:
-        signature = inspect.signature(target)
-    except (TypeError, ValueError):
-        return  # written in C, and says nothing of its parameters
-    try:
-        signature.bind(*[None] * count)
-    except TypeError as error:
-        raise TypeError(
-            f"handler {name}{signature} cannot be called with {argument}: {error}; expected a function of {argument}"
-            if count == 1
-            else f"handler class {name} cannot be called with {argument}: {error}"
-        ) from None
-
-
-def perform(connection: Connection, handler: Handler, server: Any, failures: Failures) -> None:
-    """Run a handler on a connection to its end.  Never raises.
-
-    Args:
-        server: The framework's server, which a handler class is given as its third argument.
-    """
+def perform(connection: Connection, driver: Driver, failures: Failures) -> None:
+    """Run a driver on a connection to its end.  Never raises."""
     tape = connection._tape
     try:
-        if handler.is_class:
-            handler.target(tape.socket, connection.peer, server)
-            connection._keep_whole_stream()
-        else:
+        if not driver.is_raw:
             connection._stream.make_nonblocking()
-            result = handler.target(connection)
-            if result:  # the b"" of a recv() at the end of the stream is no forgotten reply
-                text = (
-                    f"handler {handler.name} returned {result!r}: expected None, what is to be said goes to conn.send()"
-                )
-                raise TypeError(text).with_traceback(traceback_at_definition(handler.target))
+        driver.run(connection)
+        if driver.is_raw:
+            connection._keep_whole_stream()
         if not connection._stream.detached:
             connection.close()
     except BaseException as error:  # pytest.fail() and skip() are no Exceptions
         from_users_frame(error)
-        if handler.is_class:
+        if driver.is_raw:
             connection._keep_whole_stream()
         if blameless(connection, error):
             _note_end(connection, error)
@@ -128,8 +71,152 @@ def perform(connection: Connection, handler: Handler, server: Any, failures: Fai
             connection._stream.reset_now()
 
 
-def _returned(handler: Handler, result: object) -> str:
-    return f"handler {handler.name} returned {result!r}: expected None, what is to be said goes to conn.send()"
+class Rules:
+    """The driver that answers by rules.
+
+    Args:
+        books: Those that are asked, in this order.
+        lines: The framing on a connection that has none, if there is one.
+    """
+
+    is_raw = False
+
+    def __init__(self, *books: RuleBook, lines: Framing | None = None) -> None:
+        self._books = books
+        self._lines = lines
+
+    def __bool__(self) -> bool:
+        return any(self._books)
+
+    def run(self, connection: Connection) -> None:
+        """Greet the client, and answer until it has ended its stream, or a reply has."""
+        __tracebackhide__ = True
+        self.check(self.framing_for(connection))
+        self._greet(connection)
+        self._answer_all(connection)
+
+    def answer_all(self, connection: Connection) -> None:
+        """Answer until the client has ended its stream, or a reply has ended the connection."""
+        __tracebackhide__ = True
+        self.check(self.framing_for(connection))
+        self._answer_all(connection)
+
+    def _answer_all(self, connection: Connection) -> None:
+        __tracebackhide__ = True
+        while not connection._tape.server_ended and self.answer_next(connection):
+            pass
+
+    def framing_for(self, connection: Connection) -> Framing | None:
+        """Return what cuts this connection now; a reply function may have switched."""
+        return connection._framing or self._lines
+
+    def check(self, framing: Framing | None) -> None:
+        """Refuse rules that have no meaning without frames, pointing at the declaration."""
+        __tracebackhide__ = True
+        problem = why_frames_are_needed(self._rules()) if framing is None else None
+        if problem is not None:
+            raise TypeError(problem[1]).with_traceback(problem[0].origin.traceback())
+
+    def answer_next(self, connection: Connection) -> bool:
+        """Take the next request and answer it; tell whether there was one."""
+        __tracebackhide__ = True
+        try:
+            unit = self._next_unit(connection)
+        except IncompleteRequest:
+            raise
+        except EndOfStream:
+            return False
+        if not unit or not self.answer(connection, unit):
+            raise self._unexpected(connection, unit)
+        return True
+
+    def answer(self, connection: Connection, unit: bytes) -> bool:
+        """Answer a request, if a rule takes it; tell whether one does."""
+        __tracebackhide__ = True
+        for book in self._books:
+            taken = book.find(unit, connection._lookup)
+            if taken is not None:
+                rule, count, found = taken
+                _reply(connection, unit, rule, count, found)
+                return True
+        return False
+
+    def _next_unit(self, connection: Connection) -> bytes:
+        """Take a frame; without framing a literal, or nothing if what came is none."""
+        __tracebackhide__ = True
+        buffer, framing = connection._stream.buffer, self.framing_for(connection)
+        if framing is not None:
+            return connection._drive("rules", take_frame(buffer, framing, connection._max_frame), None)
+        shapes = [shape for book in self._books for shape in book.literals()]
+        return connection._drive("rules", reading.one_of(buffer, shapes), None)
+
+    def _greet(self, connection: Connection) -> None:
+        __tracebackhide__ = True
+        greeting = [book for book in self._books if book.greets()]
+        for book in greeting:
+            taken = book.greet()
+            if taken is not None:
+                _reply(connection, b"", *taken, None)
+                return
+        if greeting:
+            raise _one_too_many(connection, [rule for book in greeting for rule in book.rules])
+
+    def _rules(self) -> list[Rule]:
+        return [rule for book in self._books for rule in book.rules]
+
+    def _unexpected(self, connection: Connection, unit: bytes) -> BaseException:
+        """Return the error about a request that no rule takes, with the rules that come nearest."""
+        text, origin = refusal(
+            self._books, unit or connection._stream.buffer.peek(0, reading.QUOTED), connection._lookup
+        )
+        error: UnexpectedRequest = connection._error(UnexpectedRequest, text)
+        if unit:
+            connection._request(unit)  # recorded all the same: it came
+        return error.with_traceback(origin.traceback() if origin is not None else None)
+
+
+class Unexpected:
+    """The driver of a connection that nothing is left for.
+
+    Args:
+        text: What was expected instead; ``None`` if it came after the end of the test, where it is no failure.
+        origin: The declaration that it is about.
+    """
+
+    is_raw = False
+
+    def __init__(self, text: str | None, origin: Origin) -> None:
+        self._text, self._origin = text, origin
+
+    def run(self, connection: Connection) -> None:
+        """Fail."""
+        __tracebackhide__ = True
+        if self._text is None:
+            raise ServerStopping("the test is over")
+        error: UnexpectedRequest = connection._error(UnexpectedRequest, self._text)
+        raise error.with_traceback(self._origin.traceback())
+
+
+def _one_too_many(connection: Connection, rules: list[Rule]) -> BaseException:
+    rule = next(rule for rule in rules if rule.meant == "a connection")
+    text = f"expected no further connection: {rule}, on(CONNECT), was declared for {rule.times}"
+    error: UnexpectedRequest = connection._error(UnexpectedRequest, text)
+    return error.with_traceback(rule.origin.traceback())
+
+
+def _reply(connection: Connection, unit: bytes, rule: Rule, count: int, found: object) -> None:
+    """Record a request and say what its rule answers; nobody else says anything meanwhile."""
+    __tracebackhide__ = True
+    deadline, patient = Deadline(connection._timeout), connection._patient
+    if not connection._writing.own(deadline.left()):
+        raise connection._error(DeadlineExceeded, f"a reply waited {deadline}: another send is under way")
+    connection._patient = False  # what a reply function reads is demanded
+    try:
+        request = connection._request(unit, found, rule)
+        connection._say(rule.reply(count), request, connection._timeout)
+    finally:
+        connection._patient = patient
+        connection._writing.release()
 
 
 def blameless(connection: Connection, error: BaseException) -> bool:
@@ -165,30 +252,3 @@ def _note_end(connection: Connection, error: BaseException) -> None:
 
 def _note(tape: Tape, text: str) -> None:
     tape.note(NOTE, text.encode("utf-8", "backslashreplace"))
-
-
-def answer(
-    request: Request, handler: Handler, server: Any, socket: Any, tape: Tape, failures: Failures, name: str
-) -> None:
-    """Run a datagram handler on one request and send what it returns, each part a datagram.  Never raises.
-
-    Args:
-        socket: What a handler class finds as the second half of its request; its ``sendto`` is recorded.
-        tape: That of the request's peer.
-    """
-    try:
-        if handler.is_class:
-            handler.target((bytes(request), socket), request.peer, server)
-        else:
-            result = handler.target(request)
-            try:
-                request.reply(*parts_of(result, f"handler {handler.name}"))
-            except ServerStopping:
-                raise
-            except Exception as error:  # about what it returned: it is no longer running, so point at its def
-                raise error.with_traceback(traceback_at_definition(handler.target)) from None
-    except ServerStopping:
-        pass  # while it waited for a client that does not read
-    except BaseException as error:
-        _note(tape, said_shortly(from_users_frame(error)))
-        failures.add(error, f"{name}, datagram from {format_peer(request.peer)}")

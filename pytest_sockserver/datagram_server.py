@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import threading
 from collections import deque
@@ -18,14 +19,22 @@ from . import stopping, transcript
 from .addresses import bind_datagram
 from .base_server import BaseTestServer
 from .captured import Request
-from .conversation import Handler, answer
+from .datagram_reply import Reply, looked_up, say_datagrams
+from .datagram_script import DatagramScript, Sections
 from .deadline import Deadline
 from .errors import DeadlineExceeded, ServerStopping, WrongState
+from .failures import Failure
 from .messages import format_peer
+from .performing import Need
 from .recording.events import NOTE
 from .recording.recorder import Tape
 from .recording.sockets import ready
-from .scripting.parts import checked_parts
+from .rulebook import On, RuleBook
+from .scripting.dialogue import Section
+from .scripting.parts import Part, check_fit, checked_parts
+from .scripting.rules import CONNECT, RuleMatch
+from .scripting.script import Script
+from .scripting.times import checked_times
 from .transport import ReceivingServer, ReplySocket
 
 #: Bytes of the largest UDP payload over IPv4: 65,535 less a header of 20 and one of 8 (RFC 791, 768).
@@ -50,7 +59,10 @@ class DatagramTestServer(BaseTestServer):
         super().__init__(transport, options)
         self._framework: ReceivingServer | None = None
         self._tapes: dict[Any, Tape] = {}  # by peer; guarded by the recorder's lock, as all below is
-        self._todo: deque[tuple[Request, Handler, ReplySocket]] = deque()
+        self._scripts: list[DatagramScript | Sections] = []  # in order of declaration
+        self._captured: dict[Any, dict[str, bytes]] = {}  # by peer, then by name
+        self._todo: deque[tuple[Request, ReplySocket]] = deque()
+        self._parked: list[tuple[Reply, Need]] = []  # replies that wait for a time or a gate
         self._work = threading.Condition(self._recorder.lock)
         self._answerer: threading.Thread | None = None
         self._answering: Request | None = None
@@ -62,6 +74,7 @@ class DatagramTestServer(BaseTestServer):
         with self._recorder.lock:
             super().clear()
             self._tapes.clear()
+            self._scripts, self._captured = [], {}
 
     # Called by the framework, in the loop's thread
 
@@ -74,9 +87,8 @@ class DatagramTestServer(BaseTestServer):
             tape.received(data)
             request = Request(data, peer=peer, time=self._recorder.elapsed(), answer=reply)
             self._recorder.add_request(request)
-            if self._handler is not None:
-                send = partial(self._send, sock, tape)
-                self._todo.append((request, self._handler, ReplySocket(sock, send)))
+            if self._handler is not None or self._book or self._scripts:
+                self._todo.append((request, ReplySocket(sock, partial(self._send, sock, tape))))
                 self._ask_answerer()
 
     def _ask_answerer(self) -> None:
@@ -88,24 +100,159 @@ class DatagramTestServer(BaseTestServer):
         self._work.notify_all()
 
     def _answer_all(self) -> None:
+        """Answer, in the order of arrival; a reply that waits for a time or a gate lets the others pass."""
         while True:
             with self._recorder.lock:
                 self._answering = None
-                while not self._todo:
+                while (reply := self._next_reply()) is None:
                     if self._closing:
                         return
-                    self._work.wait()
-                request, handler, sock = self._todo.popleft()
-                self._answering = request
-                tape = self._tapes.get(request.peer) or self._recorder.add_tape(request.peer)  # cleared meanwhile
-            answer(request, handler, self._framework, sock, tape, self._failures, self.name)
+                    self._work.wait(self._seconds_to_wait())
+                self._answering = reply.request
+            need = reply.go_on(self._failures)
+            if need is not None:
+                with self._recorder.lock:
+                    self._parked.append((reply, need))
+
+    def _next_reply(self) -> Reply | None:
+        """Return the reply that can go on, else one to a datagram that has none yet.  The lock must be held."""
+        for at, (reply, need) in enumerate(self._parked):
+            if need.over() or need.left() == 0.0:
+                del self._parked[at]
+                return reply
+        if self._todo and not self._closing:
+            return self._reply_to(*self._todo.popleft())
+        return None
+
+    def _seconds_to_wait(self) -> float | None:
+        left = [left for _, need in self._parked if (left := need.left()) is not None]
+        return min(left, default=None)
+
+    def _reply_to(self, request: Request, sock: ReplySocket) -> Reply:
+        tape = self._tapes.get(request.peer) or self._recorder.add_tape(request.peer)  # cleared meanwhile
+        captured = self._captured.setdefault(request.peer, {})
+        say = partial(self._say, self._framework.socket if self._framework is not None else None, tape)
+        return Reply(self, request, sock, tape, captured, say)
+
+    def _script_for(self, request: Request) -> tuple[DatagramScript | None, bool]:
+        """Return the script that a datagram belongs to, if there is one, and whether any was declared for its peer."""
+        with self._recorder.lock:
+            scripts = [
+                script
+                for each in self._scripts
+                if (script := each.script_for(request.peer) if isinstance(each, Sections) else each) is not None
+            ]
+        return next((script for script in scripts if not script.over), None), bool(scripts)
+
+    def _later(self, script: DatagramScript, request: Request, sock: ReplySocket) -> bool:
+        """Put a datagram off, if its script is still answering the one before; else begin to answer."""
+        with self._recorder.lock:
+            if script.answering:
+                script.waiting.append((request, sock))
+                return True
+            script.answering = True
+            return False
+
+    def _answered(self, script: DatagramScript) -> None:
+        """Let what has come for a script meanwhile be taken."""
+        with self._recorder.lock:
+            script.answering = False
+            self._todo.extendleft(reversed(script.waiting))
+            script.waiting.clear()
+
+    # Declaring
+
+    def on(self, match: RuleMatch, times: int | tuple[int, int | None] | None = None) -> On:
+        __tracebackhide__ = True
+        if match is CONNECT:
+            raise TypeError("on() expected what a datagram is to match, not CONNECT: datagrams have no connections")
+        return super().on(match, times)
+
+    on.__doc__ = BaseTestServer.on.__doc__
+
+    def script(self, times: int | tuple[int, int | None] | None = 1) -> Script:
+        """Return a script, empty so far: each ``expect`` takes one datagram, and what follows it answers its sender.
+
+        It has ``expect send open maybe repeat``.  Each part of a ``send`` is one datagram.
+
+        Args:
+            times: How often it is performed: exactly so often, ``(least, most)``, or ``None`` for any number of times.
+
+        Raises:
+            TypeError, ValueError: ``times`` is no number of times.
+        """
+        __tracebackhide__ = True
+        checked, script = checked_times(times), self._new_script()
+        with self._recorder.lock:
+            self._scripts.append(DatagramScript(script, checked, None, {}))
+        return script
+
+    def dialogue(self, text: str | os.PathLike[str], *, timed: bool = False, **values: Any) -> None:
+        """Declare the conversation that a text describes; each line is one datagram.
+
+        Without ``==`` there is one order over all peers; with it each section is for one peer, in order of appearance.
+        Arguments and errors are those of the stream server's.
+        """
+        __tracebackhide__ = True
+        dialogue = self._parsed(text, values, timed=timed)
+        scripts = [self._of_section(section, values) for section in dialogue.sections]
+        rest = dialogue.rest
+        with self._recorder.lock:
+            if dialogue.numbered:
+                further = partial(self._of_section, rest, values) if rest is not None else None
+                self._scripts.append(Sections(scripts, further))
+            else:
+                self._scripts += scripts
+
+    def _of_section(self, section: Section, values: dict[str, Any]) -> DatagramScript:
+        chatter = RuleBook(self._recorder, self.transport)
+        for each in section.exchanges:
+            chatter.add(each.match, each.parts, each.origin)
+        return DatagramScript(section.script, checked_times(1), chatter, values)
+
+    def _captured_by_scripts(self) -> set[str]:
+        return {name for each in self._all_scripts() for name in each.script.captured}
+
+    def _all_scripts(self) -> list[DatagramScript]:
+        with self._recorder.lock:
+            declared = [each.scripts if isinstance(each, Sections) else [each] for each in self._scripts]
+        return [script for scripts in declared for script in scripts]
+
+    def _missing(self) -> list[Failure]:
+        missing = [error for script in self._all_scripts() if (error := script.unmet()) is not None]
+        return [Failure(error, self.name) for error in missing] + super()._missing()
+
+    def open(self, gate: str) -> None:
+        __tracebackhide__ = True
+        super().open(gate)
+        with self._recorder.lock:
+            self._work.notify_all()
+
+    open.__doc__ = BaseTestServer.open.__doc__
 
     # Sending
 
-    def _reply(self, sock: Any, tape: Tape, request: Request, *parts: bytes) -> None:
+    def _reply(self, sock: Any, tape: Tape, request: Request, *parts: Part) -> None:
+        """Say parts to whoever sent a request, in the caller's thread."""
         __tracebackhide__ = True
-        for part in checked_parts(parts, "reply()"):
-            self._send(sock, tape, part, request.peer)
+        checked = checked_parts(parts, "reply()")
+        check_fit(checked, self.transport, "reply()")
+        captured = self._captured.setdefault(request.peer, {})
+        lookup = partial(looked_up, captured, {}, request)
+        for need in say_datagrams(checked, request, partial(self._say, sock, tape), self, lookup):
+            self._wait_here(need)
+
+    def _wait_here(self, need: Need) -> None:
+        __tracebackhide__ = True
+        with self._recorder.lock:
+            while not need.over() and (left := need.left()) != 0.0:
+                if self._closing:
+                    raise ServerStopping("the server stops")
+                self._work.wait(left)
+
+    def _say(self, sock: Any, tape: Tape, data: bytes, peer: Any) -> None:
+        __tracebackhide__ = True
+        self._send(sock, tape, data, peer)
 
     def _send(self, sock: Any, tape: Tape, data: bytes, peer: Any) -> int:
         """Send one datagram, recorded before it leaves."""
@@ -202,6 +349,7 @@ class DatagramTestServer(BaseTestServer):
         with self._recorder.lock:
             self._closing = True
             self._todo.clear()
+            self._parked.clear()
             self._work.notify_all()
             answering = self._answering
         peers = {self._answerer: answering.peer} if answering is not None and self._answerer is not None else {}

@@ -17,6 +17,8 @@ class SockServerError(Exception):
     """
 
     summary: str | None = None
+    #: The summary says where in the test it stands.
+    placed: bool = False
 
 
 class ScriptMismatch(SockServerError, AssertionError):
@@ -79,6 +81,20 @@ class RecordLimitExceeded(SockServerError, RuntimeError):
 
 class AddressUnavailable(SockServerError, OSError):
     """The address cannot be bound; ``errno`` is the operating system's, the message names who has it."""
+
+
+class UnsupportedFault(SockServerError, ValueError):
+    """A part was declared for a transport that cannot do what it says."""
+
+
+class DialogueError(SockServerError, ValueError):
+    """The text of a dialogue cannot be read; the message has the line, its number and what was expected.
+
+    Attributes:
+        line: Its number, from 1 on.
+    """
+
+    line: int = 0
 
 
 for _error in list(vars().values()):

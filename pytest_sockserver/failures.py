@@ -115,7 +115,7 @@ def said_shortly(error: BaseException) -> str:
     said = getattr(error, "summary", None) or text_of(error)
     if len(said) > _SAID:
         said = f"{said[:_SAID]}... ({len(said):,} characters)"
-    at = error.__traceback__
+    at = error.__traceback__ if not getattr(error, "placed", False) else None
     line = ""
     while at is not None and not is_ours(at.tb_frame):  # as far as the user's own call of one of our verbs
         line = f"{PurePath(at.tb_frame.f_code.co_filename).name}:{at.tb_lineno}, "

@@ -6,9 +6,13 @@ import os
 import socket
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .deadline import DEFAULT_TIMEOUT
+from .scripting.framing import Framing, checked_framing
+
+if TYPE_CHECKING:
+    import ssl
 
 #: Bytes of memory for a server's recording.  Far above what a test says, far below what a CI job has.
 DEFAULT_RECORD_LIMIT: Final = 64 * 1024 * 1024
@@ -22,8 +26,8 @@ DEFAULT_BACKLOG: Final = int(getattr(socket, "SOMAXCONN", 128))
 
 _COMMON = {"timeout", "record_limit", "name"}
 _OF_TRANSPORT: Final = {
-    "tcp": _COMMON | {"host", "port", "rcvbuf", "backlog", "max_frame", "allow_remote"},
-    "unix": _COMMON | {"path", "rcvbuf", "backlog", "max_frame"},
+    "tcp": _COMMON | {"host", "port", "rcvbuf", "backlog", "framing", "max_frame", "tls", "allow_remote"},
+    "unix": _COMMON | {"path", "rcvbuf", "backlog", "framing", "max_frame", "tls"},
     "udp": _COMMON | {"host", "port", "rcvbuf", "allow_remote"},
     "unix_datagram": _COMMON | {"path", "rcvbuf"},
 }
@@ -36,11 +40,13 @@ class Options:
     host: str = "127.0.0.1"
     port: int = 0
     path: str | bytes | os.PathLike[str] | None = None
+    framing: Framing | None = None
     timeout: float = DEFAULT_TIMEOUT
     rcvbuf: int | None = None
     backlog: int = DEFAULT_BACKLOG
     record_limit: int = DEFAULT_RECORD_LIMIT
     max_frame: int = DEFAULT_MAX_FRAME
+    tls: ssl.SSLContext | None = None
     allow_remote: bool = False
     name: str | None = None
 
@@ -91,7 +97,14 @@ def unknown_option(name: str, allowed: Set[str], *, where: str) -> str:
 def check_option(name: str, value: Any) -> None:
     """Raise the error that says what the option ``name`` must be, if ``value`` is not that."""
     __tracebackhide__ = True
-    if value is None and name in ("path", "rcvbuf", "name"):
+    if value is None and name in ("path", "rcvbuf", "name", "framing", "tls"):
+        return
+    if name == "framing":
+        checked_framing(value, DEFAULT_RECORD_LIMIT)  # against the server's max_frame it is checked by the server
+        return
+    if name == "tls":
+        if not hasattr(value, "wrap_socket"):
+            raise TypeError(f"tls must be an ssl.SSLContext, what start_tls() uses, not {value!r}")
         return
     if name == "timeout":
         _check_number(name, value, (int, float), "a number of seconds")

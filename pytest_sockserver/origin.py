@@ -12,6 +12,7 @@ import itertools
 import linecache
 import sys
 import types
+from pathlib import PurePath
 
 _PACKAGE = __name__.partition(".")[0]
 
@@ -25,10 +26,31 @@ class Origin:
         frame: types.FrameType = sys._getframe(1)
         while frame.f_back is not None and is_ours(frame):
             frame = frame.f_back
-        self.code, self.lasti, self.lineno = frame.f_code, frame.f_lasti, frame.f_lineno
+        self.code, self.lineno = frame.f_code, frame.f_lineno
+        self.lasti: int | None = frame.f_lasti
 
     def __str__(self) -> str:
         return f"{self.code.co_filename}:{self.lineno}"
+
+    @property
+    def short(self) -> str:
+        """The place as messages write it: ``test_mail.py:31``."""
+        return f"{PurePath(self.code.co_filename).name}:{self.lineno}"
+
+    @classmethod
+    def of(cls, code: types.CodeType, lineno: int) -> Origin:
+        """Return a line of some code."""
+        other = cls.__new__(cls)
+        other.code, other.lasti, other.lineno = code, None, lineno
+        return other
+
+    def at_line(self, lineno: int) -> Origin:
+        """Return another line of the same code."""
+        return self.of(self.code, lineno)
+
+    def traceback(self) -> types.TracebackType | None:
+        """Return a traceback that stands there."""
+        return traceback_at(self.code, self.lineno, self.lasti)
 
 
 def is_ours(frame: types.FrameType) -> bool:

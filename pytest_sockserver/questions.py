@@ -11,13 +11,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .captured import Request
-from .checks import checked_index, checked_literal, checked_seconds, checked_timeout
+from .scripting.checks import checked_index, checked_literal, checked_seconds, checked_timeout
 from .deadline import Deadline
 from .errors import DeadlineExceeded, UnexpectedRequest, UnmetExpectation, WrongState
 from .failures import Expected
 from .messages import with_conversation
 from .recording.events import RECEIVED
-from .scripting.matching import Match, checked_match, described, matches, shortened
+from .scripting.matching import HexMatch, Match, checked_match, described, matches, shortened
 from .waiting import PENDING, Wait, failed_early
 
 if TYPE_CHECKING:
@@ -141,11 +141,10 @@ def untaken_connection(server: StreamTestServer, timeout: float | None) -> Wait[
         WrongState: A handler takes the connections.
     """
     __tracebackhide__ = True
-    handler = server._handler
-    if handler is not None:
+    declared = server._declared()
+    if declared is not None:
         raise WrongState(
-            f"accept() is for servers with nothing declared: handler {handler.name} "
-            f"({handler.origin}) takes the connections of {server.name}"
+            f"accept() is for servers with nothing declared: {declared} takes the connections of {server.name}"
         )
 
     def ask() -> Any:
@@ -207,7 +206,7 @@ def _matched(match: Match, each: Request) -> Request | None:
     found = matches(match, each)
     if not found:
         return None
-    return each.matched(found) if isinstance(found, re.Match) else each
+    return each.matched(found) if isinstance(found, (re.Match, HexMatch)) else each
 
 
 def _latest(requests: list[Request]) -> str:
@@ -228,6 +227,7 @@ def _wait(
     given_up: Callable[[BaseTestServer, str], BaseException | None] | None = None,
 ) -> Wait[Any]:
     __tracebackhide__ = True
+    server._check_declarations()
     ends_early = given_up or _failed_or_over
     return Wait(
         server._recorder,

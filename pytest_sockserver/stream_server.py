@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import sys
 import threading
@@ -13,11 +14,20 @@ from . import questions, stopping, transcript
 from .addresses import bind_stream, explained
 from .base_server import BaseTestServer, H
 from .connection import Connection
-from .conversation import Handler, perform
+from .conversation import Driver, Rules, Unexpected, perform
 from .deadline import Deadline
 from .errors import WrongState
+from .failures import Failure
+from .handler import Handler
+from .origin import Origin
+from .performer import DeclaredScript, ScriptRun, frames_needed, step_needing_frames
 from .recording.recorder import BUSY, Tape
 from .recording.sockets import ready
+from .rulebook import On, RuleBook
+from .scripting.framing import Cutter, Framing, checked_framing
+from .scripting.rules import RuleMatch
+from .scripting.script import Script
+from .scripting.times import checked_times
 from .sink import Sink
 from .transport import AcceptingServer, adopt, connection_of
 from .waiting import block, refuse_in_coroutine
@@ -34,6 +44,10 @@ class StreamTestServer(BaseTestServer):
         if transport not in ("tcp", "unix"):
             raise ValueError(f"transport must be 'tcp' or 'unix', not {transport!r}")
         super().__init__(transport, options)
+        self.framing = self.options.framing
+        self._rules = Rules(self._book)
+        self._scripts: list[DeclaredScript] = []  # in order of declaration; guarded by the recorder's lock
+        self._runs: list[tuple[Connection, ScriptRun]] = []  # guarded by it as well
         self._framework: AcceptingServer | None = None
         self._connections: list[Connection] = []  # guarded by the recorder's lock, as the next two are
         self._live: dict[Connection, None] = {}  # those that are not over, cleared from the record or not; ordered
@@ -46,6 +60,18 @@ class StreamTestServer(BaseTestServer):
         """The connections so far, in order of arrival: a snapshot."""
         with self._recorder.lock:
             return list(self._connections)
+
+    @property
+    def framing(self) -> Framing | None:
+        """Where one frame ends and the next begins; looked at when a connection comes."""
+        return self._framing
+
+    @framing.setter
+    def framing(self, framing: Framing | None) -> None:
+        __tracebackhide__ = True
+        self._framing = checked_framing(framing, self.options.max_frame)
+
+    # Declaring
 
     def handler(self, target: H) -> H:
         """Declare what answers from now on; a decorator, also callable with a function or a class.
@@ -63,13 +89,80 @@ class StreamTestServer(BaseTestServer):
         handler = Handler(target, self._handler_argument)
         with self._recorder.lock:
             self._handler = handler
-        self._give_waiting_connections(handler)
+        self._give_waiting_connections()
         return target
+
+    def on(self, match: RuleMatch, times: int | tuple[int, int | None] | None = None) -> On:
+        __tracebackhide__ = True
+        declared = super().on(match, times)
+        self._give_waiting_connections()
+        return declared
+
+    on.__doc__ = BaseTestServer.on.__doc__
+
+    def script(self, times: int | tuple[int, int | None] | None = 1) -> Script:
+        """Return a script, empty so far: an ordered conversation for the next connection that has none yet.
+
+        Its verbs are those of a connection, deferred.  Whatever departs from it fails the test, and so does what it
+        demands and never comes.  After its last step the rules answer, if there are any; else the client may only close.
+
+        Args:
+            times: For how many connections it is: exactly so many, ``(least, most)``, or ``None`` for all that follow.
+
+        Raises:
+            TypeError, ValueError: ``times`` is no number of times.
+        """
+        __tracebackhide__ = True
+        checked, script = checked_times(times), self._new_script()
+        self._declare(DeclaredScript(script, checked, self._rules, {}))
+        return script
+
+    def dialogue(self, text: str | os.PathLike[str], *, timed: bool = False, **values: Any) -> None:
+        """Declare the conversation that a text describes, in the notation of dialogues.
+
+        Args:
+            text: The text; or the path of a file that has it, relative to the test's own.
+            timed: What the server says leaves no earlier than its line's ``[seconds]``.
+            values: Further names for ``\\g<name>``: bytes, or functions of the connection that return bytes.
+
+        Raises:
+            DialogueError: A line cannot be read: its number, the line, and what was expected.
+        """
+        __tracebackhide__ = True
+        dialogue = self._parsed(text, values, timed=timed)
+        for section, times in [
+            *((each, 1) for each in dialogue.sections),
+            *((each, None) for each in (dialogue.rest,)),
+        ]:
+            if section is None:
+                continue
+            chatter = RuleBook(self._recorder, self.transport)
+            for each in section.exchanges:
+                chatter.add(each.match, each.parts, each.origin)
+            rules = Rules(chatter, self._book, lines=section.framing) if section.exchanges else self._rules
+            self._declare(DeclaredScript(section.script, checked_times(times), rules, values))
+
+    def _declare(self, declared: DeclaredScript) -> None:
+        with self._recorder.lock:
+            self._scripts.append(declared)
+        self._give_waiting_connections()
+
+    def _captured_by_scripts(self) -> set[str]:
+        return {name for declared in list(self._scripts) for name in declared.script.captured}
+
+    def _declared(self) -> str | None:
+        """Return what takes the connections, in words; ``None`` if nothing was declared."""
+        if self._scripts:
+            return f"a script ({self._scripts[0].script.origin})"
+        if self._handler is not None:
+            return f"handler {self._handler.name} ({self._handler.origin})"
+        return f"{self._book.rules[0]}" if self._book else None
 
     def clear(self) -> None:
         """Forget what was declared and what was recorded; never a failure.  Open connections stay open."""
         with self._recorder.lock:
             super().clear()
+            self._scripts, self._runs = [], []
             self._connections.clear()
             over = [each for each in self._untaken if each.closed_by is not None]
             for connection in over:
@@ -135,6 +228,23 @@ class StreamTestServer(BaseTestServer):
         self._serve(self._listener(listener if listener.fileno() >= 0 else self._bind()))
         self._state = "started"
 
+    def _check_declarations(self) -> None:
+        __tracebackhide__ = True
+        if self._framing is not None:
+            return
+        self._rules.check(None)
+        for declared in list(self._scripts):
+            step = step_needing_frames(declared.script.steps)
+            if step is not None:
+                raise frames_needed(step)
+
+    def _missing(self) -> list[Failure]:
+        with self._recorder.lock:
+            scripts, runs = list(self._scripts), list(self._runs)
+        missing = [Failure(error, self.name) for each in scripts if (error := each.unmet()) is not None]
+        missing += [Failure(error, each._where()) for each, run in runs if (error := run.unmet()) is not None]
+        return missing + super()._missing()
+
     # Driven by the test
 
     def _accepted(self, connection: Connection) -> Connection:
@@ -144,6 +254,9 @@ class StreamTestServer(BaseTestServer):
             reader.release(connection)
             connection._mode = "live"
             connection._stream.make_nonblocking()
+        with self._recorder.lock:
+            connection._tape.tap = None
+            self._recorder.forget_requests(connection)  # its frames; the test reads them anew
         connection._patient = False
         connection._guard = refuse_in_coroutine
         return connection
@@ -203,18 +316,54 @@ class StreamTestServer(BaseTestServer):
             return request
 
     def _connection_for(self, tape: Tape) -> Connection:
-        return Connection(tape, self)
+        connection = Connection(tape, self)
+        connection._answer_by_rules = self._rules.answer_all
+        return connection
 
-    def _is_for_handler(self, connection: Connection) -> bool:
-        """Give the connection to the handler; if there is none, let it wait for one, or for ``accept()``."""
+    def _is_driven(self, connection: Connection) -> bool:
+        """Give the connection to what was declared; if nothing was, let it wait for that, or for ``accept()``."""
         with self._recorder.lock:
-            connection._handler = self._handler
-            if self._handler is not None:
+            driver = self._drive(connection)
+            if driver is None or driver.is_raw:
+                self._cut_frames(connection)
+            if driver is not None:
                 return True
             connection._mode = "sunk"
             self._untaken.append(connection)
             self._recorder.changed()
             return False
+
+    def _drive(self, connection: Connection) -> Driver | None:
+        """Give the connection its driver: a script, else the handler, else the rules.  The lock must be held."""
+        connection._driver = driver = self._next_driver()
+        if isinstance(driver, ScriptRun):
+            self._runs.append((connection, driver))
+        return driver
+
+    def _next_driver(self) -> Driver | None:
+        declared = next((each for each in self._scripts if each.left), None)
+        if declared is not None:
+            return declared.take()
+        if self._handler is not None:
+            return self._handler
+        if self._book:
+            return self._rules
+        return Unexpected(*self._scripts_are_over()) if self._scripts else None
+
+    def _scripts_are_over(self) -> tuple[str | None, Origin]:
+        last = self._scripts[-1].script.origin
+        if self._call_is_over:
+            return None, last
+        return (
+            f"expected no further connection: the script at {last.short} is the last one, and it was taken\n"
+            "  if the client may come back, declare script(times=None), or one more script"
+        ), last
+
+    def _cut_frames(self, connection: Connection) -> None:
+        """Let what is received become requests, frame by frame, where no verb reads.  The lock must be held."""
+        if connection._framing is not None:
+            connection._cutter = Cutter(connection._framing, connection._max_frame)
+            connection._tape.tap = connection._cut
 
     def _leave_to_accept(self, connection: Connection) -> None:
         reader = self._reader()
@@ -222,18 +371,23 @@ class StreamTestServer(BaseTestServer):
             if connection._mode == "sunk":  # nobody was faster
                 reader.feed(connection)
 
-    def _give_waiting_connections(self, handler: Handler) -> None:
-        """Hand connections that came before their handler to it, with what they have said."""
+    def _give_waiting_connections(self) -> None:
+        """Hand connections that came before what was declared now to it, with what they have said."""
         framework = self._framework
         with self._recorder.lock:
             waiting = [each for each in self._untaken if each._may_be_answered()] if framework is not None else []
             for connection in waiting:
                 self._untaken.remove(connection)
+                connection._tape.tap = None
+                connection._framing = self._framing
                 self._recorder.forget_requests(connection)  # of a stream that nobody was going to read
+                driver = self._drive(connection)
+                assert driver is not None
+                if driver.is_raw:
+                    self._cut_frames(connection)
         for connection in waiting:
             with connection._tape.lock:
                 connection._mode = "handled"
-                connection._handler = handler
                 self._reader().release(connection)
                 connection._tape.state = BUSY
             assert framework is not None
@@ -247,10 +401,10 @@ class StreamTestServer(BaseTestServer):
             self._recorder.changed()
 
     def _perform(self, connection: Connection) -> None:
-        """Run the connection's handler, in its thread."""
-        assert connection._handler is not None
+        """Run the connection's driver, in its thread."""
+        assert connection._driver is not None
         try:
-            perform(connection, connection._handler, self._framework, self._failures)
+            perform(connection, connection._driver, self._failures)
         finally:
             connection._done = True
             with self._recorder.lock:
@@ -350,7 +504,7 @@ class StreamTestServer(BaseTestServer):
             live, self._untaken = list(self._live), []
         clients = self._cut_clients()
         for connection in live:
-            connection._cut()
+            connection._cut_off()
         peers = {each._thread: each.peer for each in live if each._thread is not None}
         reader = self._sink.close() if self._sink is not None else None
         framework.close_timeout = stopping.patience(deadline)

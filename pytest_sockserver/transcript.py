@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from .messages import format_peer
 from .recording.recorder import Tape
-from .scripting.dialogue import format_datagrams, format_lines, line_ending
+from .scripting.writing import format_datagrams, format_lines, line_ending
 
 #: Lines of a conversation in a message: its last ones tell why it ended.  A screen has about fifty.
 MESSAGE_LINES = 12

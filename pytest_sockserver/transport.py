@@ -101,7 +101,7 @@ class AcceptingServer(PreparedLoop, socketserver.ThreadingMixIn, socketserver.TC
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start the handler that was declared, or let the connection wait for ``accept()``."""
         connection = connection_of(request)
-        if self.owner._is_for_handler(connection):
+        if self.owner._is_driven(connection):
             self.handle(connection)
         else:
             self.owner._leave_to_accept(connection)

@@ -14,30 +14,50 @@ if TYPE_CHECKING:
 
 
 class Turn:
-    """A lock whose release also wakes coroutines, which cannot block on it."""
+    """A lock whose release also wakes coroutines, which cannot block on it.
 
-    __slots__ = ("_lock", "_recorder")
+    A thread may *own* it: from the taking of a request to the end of its reply the writing side is the driver's, who
+    takes it again for each thing that he says.  Coroutines share their loop's thread and never own one.
+    """
+
+    __slots__ = ("_depth", "_lock", "_owner", "_recorder")
 
     def __init__(self, recorder: Recorder) -> None:
         self._lock = threading.Lock()
         self._recorder = recorder
+        self._owner: int | None = None  # written by the owner alone, who compares it with himself
+        self._depth = 0  # the owner's alone
 
     def acquire(self, seconds: float | None) -> bool:
         """Take the turn; tell whether it was to be had within so many seconds, 0 for at once."""
+        if self._owner == threading.get_ident():
+            self._depth += 1
+            return True
         return self._lock.acquire(timeout=-1 if seconds is None else seconds)
 
+    def own(self, seconds: float | None) -> bool:
+        """Take the turn for this thread, which may take it again meanwhile."""
+        if not self.acquire(seconds):
+            return False
+        self._owner = threading.get_ident()
+        return True
+
     def locked(self) -> bool:
-        """Tell whether somebody has the turn."""
-        return self._lock.locked()
+        """Tell whether somebody else has the turn."""
+        return self._owner != threading.get_ident() and self._lock.locked()
 
     def release(self) -> None:
         """Let the next one."""
+        if self._owner == threading.get_ident():
+            if self._depth:
+                self._depth -= 1
+                return
+            self._owner = None
         self._lock.release()
-        with self._recorder.lock:
-            self._recorder.changed()
+        self._recorder.tell()
 
     def __enter__(self) -> None:
-        self._lock.acquire()
+        self.acquire(None)
 
     def __exit__(self, *error: object) -> None:
         self.release()

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_sockserver import StreamTestServer
 from pytest_sockserver.recording.recorder import Recorder, Tape
-from pytest_sockserver.scripting.dialogue import format_datagrams, format_lines, line_ending
+from pytest_sockserver.scripting.writing import format_datagrams, format_lines, line_ending
 from pytest_sockserver.transcript import datagram_lines, head, lines, of_connection, so_far
 
 from .peers import connect, place
@@ -174,7 +174,7 @@ def test_unsent_bytes_are_those_of_the_server_though_the_client_spoke_meanwhile(
 def test_what_is_over_the_limit_is_counted_and_its_beginning_and_end_are_shown() -> None:
     assert written(("received", b"x" * 3000 + b"end\r\n"), limit=10) == [
         "C- xxxxx",
-        "# ... 2,995 bytes left out, 3,005 in all",
+        "#! ... 2,995 bytes left out, 3,005 in all",
         "C: end",
     ]
 
@@ -186,7 +186,7 @@ def test_a_limit_cuts_between_lines_where_there_are_any() -> None:
     assert written(("received", said), limit=40) == [
         "C: line 10",
         "C: line 11",
-        f"# ... {len(said) - 36} bytes left out, {len(said)} in all",
+        f"#! ... {len(said) - 36} bytes left out, {len(said)} in all",
         "C: line 97",
         "C: line 98",
     ]
@@ -196,7 +196,7 @@ def test_a_limit_within_a_character_does_not_make_text_binary() -> None:
     shown, counted, _ = written(("received", "é".encode() * 5 + b"\r\n"), limit=6)
 
     assert shown.startswith("C- é")
-    assert counted == "# ... 6 bytes left out, 12 in all"
+    assert counted == "#! ... 6 bytes left out, 12 in all"
 
 
 def test_datagrams_are_neither_joined_nor_cut() -> None:
@@ -334,4 +334,4 @@ def test_a_connection_prints_as_its_conversation_whole(tcp_server: StreamTestSer
     assert client_says.endswith("] C: " + "x" * 5000)
     assert server_says.endswith("] S: hello " + "x" * 5000)
     assert end.endswith("] S! close")
-    assert of_connection(conn._tape).splitlines()[2].startswith("# ... ")
+    assert of_connection(conn._tape).splitlines()[2].startswith("#! ... ")

@@ -90,11 +90,12 @@ def test_the_reader_of_imports_sees_what_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", IN_FOLDERS)
-def test_the_folders_import_the_standard_library_and_errors_and_never_each_other(name: str) -> None:
+def test_the_folders_import_the_standard_library_errors_and_origins_and_never_each_other(name: str) -> None:
     folder = name.partition(".")[0]
 
     assert {each for each in ours(name, lazy=True) if each != folder and not each.startswith(f"{folder}.")} <= {
-        "errors"
+        "errors",
+        "origin",
     }
     assert others(name, lazy=True) <= {*sys.stdlib_module_names, "typing_extensions"}
 
@@ -111,8 +112,9 @@ def test_the_standard_librarys_socketserver_is_never_imported(name: str) -> None
     assert "socketserver" not in others(name, lazy=True)
 
 
-def test_errors_import_nothing_of_ours() -> None:
-    assert ours("errors", lazy=True) == set()
+@pytest.mark.parametrize("name", ["errors", "origin"])
+def test_errors_and_origins_import_nothing_of_ours(name: str) -> None:
+    assert ours(name, lazy=True) == set()
 
 
 def test_nothing_below_the_plugin_imports_pytest() -> None:

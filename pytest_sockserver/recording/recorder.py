@@ -120,6 +120,11 @@ class Recorder:
         for wake in self._wakers:
             wake()
 
+    def tell(self) -> None:
+        """Wake everyone who waits.  Any thread."""
+        with self.lock:
+            self.changed()
+
     def sleep(self, seconds: float | None) -> None:
         """Wait until something changed, or for ``seconds``.  The lock must be held, and is let go meanwhile."""
         self._sleepers += 1
@@ -175,6 +180,7 @@ class Tape:
         cut: Why this side has ended the connection from outside its driver, empty while it has not: whatever the
             driver's socket says next is our own doing.
         saw_cut: The driver has been told.
+        tap: Called with what was received, the recorder's lock held: cuts frames where no verb reads.
         lock: Guards ``socket``, ``cut`` and ``handed_over``, and is held while a descriptor is closed or shut
             down, so that a number which was given to another file meanwhile is never touched.  Re-entrant:
             ``wrap_socket`` calls ``detach``.
@@ -199,6 +205,7 @@ class Tape:
         self.handed_over: tuple[int, int] | None = None  # descriptor and inode, when detached by the handler
         self.cut = ""
         self.saw_cut = False
+        self.tap: Callable[[bytes], None] | None = None
         self.peer_error: BaseException | None = None  # what the client's reset was raised as, for its driver
 
     def received(self, data: bytes) -> None:
@@ -207,6 +214,8 @@ class Tape:
             self.received_count += len(data)
             self.recorder.arrivals += 1
             self.recorder.keep(self, RECEIVED, data)
+            if self.tap is not None:
+                self.tap(data)
 
     def sending(self, data: bytes) -> RawEvent:
         """Note bytes before they leave: a client that has its reply must find it recorded."""

@@ -16,7 +16,7 @@ class Buffer:
 
     def __init__(self) -> None:
         self._data = bytearray()
-        self._asked: tuple[str, bytes] | None = None  # what _seen belongs to
+        self._asked: tuple[str, bytes, int] | None = None  # what _seen belongs to
         self._seen = 0
         self.ended = False  # nothing will be fed any more: the stream is over
         self.broken = False  # by a reset: what was taken for granted at its end may be missing
@@ -43,10 +43,15 @@ class Buffer:
         del self._data[:count]
         return taken
 
-    def find(self, delimiter: bytes) -> int:
-        """Return how many bytes there are through the first ``delimiter``, or -1."""
-        start = self._resume(("find", delimiter))
-        at = self._data.find(delimiter, max(0, start - len(delimiter) + 1))
+    def peek(self, start: int, stop: int) -> bytes:
+        """Return a copy of the bytes from ``start`` to ``stop``, fewer if there are fewer; take nothing."""
+        with memoryview(self._data) as view:
+            return bytes(view[start:stop])
+
+    def find(self, delimiter: bytes, offset: int = 0) -> int:
+        """Return how many bytes there are through the first ``delimiter`` that begins at ``offset`` or later, or -1."""
+        start = self._resume(("find", delimiter, offset))
+        at = self._data.find(delimiter, max(offset, start - len(delimiter) + 1))
         if at >= 0:
             return at + len(delimiter)
         self._seen = len(self._data)
@@ -54,14 +59,14 @@ class Buffer:
 
     def differs(self, literal: bytes) -> int:
         """Return the index of the first byte that differs from ``literal``, or -1 while none does."""
-        start = self._resume(("differs", literal))
+        start = self._resume(("differs", literal, 0))
         have = min(len(self._data), len(literal))
         if self._data[start:have] == literal[start:have]:
             self._seen = have
             return -1
         return next(index for index in range(start, have) if self._data[index] != literal[index])
 
-    def _resume(self, question: tuple[str, bytes]) -> int:
+    def _resume(self, question: tuple[str, bytes, int]) -> int:
         if self._asked != question:
             self._asked, self._seen = question, 0
         return self._seen

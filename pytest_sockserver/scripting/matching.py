@@ -1,14 +1,21 @@
 """Whether bytes are the ones that were meant.
 
-A *match* is ``bytes`` (equal), a compiled pattern of bytes (matches the whole), a predicate (a function of
-the bytes), or ``ANY``.  What cannot be a match is refused where it is declared, not where it is compared.
+A *match* is a literal (``bytes``; ``Hex``, which may have holes; ``Text``, which may demand what was captured), a
+compiled pattern of bytes (matches the whole), a predicate (a function of the bytes), or ``ANY``.  What cannot be a
+match is refused where it is declared, not where it is compared.
+
+A literal is compared as a :class:`Shape`: so many bytes, some of which may be anything.  It needs no frame, since it
+is known byte by byte whether it still can match; a pattern and a predicate judge a whole.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, Union
+
+from .notation import Hole, Name, Piece, is_binary, read_hex, read_text, references
 
 
 class _Any:
@@ -22,7 +29,182 @@ class _Any:
 #: Matches whatever comes.
 ANY: Final = _Any()
 
-Match = Union[bytes, "re.Pattern[bytes]", Callable[[Any], object], _Any]
+#: What was captured, by name.
+Lookup = Callable[[str], bytes]
+
+
+@dataclass(frozen=True)
+class Text:
+    r"""Text in the notation of dialogues: UTF-8, ``\r \n \t \0 \\ \xNN``, and ``\g<name>`` for what was captured.
+
+    Sent as a part, or demanded as a match.  A raw string: ``Text(r"\g<tag> OK\r\n")``.
+
+    Raises:
+        ValueError: An unknown escape, or a control character (the string was not raw).
+    """
+
+    source: str
+    pieces: tuple[Piece, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        __tracebackhide__ = True
+        _checked_source(self, self.source)
+        object.__setattr__(self, "pieces", read_text(self.source))
+
+    def __repr__(self) -> str:
+        return _raw_call("Text", self.source)
+
+
+@dataclass(frozen=True)
+class Hex:
+    r"""Bytes in hex: pairs of digits, blanks free, and ``\g<name>`` for what was captured.
+
+    As a match it may have holes: ``??`` is any byte, ``<name:n>`` any n bytes, captured under the name.
+
+    Raises:
+        ValueError: Something else stands in it.
+    """
+
+    source: str
+    pieces: tuple[Piece, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        __tracebackhide__ = True
+        _checked_source(self, self.source)
+        object.__setattr__(self, "pieces", read_hex(self.source, holes=True))
+
+    def __repr__(self) -> str:
+        return _raw_call("Hex", self.source)
+
+
+@dataclass(frozen=True)
+class PatternText:
+    r"""A pattern in which ``\g<name>`` stands for what was captured: what ``C~`` of a dialogue may be.
+
+    Attributes:
+        ending: A line's ending, which is not part of what is matched.
+    """
+
+    source: str
+    ending: bytes = b""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        r"""The names that must have been captured before."""
+        return tuple(found[1] for found in _PATTERN_TOKEN.finditer(self.source) if found[1])
+
+    def compiled(self, lookup: Lookup) -> re.Pattern[bytes]:
+        """Return the pattern with what was captured in it, each as a group: a repetition after it repeats all of it.
+
+        Raises:
+            re.error: The source is no pattern.
+        """
+        tokens = _PATTERN_TOKEN.finditer(self.source)
+        return re.compile(
+            b"".join(b"(?:%b)" % re.escape(lookup(each[1])) if each[1] else each[0].encode() for each in tokens),
+            re.DOTALL,
+        )
+
+
+_PATTERN_TOKEN = re.compile(r"\\g<(\w+)>|\\.|[^\\]+|\\", re.DOTALL)  # \\g<x> after a backslash is no name
+
+Literal = Union[bytes, Text, Hex]
+Match = Union[bytes, "re.Pattern[bytes]", Callable[[Any], object], _Any, Text, Hex]
+
+
+class Shape:
+    """So many bytes, some of which may be anything.
+
+    Attributes:
+        data: The bytes, zero where a hole is.
+        holes: Where any byte may be.
+        names: What is captured: name, start and stop.
+    """
+
+    __slots__ = ("data", "holes", "names")
+
+    def __init__(
+        self, data: bytes, holes: frozenset[int] = frozenset(), names: tuple[tuple[str, int, int], ...] = ()
+    ) -> None:
+        self.data, self.holes, self.names = data, holes, names
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def differs(self, got: bytes, at: int = 0) -> int:
+        """Return the index of the first byte that differs from ``got``, which begins at ``at``; -1 while none does."""
+        expected = self.data[at : at + len(got)]
+        if expected == got:
+            return -1
+        both = enumerate(zip(expected, got, strict=False), at)
+        return next((index for index, (ours, theirs) in both if ours != theirs and index not in self.holes), -1)
+
+    def begins(self, other: Shape) -> bool:
+        """Tell whether bytes that match ``other`` may begin with bytes that match this one."""
+        holes = self.holes | other.holes
+        both = enumerate(zip(self.data, other.data, strict=False))
+        return len(self) <= len(other) and all(ours == theirs or at in holes for at, (ours, theirs) in both)
+
+
+class HexMatch:
+    """What ``Hex`` has captured: by name, as from an ``re.Match``."""
+
+    __slots__ = ("_data", "_names")
+
+    def __init__(self, data: bytes, names: Iterable[tuple[str, int, int]]) -> None:
+        self._data = data
+        self._names = {name: data[start:stop] for name, start, stop in names}
+
+    def __getitem__(self, name: str | int) -> bytes:
+        return self._data if name == 0 else self._names[name]  # type: ignore[index]
+
+    def group(self, name: str | int = 0) -> bytes:
+        """Return what was captured under a name; all of it for 0."""
+        return self[name]
+
+    def groupdict(self) -> dict[str, bytes]:
+        """Return what was captured, by name."""
+        return dict(self._names)
+
+    def __repr__(self) -> str:
+        return f"<HexMatch {self._names!r}>"
+
+
+def _nothing_kept(name: str) -> bytes:
+    raise KeyError(name)
+
+
+def _checked_source(template: Text | Hex, source: object) -> None:
+    __tracebackhide__ = True
+    if not isinstance(source, str):
+        raise TypeError(f"{type(template).__name__}() expected a str, not {source!r}: bytes are sent as they are")
+
+
+def _raw_call(name: str, source: str) -> str:
+    plain = repr(source)
+    raw = f"r{plain[0]}{source}{plain[0]}"
+    return f"{name}({raw if plain[0] not in source and not source.endswith(chr(92)) else plain})"
+
+
+def rendered(template: Text | Hex, lookup: Lookup) -> bytes:
+    """Return the bytes that a template stands for."""
+    return b"".join(lookup(piece.name) if isinstance(piece, Name) else piece for piece in template.pieces)  # type: ignore[misc]
+
+
+def shape_of(literal: Literal, lookup: Lookup = _nothing_kept) -> Shape:
+    """Return the bytes that a literal demands."""
+    if isinstance(literal, bytes):
+        return Shape(literal)
+    data, holes, names = bytearray(), set[int](), []
+    for piece in literal.pieces:
+        if isinstance(piece, Hole):
+            holes |= set(range(len(data), len(data) + piece.size))
+            if piece.name is not None:
+                names.append((piece.name, len(data), len(data) + piece.size))
+            data += bytes(piece.size)
+        else:
+            data += lookup(piece.name) if isinstance(piece, Name) else piece
+    return Shape(bytes(data), frozenset(holes), tuple(names))
 
 
 def checked_match(match: Match) -> Match:
@@ -34,27 +216,84 @@ def checked_match(match: Match) -> Match:
         raise TypeError(f"expected bytes, not the text {match!r}: write b{match!r}")
     if isinstance(match, re.Pattern) and not isinstance(match.pattern, bytes):
         raise TypeError(f"expected a pattern of bytes, not of text: write re.compile(rb{match.pattern!r})")
-    if isinstance(match, (bytes, re.Pattern, _Any)) or callable(match):
+    if isinstance(match, (bytes, re.Pattern, _Any, Text, Hex)):
         return match
-    raise TypeError(f"expected bytes, a compiled pattern of bytes, a predicate or ANY, not {match!r}")
+    if not callable(match) or isinstance(match, type):
+        raise TypeError(f"expected bytes, a compiled pattern of bytes, Hex, Text, a predicate or ANY, not {match!r}")
+    if is_async(match):
+        raise TypeError(f"expected a predicate that returns a bool, not the async {described(match)}")
+    return match
 
 
-def matches(match: Match, data: bytes) -> object:
-    """Return something true if ``data`` is what ``match`` means: the ``re.Match`` of a pattern, else ``True``."""
+def is_async(function: object) -> bool:
+    """Tell whether a function returns a coroutine or an async generator, which nobody here could await."""
+    code = getattr(function, "__code__", None) or getattr(getattr(function, "__call__", None), "__code__", None)
+    return code is not None and bool(code.co_flags & (0x80 | 0x100 | 0x200))  # inspect.CO_*, without the import
+
+
+def is_literal(match: object) -> bool:
+    """Tell whether bytes can be compared with ``match`` one by one, without knowing where a unit ends."""
+    return isinstance(match, (bytes, Text, Hex))
+
+
+def names_demanded(match: object) -> tuple[str, ...]:
+    """Return the names that must have been captured before ``match`` can be compared."""
+    if isinstance(match, PatternText):
+        return match.names
+    return references(match.pieces) if isinstance(match, (Text, Hex)) else ()
+
+
+def names_captured(match: object) -> tuple[str, ...]:
+    """Return the names under which ``match`` captures."""
+    if isinstance(match, PatternText):
+        return tuple(match.compiled(lambda name: b"").groupindex)
+    if isinstance(match, re.Pattern):
+        return tuple(match.groupindex)
+    holes = (piece for piece in match.pieces if isinstance(piece, Hole)) if isinstance(match, Hex) else ()
+    return tuple(hole.name for hole in holes if hole.name is not None)
+
+
+def matches(match: Match | PatternText, data: bytes, lookup: Lookup = _nothing_kept) -> object:
+    """Return something true if ``data`` is what ``match`` means: what it captured, if it does, else ``True``."""
     if isinstance(match, bytes):
         return match == data
     if isinstance(match, re.Pattern):
         return match.fullmatch(data)
-    return True if isinstance(match, _Any) else match(data)
+    if isinstance(match, _Any):
+        return True
+    if isinstance(match, PatternText):
+        return match.compiled(lookup).fullmatch(data.removesuffix(match.ending))
+    if isinstance(match, (Text, Hex)):
+        return captured_by(shape_of(match, lookup), data)
+    return match(data)
 
 
-def described(match: Match) -> str:
+def captured_by(shape: Shape, data: bytes) -> object:
+    """Return what a literal captured of ``data``, ``True`` if it captures nothing, ``None`` if it does not match."""
+    if len(shape) != len(data) or shape.differs(data) >= 0:
+        return None
+    return HexMatch(data, shape.names) if shape.names else True
+
+
+def names_in(found: object) -> Mapping[str, bytes]:
+    """Return what a match has captured by name; groups that took no part are not among it."""
+    if isinstance(found, (re.Match, HexMatch)):
+        return {name: value for name, value in found.groupdict().items() if value is not None}
+    return {}
+
+
+# Messages
+
+
+def described(match: Match | PatternText) -> str:
     """Return how a message names ``match``: literals and patterns as written, predicates by name and line."""
+    if isinstance(match, PatternText):
+        return f"the pattern {match.source}"
     if isinstance(match, re.Pattern):
         return f"the pattern {match.pattern!r}"
     if isinstance(match, bytes):
         return shortened(match)
-    if isinstance(match, _Any):
+    if isinstance(match, (_Any, Text, Hex)):
         return repr(match)
     code = getattr(match, "__code__", None)
     name = getattr(match, "__qualname__", None) or repr(match)
@@ -63,12 +302,52 @@ def described(match: Match) -> str:
 
 def difference(expected: bytes, got: bytes) -> str:
     """Return where two byte strings part, as words: ``differs at byte 2: b'G' is not b'N'``."""
-    for index, (theirs, ours) in enumerate(zip(got, expected, strict=False)):
-        if theirs != ours:
-            return f"differs at byte {index}: {bytes([theirs])!r} is not {bytes([ours])!r}"
+    return shape_difference(Shape(expected), got)
+
+
+def shape_difference(expected: Shape, got: bytes) -> str:
+    """Return where ``got`` departs from what was expected, as words; in hex where that is no text."""
+    at = expected.differs(got)
+    if at >= 0:
+        ours, theirs = expected.data[at : at + 1], got[at : at + 1]
+        if _in_hex(expected):
+            return f"differs at byte {at}: {theirs.hex()} is not {ours.hex()}"
+        return f"differs at byte {at}: {theirs!r} is not {ours!r}"
     if len(got) < len(expected):
         return f"ends after {len(got)} of {len(expected)} bytes"
     return f"has {len(got) - len(expected)} bytes more" if len(got) > len(expected) else "equal"
+
+
+def shape_shown(shape: Shape, at: int = 0) -> str:
+    """Return a literal as a message shows it, or what stands around byte ``at``, if it is long."""
+    if not _in_hex(shape):
+        return shown_at(shape.data, at)
+    start, stop = _window(len(shape), at)
+    holes = {each for each in shape.holes if start <= each < stop}
+    pairs = ("??" if each in holes else f"{shape.data[each]:02x}" for each in range(start, stop))
+    return _in_place(" ".join(pairs), start, stop, len(shape))
+
+
+def shown_like(shape: Shape, got: bytes, at: int = 0) -> str:
+    """Return what came, written as ``shape_shown`` writes what was expected."""
+    if not _in_hex(shape):
+        return shown_at(got, at)
+    start, stop = _window(len(got), at)
+    return _in_place(got[start:stop].hex(" "), start, stop, len(got))
+
+
+def _in_hex(shape: Shape) -> bool:
+    return bool(shape.holes) or is_binary(shape.data)
+
+
+def _window(size: int, at: int, around: int = 16) -> tuple[int, int]:
+    return (0, min(size, 64)) if at < 48 else (at - around, min(size, at + around))
+
+
+def _in_place(text: str, start: int, stop: int, size: int) -> str:
+    if start == 0 and stop == size:
+        return f"hex {text}"
+    return f"hex {'...' if start else ''}{text}{'...' if stop < size else ''} (bytes {start:,} to {stop:,} of {size:,})"
 
 
 def shown_at(data: bytes, at: int, around: int = 40) -> str:
@@ -80,5 +359,8 @@ def shown_at(data: bytes, at: int, around: int = 40) -> str:
 
 
 def shortened(data: bytes, most: int = 120) -> str:
-    """Return the repr of ``data``, cut after ``most`` bytes with the length told."""
-    return repr(data) if len(data) <= most else f"{data[:most]!r}... ({len(data):,} bytes)"
+    """Return ``data`` as a message shows it: its repr, hex if it is no text, cut after ``most`` bytes."""
+    if len(data) <= most:
+        return f"hex {data.hex(' ')}" if len(data) > 8 and is_binary(data) else repr(data)
+    shown = data[: most // 2].hex(" ") if is_binary(data[:most]) else repr(data[:most])
+    return f"{'hex ' if is_binary(data[:most]) else ''}{shown}... ({len(data):,} bytes)"

@@ -10,14 +10,31 @@ are cut, and means the same to whoever drives it.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import TypeVar
 
 from .buffer import Buffer
-from .matching import Match, described, difference, matches, shortened, shown_at
+from .matching import (
+    Hex,
+    Lookup,
+    Match,
+    PatternText,
+    Shape,
+    Text,
+    described,
+    matches,
+    shape_difference,
+    shape_of,
+    shape_shown,
+    shortened,
+    shown_like,
+)
 
 T = TypeVar("T")
 Steps = Generator[bool, None, T]
+
+#: Bytes that a message quotes of what came, at most; what it shows of them is shorter.
+QUOTED = 4096
 
 
 class Ended(Exception):
@@ -72,42 +89,80 @@ def recv_all(buffer: Buffer) -> Steps[bytes]:
     return buffer.take(len(buffer))
 
 
-def expect(buffer: Buffer, literal: bytes) -> Steps[bytes]:
-    """Take exactly ``literal``; fail at the first byte that differs, without waiting for the rest."""
+def expect(buffer: Buffer, shape: Shape) -> Steps[bytes]:
+    """Take exactly the bytes of a literal; fail at the first that differs, without waiting for the rest."""
     __tracebackhide__ = True
+    seen = 0
     while True:
-        got = bytes(buffer) if (differs := buffer.differs(literal) >= 0) or buffer.ended else b""
-        if differs:
-            at = buffer.differs(literal)
-            raise Mismatch(f"expected {shown_at(literal, at)}\n  got {shown_at(got, at)} ({difference(literal, got)})")
-        if len(buffer) >= len(literal):
-            return buffer.take(len(literal))
+        have = min(len(buffer), len(shape))
+        at = shape.differs(buffer.peek(seen, have), seen)
+        if at >= 0:
+            got = buffer.peek(0, max(len(shape), at + QUOTED))
+            difference = shape_difference(shape, got)
+            raise Mismatch(f"expected {shape_shown(shape, at)}\n  got {shown_like(shape, got, at)} ({difference})")
+        if have == len(shape):
+            return buffer.take(have)
         if buffer.ended:
-            raise Mismatch(f"expected {shortened(literal)}\n  got {_and_the_end(got)}")
+            raise Mismatch(f"expected {shape_shown(shape)}\n  got {and_the_end(buffer, shape)}")
+        seen = have
         yield True
 
 
-def expect_line(buffer: Buffer, match: Match, max_bytes: int) -> Steps[tuple[bytes, object]]:
+def one_of(buffer: Buffer, shapes: Sequence[Shape]) -> Steps[bytes]:
+    """Take the bytes of one of several literals, of which none begins another; nothing if what came is none of them.
+
+    Each byte is compared once with those that still may be meant.
+    """
+    __tracebackhide__ = True
+    seen, longest = 0, max(map(len, shapes), default=0)
+    alive = list(shapes)
+    while True:
+        new = buffer.peek(seen, max(longest, 1))
+        alive = [shape for shape in alive if shape.differs(new[: max(0, len(shape) - seen)], seen) < 0]
+        if new and not alive:
+            return b""
+        seen += len(new)
+        for shape in alive:
+            if len(shape) <= seen:
+                return buffer.take(len(shape))
+        if buffer.ended:
+            raise _ended(buffer, "a request")
+        yield bool(buffer)
+
+
+def expect_line(
+    buffer: Buffer, match: Match | PatternText, max_bytes: int, lookup: Lookup, ending: bytes | None = None
+) -> Steps[tuple[bytes, object]]:
     """Take a line that ``match`` matches whole, without its ending; return it with its ending, and the match."""
     __tracebackhide__ = True
-    while (size := buffer.find(b"\n")) < 0:
+    wanted = f"expected a line matching {described(match)}"
+    while (size := buffer.find(ending or b"\n")) < 0:
         if buffer.ended:
-            raise Mismatch(f"expected a line matching {described(match)}\n  got {_and_the_end(bytes(buffer))}")
+            raise Mismatch(f"{wanted}\n  got {and_the_end(buffer)}")
         if len(buffer) >= max_bytes:
             break
         yield True
     if not 0 <= size <= max_bytes:
-        got = shortened(bytes(buffer)[:max_bytes])
-        raise Mismatch(
-            f"expected a line matching {described(match)}\n  got {got} and no line ending in {max_bytes:,} bytes"
-        )
-    line = buffer.take(size)
-    bare = line[:-2] if line.endswith(b"\r\n") else line[:-1]
-    found = matches(match, bare)
+        got = shortened(buffer.peek(0, min(max_bytes, QUOTED)))
+        raise Mismatch(f"{wanted}\n  got {got} and no line ending in {max_bytes:,} bytes")
+    line = buffer.peek(0, size)
+    bare = line.removesuffix(ending) if ending else without_ending(line)
+    found = matches(match, bare, lookup)
     if not found:
-        where = f" ({difference(match, bare)})" if isinstance(match, bytes) else ""
-        raise Mismatch(f"expected a line matching {described(match)}\n  got {shortened(line)}{where}")
-    return line, found
+        raise Mismatch(f"{wanted}\n  got {shortened(line)}{departure(match, bare, lookup)}")
+    return buffer.take(size), found
+
+
+def without_ending(line: bytes) -> bytes:
+    """Return a line without the LF, or CRLF, that ends it."""
+    return line[:-2] if line.endswith(b"\r\n") else line[:-1]
+
+
+def departure(match: Match | PatternText, got: bytes, lookup: Lookup) -> str:
+    """Return where a literal and what came part, in parentheses; nothing for what is no literal."""
+    if not isinstance(match, (bytes, Text, Hex)):
+        return ""
+    return f" ({shape_difference(shape_of(match, lookup), got)})"
 
 
 def expect_eof(buffer: Buffer) -> Steps[None]:
@@ -119,12 +174,28 @@ def expect_eof(buffer: Buffer) -> Steps[None]:
         if buffer.ended:
             return
         yield True
-    raise Mismatch(f"expected the end of the stream\n  got {shortened(bytes(buffer))}")
+    raise Mismatch(f"expected the end of the stream\n  got {shortened(buffer.peek(0, QUOTED))}")
 
 
 def _ended(buffer: Buffer, wanted: str) -> Exception:
     return EndedWithin(wanted) if buffer else Ended(wanted)
 
 
-def _and_the_end(got: bytes) -> str:
-    return f"{shortened(got)} and then the end of the stream" if got else "the end of the stream"
+def expect_reset(buffer: Buffer) -> Steps[None]:
+    """Take a reset."""
+    __tracebackhide__ = True
+    while not buffer:
+        if buffer.broken:
+            return
+        if buffer.ended:
+            raise Mismatch("expected a reset\n  got the end of the stream")
+        yield True
+    raise Mismatch(f"expected a reset\n  got {shortened(buffer.peek(0, QUOTED))}")
+
+
+def and_the_end(buffer: Buffer, like: Shape | None = None) -> str:
+    end = "a reset" if buffer.broken else "the end of the stream"
+    if not buffer:
+        return end
+    got = buffer.peek(0, QUOTED)
+    return f"{shortened(got) if like is None else shown_like(like, got)} and then {end}"

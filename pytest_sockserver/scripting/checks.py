@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .scripting.matching import Match, checked_match
+from .matching import Hex, Match, PatternText, Text, checked_match
 
 
 def checked_timeout(timeout: float | None) -> float | None:
@@ -41,36 +41,49 @@ def checked_size(verb: str, n: int) -> int:
     return checked_index(n, f"{verb}() expected a number of bytes above 0", least=1)
 
 
-def checked_delimiter(delimiter: bytes) -> bytes:
+def checked_delimiter(delimiter: bytes, verb: str = "recv_until") -> bytes:
     """Return ``delimiter`` as bytes, or raise the error that says what it must be."""
     __tracebackhide__ = True
     if isinstance(delimiter, str):
-        raise TypeError(f"recv_until() expected bytes, not the text {delimiter!r}: write b{delimiter!r}")
+        raise TypeError(f"{verb}() expected bytes, not the text {delimiter!r}: write b{delimiter!r}")
     if not isinstance(delimiter, (bytes, bytearray)):
-        raise TypeError(f"recv_until() expected bytes, not {delimiter!r}")
+        raise TypeError(f"{verb}() expected bytes, not {delimiter!r}")
     if not delimiter:
-        raise ValueError("recv_until() expected a delimiter of at least one byte")
+        raise ValueError(f"{verb}() expected a delimiter of at least one byte")
     return bytes(delimiter)
 
 
-def checked_literal(match: object, verb: str = "expect") -> bytes:
-    """Return ``match`` as bytes, or say why the verb takes nothing else on a stream without frames."""
+def checked_literal(data: object, verb: str) -> bytes:
+    """Return bytes, at least one, or raise the error that says what the verb expected."""
     __tracebackhide__ = True
-    if isinstance(match, (bytes, bytearray)):
-        if not match:
-            raise ValueError(f"{verb}() expected at least one byte; the end of the stream is expect_eof()")
-        return bytes(match)
+    if isinstance(data, str):
+        raise TypeError(f"{verb}() expected bytes, not the text {data!r}: write b{data!r}")
+    if not isinstance(data, (bytes, bytearray)):
+        raise TypeError(
+            f"{verb}() expected bytes, not {data!r}: on a stream without frames what a pattern or a predicate matches "
+            "would depend on how the bytes arrive"
+        )
+    if not data:
+        raise ValueError(f"{verb}() expected at least one byte; the end of the stream is expect_eof()")
+    return bytes(data)
+
+
+def checked_expected(match: Match) -> Match:
+    """Return what ``expect`` is to take: a match, and of bytes at least one."""
+    __tracebackhide__ = True
     if isinstance(match, str):
-        raise TypeError(f"{verb}() expected bytes, not the text {match!r}: write b{match!r}")
-    raise TypeError(
-        f"{verb}() expected bytes, not {match!r}: on a stream without frames what a pattern or a predicate matches "
-        "would depend on how the bytes arrive; use expect_line(), or recv_until() and an assertion"
-    )
+        raise TypeError(f"expect() expected bytes, not the text {match!r}: write b{match!r}")
+    checked = checked_match(match)
+    if checked == b"" or (isinstance(checked, (Text, Hex)) and not checked.pieces):
+        raise ValueError("expect() expected at least one byte; the end of the stream is expect_eof()")
+    return checked
 
 
 def checked_line(match: Match) -> Match:
     """Return what a line is to match; bytes that end as a line does never could."""
     __tracebackhide__ = True
+    if isinstance(match, PatternText):
+        return match
     checked = checked_match(match)
     if isinstance(checked, bytes) and checked.endswith(b"\n"):
         bare = checked.rstrip(b"\r\n")

@@ -1,0 +1,160 @@
+"""Answer one datagram: choose what answers it, and say that.
+
+A reply is a generator, as what is said on a stream is.  Where it has to wait, for a time or for a gate, it yields a
+:class:`Need`; the thread that answers then goes on with other datagrams and comes back to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .captured import Request, looked_up
+from .datagram_script import DatagramScript
+from .errors import DeadlineExceeded, ServerStopping, UnexpectedRequest
+from .failures import Failures, said_shortly
+from .messages import format_peer, with_conversation
+from .origin import from_users_frame, traceback_at_definition
+from .performing import Need, called, pass_gate, pause
+from .recording.events import NOTE
+from .recording.recorder import Tape
+from .rulebook import RuleBook, refusal
+from .scripting.matching import Lookup, names_in
+from .scripting.parts import FLUSH, Delay, Gate, Open, Part, actions, check_fit, parts_of
+
+if TYPE_CHECKING:
+    from .datagram_server import DatagramTestServer
+    from .transport import ReplySocket
+
+Say = Callable[[bytes, Any], None]
+
+
+class Reply:
+    """The answer to one datagram, as far as it has come."""
+
+    def __init__(
+        self,
+        server: DatagramTestServer,
+        request: Request,
+        sock: ReplySocket,
+        tape: Tape,
+        captured: dict[str, bytes],
+        say: Say,
+    ) -> None:
+        self.request = request
+        self._server, self._socket, self._tape, self._captured, self._say = server, sock, tape, captured, say
+        self._steps = self._answer()
+
+    def go_on(self, failures: Failures) -> Need | None:
+        """Answer as far as it goes; return what has to be waited for, ``None`` at the end.  Never raises."""
+        try:
+            return next(self._steps, None)
+        except ServerStopping:
+            pass  # while it waited for a client that does not read
+        except BaseException as error:
+            self._tape.note(NOTE, said_shortly(from_users_frame(error)).encode("utf-8", "backslashreplace"))
+            failures.add(error, f"{self._server.name}, datagram from {format_peer(self.request.peer)}")
+        return None
+
+    def _answer(self) -> Iterator[Need]:
+        __tracebackhide__ = True
+        script, declared = self._server._script_for(self.request)
+        if script is not None:
+            if self._server._later(script, self.request, self._socket):
+                return
+            try:
+                if (yield from self._by_script(script)):
+                    return
+            finally:
+                self._server._answered(script)
+        if self._server._handler is not None and script is None:
+            yield from self._by_handler()
+            return
+        if (yield from self._by_rules(self._server._book, {})):
+            return
+        raise self._unexpected(script, declared)
+
+    def _by_script(self, script: DatagramScript) -> Iterator[Need]:
+        __tracebackhide__ = True
+        lookup = partial(looked_up, self._captured, script.values, self.request)
+        taken = script.take(self.request, lookup)
+        if taken is None:
+            return script.chatter is not None and (yield from self._by_rules(script.chatter, script.values))
+        self._captured.update(names_in(taken.found))
+        for step in taken.answer:
+            if step.at:
+                yield pause(self._tape.began + step.at - self._tape.recorder.elapsed())
+            if step.verb == "open":
+                self._server.open(step.args[0])
+            else:
+                yield from self._parts(step.args, lookup)
+        return True
+
+    def _by_handler(self) -> Iterator[Need]:
+        __tracebackhide__ = True
+        handler, request = self._server._handler, self.request
+        assert handler is not None
+        if handler.is_class:
+            handler.target((bytes(request), self._socket), request.peer, self._server._framework)
+            return
+        result = handler.target(request)
+        try:
+            parts = list(parts_of(result, f"handler {handler.name}"))
+            check_fit(parts, self._server.transport, f"handler {handler.name}")
+            yield from self._parts(parts, partial(looked_up, self._captured, {}, request))
+        except (TypeError, ValueError) as error:  # about what it returned: it is no longer running, so point at its def
+            raise error.with_traceback(traceback_at_definition(handler.target)) from None
+
+    def _by_rules(self, book: RuleBook, values: Mapping[str, Any]) -> Iterator[Need]:
+        __tracebackhide__ = True
+        lookup = partial(looked_up, self._captured, values, self.request)
+        found = book.find(self.request, lookup)
+        if found is None:
+            return False
+        rule, count, match = found
+        self.request.rule = rule
+        self.request.match = match if hasattr(match, "groupdict") else None
+        self._captured.update(names_in(match))
+        yield from self._parts(rule.reply(count), lookup)
+        return True
+
+    def _parts(self, parts: Iterable[Part], lookup: Lookup) -> Iterator[Need]:
+        __tracebackhide__ = True
+        return say_datagrams(parts, self.request, self._say, self._server, lookup)
+
+    def _unexpected(self, script: DatagramScript | None, declared: bool) -> BaseException:
+        server, request = self._server, self.request
+        if script is not None:
+            lookup = partial(looked_up, self._captured, script.values, request)
+            return script.refusal(request, lookup, self._error)
+        lookup = partial(looked_up, self._captured, {}, request)
+        if declared and not server._book:
+            return server._all_scripts()[-1].refusal(request, lookup, self._error)
+        text, origin = refusal([server._book], request, lookup)
+        return self._error(UnexpectedRequest, text).with_traceback(origin.traceback() if origin is not None else None)
+
+    def _error(self, kind: Any, text: str) -> Any:
+        where = f"{self._server.name}, datagram from {format_peer(self.request.peer)}"
+        return with_conversation(kind, where, text, self._server._said())
+
+
+def say_datagrams(
+    parts: Iterable[Part], request: Request, say: Say, server: DatagramTestServer, lookup: Lookup
+) -> Iterator[Need]:
+    """Say parts to whoever sent a request: each bytes part is one datagram."""
+    __tracebackhide__ = True
+    for action in actions(parts, partial(called, request), lookup):
+        if isinstance(action, bytes):
+            say(action, request.peer)
+        elif isinstance(action, Delay):
+            yield pause(action.seconds)
+        elif isinstance(action, Gate):
+            try:
+                yield from pass_gate(server._gates, action.name, server.timeout)
+            except TimeoutError as late:
+                raise with_conversation(DeadlineExceeded, server.name, str(late), server._said()) from None
+        elif isinstance(action, Open):
+            server.open(action.name)
+        elif action is not FLUSH:  # Stall: nothing more is said
+            return

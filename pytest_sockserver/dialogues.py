@@ -1,0 +1,62 @@
+"""Read a dialogue for a server: where it comes from, and where in the test its lines stand."""
+
+from __future__ import annotations
+
+import linecache
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .origin import Origin
+from .scripting.dialogue import Dialogue, parse
+from .scripting.script import Script
+
+
+def parsed(
+    text: str | os.PathLike[str],
+    values: Mapping[str, Any],
+    *,
+    new_script: Callable[[Iterable[str]], Script],
+    datagrams: bool,
+    timed: bool,
+) -> Dialogue:
+    """Return a dialogue, each of whose steps knows its line.
+
+    Args:
+        text: The text itself, or the path of a file that has it, relative to the test's own file.
+        values: Further names: bytes, or functions of the connection.
+
+    Raises:
+        DialogueError: The text cannot be read.
+        TypeError: A value is neither bytes nor a function; the text is neither a str nor a path.
+    """
+    __tracebackhide__ = True
+    for name, value in values.items():
+        if not isinstance(value, bytes) and (not callable(value) or isinstance(value, type)):
+            raise TypeError(f"dialogue() expected bytes, or a function of the connection, for {name}=, not {value!r}")
+    call = Origin()
+    if isinstance(text, os.PathLike):
+        path = Path(call.code.co_filename).parent / text
+        said, place = path.read_text(encoding="utf-8"), _in_file(call, path)
+    elif isinstance(text, str):
+        said, place = text, _in_test(call, text)
+    else:
+        raise TypeError(f"dialogue() expected the text of a dialogue, or the path of a file, not {text!r}")
+    return parse(said, new_script=lambda: new_script(values), datagrams=datagrams, timed=timed, place=place)
+
+
+def _in_file(call: Origin, path: Path) -> Callable[[int], Origin]:
+    """Return what places a line of a file."""
+    code = compile("", str(path), "exec").replace(co_name=path.name)
+    return lambda line: Origin.of(code, line)
+
+
+def _in_test(call: Origin, text: str) -> Callable[[int], Origin]:
+    """Return what places a line of a text that was written where it is declared; else all stand at the call."""
+    lines = text.splitlines()
+    shown = next((at for at, line in enumerate(lines) if line.strip()), 0)
+    for first in range(call.lineno, call.lineno + 30):
+        if lines and linecache.getline(call.code.co_filename, first + shown).strip() == lines[shown].strip():
+            return lambda line: call.at_line(first + line - 1)
+    return lambda line: call

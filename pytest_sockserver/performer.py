@@ -1,0 +1,346 @@
+"""Perform a script on a connection, step by step.
+
+What a step expects and does not get is its failure, at the line where it was declared.  Three things happen beside the
+steps.  On a connection with frames, one that a step does not match is offered to the rules first: pings, any order,
+chatter.  A script may grow while it is performed, since a client that was faster finds it half declared.  And after its
+last step the rules answer, if there are any; else whatever else the client says is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+from typing import Any
+
+from .connection import Connection
+from .conversation import Rules
+from .errors import (
+    DeadlineExceeded,
+    EndOfStream,
+    IncompleteRequest,
+    ScriptMismatch,
+    SockServerError,
+    UnmetExpectation,
+)
+from .origin import Origin, is_ours
+from .performing import PAUSE, Need
+from .scripting import reading
+from .scripting.framing import take_frame
+from .scripting.matching import Text, rendered, shortened
+from .scripting.script import READING, Script, Step, demands, needs_frames, walk
+from .scripting.times import Times
+
+
+class DeclaredScript:
+    """A script and for which connections it is.  Guarded by the recorder's lock.
+
+    Args:
+        values: Further names, of a dialogue.
+    """
+
+    def __init__(self, script: Script, times: Times, rules: Rules, values: Mapping[str, Any]) -> None:
+        self.script, self.times, self.rules, self.values = script, times, rules, values
+        self.taken = 0
+        self._told = False
+
+    @property
+    def left(self) -> bool:
+        """Whether it is for a further connection."""
+        return self.times.most is None or self.taken < self.times.most
+
+    def take(self) -> ScriptRun:
+        """Take it for a connection."""
+        self.taken += 1
+        return ScriptRun(self)
+
+    def unmet(self) -> UnmetExpectation | None:
+        """Return the error about too few connections; once."""
+        if self.taken >= self.times.least or self._told or not self.script.steps:
+            return None
+        self._told = True
+        came = f"{self.taken} of {self.times.least} connections came" if self.taken else "no connection came for it"
+        first = self.script.steps[0]
+        error = UnmetExpectation(
+            f"the script at {first.origin.short} of {counted(self.script.steps)} was not taken: {came}"
+        )
+        return error.with_traceback(first.origin.traceback())
+
+
+def counted(steps: Sequence[Step]) -> str:
+    """Return how many steps there are, in words."""
+    return f"{len(steps)} step{'' if len(steps) == 1 else 's'}"
+
+
+def step_needing_frames(steps: Sequence[Step]) -> Step | None:
+    """Return the first step that has no meaning on a stream without framing."""
+    return next((step for step in walk(steps) if needs_frames(step)), None)
+
+
+def frames_needed(step: Step) -> TypeError:
+    """Return the error about a step that needs frames."""
+    error = TypeError(
+        f"expect() expected bytes, not {step.wants}: on a stream without frames what a pattern or a predicate matches "
+        "would depend on how the bytes arrive; give the server a framing=, or use expect_line()"
+    )
+    return error.with_traceback(step.origin.traceback())
+
+
+class _RulesTookIt(Exception):
+    """A frame that a step did not match was answered by the rules."""
+
+
+class ScriptRun:
+    """The driver that performs a script on one connection.
+
+    Attributes:
+        over: It has come to its end, good or bad.
+    """
+
+    is_raw = False
+
+    def __init__(self, declared: DeclaredScript) -> None:
+        self._declared = declared
+        self._steps = declared.script.steps
+        self._rules = declared.rules
+        self._at = 0  # of the steps at the top; written by the connection's thread, read by who verifies
+        self._now: tuple[str, Step] | None = None  # the step that is being performed, with its place
+        self._connection: Connection | None = None
+        self._told = False
+        self.over = False
+
+    def run(self, connection: Connection) -> None:
+        """Perform the steps, then answer by the rules, until the client ends its stream."""
+        __tracebackhide__ = True
+        self._connection = connection
+        connection._values = self._declared.values
+        connection._patient = False
+        self._declared.script.grown = connection._tape.recorder.tell
+        if connection._framing is None and (step := step_needing_frames(self._steps)) is not None:
+            raise frames_needed(step)
+        try:
+            self._run(connection)
+        except OSError as error:
+            unmet = self.unmet() if error is connection._tape.peer_error else None
+            raise unmet or error from None
+        finally:
+            if not connection._tape.cut:
+                self.over = True
+
+    def _run(self, connection: Connection) -> None:
+        __tracebackhide__ = True
+        while True:
+            self._perform_known(connection)
+            if connection._tape.server_ended or not self._after_the_last(connection):
+                return
+
+    def _perform_known(self, connection: Connection) -> None:
+        __tracebackhide__ = True
+        back = None  # where the optional steps begin that were skipped just now
+        while self._at < len(self._steps):
+            at, step = self._at, self._steps[self._at]
+            if step.verb == "maybe" and at == len(self._steps) - 1:
+                connection._await_input_or(lambda: len(self._steps) > self._at + 1)  # nothing is demanded: no deadline
+            try:
+                taken = self._perform(step, f"step {at + 1} of {len(self._steps)}")
+            except _RulesTookIt:
+                self._at = back if back is not None else at
+                continue
+            back = None if taken else (at if back is None else back)
+            self._at = at + 1
+
+    def _after_the_last(self, connection: Connection) -> bool:
+        """Answer by the rules, or wait for the client's end; tell whether the script has grown meanwhile."""
+        __tracebackhide__ = True
+        connection._patient = True  # a client that stays connected is no error
+        self._now = None
+        while connection._await_input_or(lambda: self._at < len(self._steps)):
+            if self._at < len(self._steps):
+                break
+            if not self._rules:
+                return self._refuse_leftovers(connection)
+            if connection._tape.server_ended or not self._rules.answer_next(connection):
+                return False
+        connection._patient = False
+        return True
+
+    def _refuse_leftovers(self, connection: Connection) -> bool:
+        __tracebackhide__ = True
+        data = connection._drive("script", reading.recv(connection._stream.buffer, reading.QUOTED), None)
+        if not data:
+            return False
+        where, traceback = "the script is over", self._declared.script.origin.traceback()
+        if self._steps:
+            last = self._steps[-1]
+            where = f"after step {len(self._steps)} of {len(self._steps)}, {last.origin.short}"
+            traceback = last.origin.traceback()
+        raise _placed(
+            connection, ScriptMismatch, f"{where}, expected the end of the stream\n  got {shortened(data)}", traceback
+        )
+
+    # One step
+
+    def _perform(self, step: Step, place: str) -> bool:
+        """Perform a step; tell whether it was, and not skipped."""
+        __tracebackhide__ = True
+        connection = self._connection
+        assert connection is not None
+        self._now = place, step
+        if step.at:
+            self._wait_until(connection, connection._tape.began + step.at)
+        try:
+            return _VERBS.get(step.verb, ScriptRun._verb)(self, connection, step, place)
+        except (ScriptMismatch, DeadlineExceeded, EndOfStream) as error:
+            if getattr(error, "placed", False):
+                raise
+            raise _placed_at(connection, error, step, place) from None
+        except (TypeError, ValueError) as error:
+            raise _at_the_step(error, step.origin) from None
+
+    def _wait_until(self, connection: Connection, moment: float) -> None:
+        __tracebackhide__ = True
+        recorder = connection._tape.recorder
+        connection._pause(Need(PAUSE, lambda: max(0.0, recorder.began + moment - monotonic())))
+
+    def _verb(self, connection: Connection, step: Step, place: str) -> bool:
+        __tracebackhide__ = True
+        getattr(connection, step.verb)(*step.args, **step.options)
+        return True
+
+    def _send(self, connection: Connection, step: Step, place: str) -> bool:
+        __tracebackhide__ = True
+        connection._say(step.args, connection._latest, connection._timeout)
+        return True
+
+    def _open(self, connection: Connection, step: Step, place: str) -> bool:
+        connection._server.open(step.args[0])
+        return True
+
+    def _expect(self, connection: Connection, step: Step, place: str) -> bool:
+        """Take what is demanded; what is not is offered to the rules."""
+        __tracebackhide__ = True
+        try:
+            getattr(connection, step.verb)(*step.args, **step.options)
+        except ScriptMismatch:
+            if self._rules_take_what_came(connection):
+                raise _RulesTookIt from None
+            raise
+        return True
+
+    def _recv_until(self, connection: Connection, step: Step, place: str) -> bool:
+        __tracebackhide__ = True
+        (delimiter,) = step.args
+        if isinstance(delimiter, Text):
+            delimiter = rendered(delimiter, connection._lookup)
+        connection.recv_until(delimiter, **step.options)
+        return True
+
+    def _repeat(self, connection: Connection, step: Step, place: str) -> bool:
+        __tracebackhide__ = True
+        (times,) = step.args
+        for turn in range(times):
+            self._sequence(step.steps, f"{place}, round {turn + 1} of {times}")
+        return True
+
+    def _maybe(self, connection: Connection, step: Step, place: str) -> bool:
+        """Take the step if it is what comes next, and what belongs to it."""
+        __tracebackhide__ = True
+        first = step.steps[0]
+        try:
+            getattr(connection, first.verb)(*first.args, **first.options)
+        except ScriptMismatch:
+            return False
+        self._sequence(step.steps[1:], place)
+        return True
+
+    def _sequence(self, steps: Sequence[Step], place: str) -> None:
+        __tracebackhide__ = True
+        at, back = 0, None
+        while at < len(steps):
+            inner = f"{place}, step {at + 1} of {len(steps)}" if len(steps) > 1 else place
+            try:
+                taken = self._perform(steps[at], inner)
+            except _RulesTookIt:
+                at = back if back is not None else at
+                continue
+            back = None if taken else (at if back is None else back)
+            at += 1
+
+    def _hand_over(self, connection: Connection, step: Step, place: str) -> bool:
+        __tracebackhide__ = True
+        connection._patient = True
+        connection._framing = step.args[0] if step.args else connection._framing
+        self._rules.answer_all(connection)
+        return True
+
+    def _rules_take_what_came(self, connection: Connection) -> bool:
+        """Offer the frame that a step did not match to the rules; tell whether one took it."""
+        __tracebackhide__ = True
+        buffer, framing = connection._stream.buffer, self._rules.framing_for(connection)
+        if framing is None or not self._rules or not len(buffer):
+            return False
+        try:
+            frame = connection._drive("rules", take_frame(buffer, framing, connection._max_frame), None)
+        except (EndOfStream, DeadlineExceeded, ScriptMismatch):
+            return False
+        return self._rules.answer(connection, frame)
+
+    # Verifying
+
+    def unmet(self) -> UnmetExpectation | None:
+        """Return the error about what was demanded and has not come; once.  Any thread."""
+        now, connection = self._now, self._connection
+        if self.over or self._told or connection is None:
+            return None
+        waiting = [self._steps[at] for at in range(self._at, len(self._steps)) if demands(self._steps[at])]
+        if not waiting:
+            return None
+        self._told = True
+        place, step = now if now is not None and demands(now[1]) else self._place_of(waiting[0])
+        after = len(waiting) - 1
+        text = f"{place}, {step.origin.short}, was never reached: expected {step.wants}"
+        text += f"\n  nor were the {after} after it that expect something" if after > 1 else ""
+        return _placed(connection, UnmetExpectation, text, step.origin.traceback())
+
+    def _place_of(self, step: Step) -> tuple[str, Step]:
+        at = next(at for at, each in enumerate(self._steps) if each is step)
+        return f"step {at + 1} of {len(self._steps)}", step
+
+
+_Performing = Callable[[ScriptRun, Connection, Step, str], bool]
+
+_VERBS: dict[str, _Performing] = {
+    **dict.fromkeys(READING, ScriptRun._verb),
+    "expect": ScriptRun._expect,
+    "expect_line": ScriptRun._expect,
+    "recv_until": ScriptRun._recv_until,
+    "send": ScriptRun._send,
+    "open": ScriptRun._open,
+    "maybe": ScriptRun._maybe,
+    "repeat": ScriptRun._repeat,
+    "rules": ScriptRun._hand_over,
+}
+
+
+def _placed_at(connection: Connection, error: SockServerError, step: Step, place: str) -> BaseException:
+    """Return an error again, with the step that it is about."""
+    kind = ScriptMismatch if type(error) is EndOfStream else type(error)
+    if isinstance(error, IncompleteRequest):
+        kind = IncompleteRequest
+    said = error.summary or str(error)
+    return _placed(connection, kind, f"{place}, {step.origin.short}, {said}", step.origin.traceback())
+
+
+def _placed(connection: Connection, kind: Any, text: str, traceback: Any) -> Any:
+    error = connection._error(kind, text)
+    error.placed = True
+    return error.with_traceback(traceback)
+
+
+def _at_the_step(error: Exception, origin: Origin) -> Exception:
+    """Let an error of ours point at the step; one of the user's code keeps its own place."""
+    at = error.__traceback__
+    while at is not None:
+        if not is_ours(at.tb_frame):
+            return error
+        at = at.tb_next
+    return error.with_traceback(origin.traceback())

@@ -1,0 +1,188 @@
+"""Perform parts on a connection: what a script, a rule, a handler's ``send`` and a test's all do alike.
+
+A generator walks through the parts and does what needs no waiting.  Where it has to wait it yields a :class:`Need`, and
+whoever drives it waits: a thread in ``connection``, a coroutine in ``aio``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from .captured import Request
+from .deadline import Deadline
+from .errors import DeadlineExceeded, WrongState
+from .origin import is_ours, traceback_at_definition
+from .scripting.parts import (
+    FLUSH,
+    Close,
+    Delay,
+    Function,
+    Gate,
+    Open,
+    Part,
+    Reset,
+    SendEof,
+    Stall,
+    StartTLS,
+    actions,
+    parts_of,
+    shown,
+)
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+ROOM: Final = "room"  # until the kernel takes bytes again
+INPUT: Final = "input"  # until something can be received
+PAUSE: Final = "pause"  # until ``over()`` says so, which is asked at each change of what was recorded
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a driver has to wait for, and how long at most.
+
+    Attributes:
+        left: Returns the seconds that are left, ``None`` for no bound.
+    """
+
+    kind: str
+    left: Callable[[], float | None]
+    over: Callable[[], bool] = bool
+
+
+def perform_parts(
+    connection: Connection, parts: Iterable[Part], request: Request | None, timeout: float
+) -> Iterator[Need]:
+    """Say and do the parts, from left to right; bytes that follow one another leave in one write.
+
+    Args:
+        request: What functions among the parts are called with.
+        timeout: Seconds; for each write, for a gate, and for a handshake.
+    """
+    __tracebackhide__ = True
+    said: list[bytes] = []
+    for action in actions(parts, partial(called, request), connection._lookup):
+        if isinstance(action, bytes):
+            said.append(action)
+            continue
+        if said:
+            yield from say(connection, b"".join(said), timeout)
+            said = []
+        if action is not FLUSH:
+            yield from _DO[type(action)](connection, action, timeout)
+    if said:
+        yield from say(connection, b"".join(said), timeout)
+
+
+def say(connection: Connection, data: bytes, timeout: float) -> Iterator[Need]:
+    """Send bytes, all of them."""
+    __tracebackhide__ = True
+    deadline = Deadline(timeout)
+    for _ in connection._stream.send(data):
+        yield Need(ROOM, deadline.left)
+        if not deadline.left():
+            raise connection._unread(data, deadline)
+
+
+def pause(seconds: float) -> Need:
+    """Return the need of so many seconds; a stop ends it early."""
+    until = monotonic() + seconds
+    return Need(PAUSE, lambda: max(0.0, until - monotonic()))
+
+
+def pass_gate(gates: set[str], name: str, timeout: float) -> Iterator[Need]:
+    """Wait for a gate.
+
+    Raises:
+        TimeoutError: Nobody opened it; the text is a summary.
+    """
+    __tracebackhide__ = True
+    deadline = Deadline(timeout)
+    if name not in gates:
+        yield Need(PAUSE, deadline.left, lambda: name in gates)
+        if name not in gates:
+            raise TimeoutError(f"the gate {name!r} was not opened within {deadline}: server.open({name!r}) opens it")
+
+
+def called(request: Request | None, function: Function) -> Iterator[Part]:
+    """Call a reply function; yield the parts that it returned, checked."""
+    __tracebackhide__ = True
+    if request is None:
+        raise WrongState(f"{shown(function)} was to be called with a request, and the client has sent none yet")
+    try:
+        yield from parts_of(function(request), shown(function))
+    except (TypeError, ValueError) as error:
+        last = error.__traceback__
+        while last is not None and last.tb_next is not None:
+            last = last.tb_next
+        if last is None or not is_ours(last.tb_frame):
+            raise
+        # About what it returned: it is no longer running, so point at its def.
+        raise error.with_traceback(traceback_at_definition(function)) from None
+
+
+def _close(connection: Connection, part: Close, timeout: float) -> Iterator[Need]:
+    if connection._driven_elsewhere(writing=True):
+        connection._stream.close_from_outside()
+        return
+    for seconds in connection._stream.close(part.notify):
+        yield Need(INPUT, pause(seconds).left)
+
+
+def _reset(connection: Connection, part: Reset, timeout: float) -> Iterator[Need]:
+    __tracebackhide__ = True
+    if connection._driven_elsewhere(writing=True) and connection._stream.can_reset:
+        connection._stream.reset_from_outside()
+        return
+    for seconds in connection._stream.reset():
+        yield Need(INPUT, pause(seconds).left)
+
+
+def _send_eof(connection: Connection, part: SendEof, timeout: float) -> Iterator[Need]:
+    __tracebackhide__ = True
+    connection._stream.send_eof()
+    return iter(())
+
+
+def _start_tls(connection: Connection, part: StartTLS, timeout: float) -> Iterator[Need]:
+    __tracebackhide__ = True
+    deadline = Deadline(timeout)
+    for writes in connection._start_tls(part.context, deadline):
+        yield Need(ROOM if writes else INPUT, deadline.left)
+
+
+def _delay(connection: Connection, part: Delay, timeout: float) -> Iterator[Need]:
+    yield pause(part.seconds)
+
+
+def _gate(connection: Connection, part: Gate, timeout: float) -> Iterator[Need]:
+    __tracebackhide__ = True
+    try:
+        yield from pass_gate(connection._server._gates, part.name, timeout)
+    except TimeoutError as late:
+        raise connection._error(DeadlineExceeded, str(late)) from None
+
+
+def _open(connection: Connection, part: Open, timeout: float) -> Iterator[Need]:
+    connection._server.open(part.name)
+    return iter(())
+
+
+def _stall(connection: Connection, part: Stall, timeout: float) -> Iterator[Need]:
+    yield Need(PAUSE, lambda: None)
+
+
+_DO: dict[type, Callable[[Connection, Any, float], Iterator[Need]]] = {
+    Close: _close,
+    Reset: _reset,
+    SendEof: _send_eof,
+    StartTLS: _start_tls,
+    Delay: _delay,
+    Gate: _gate,
+    Open: _open,
+    Stall: _stall,
+}

@@ -1,0 +1,280 @@
+"""The rules of one server, or of one dialogue: which of them answers, and how often each has.
+
+Rules are immutable; what changes is here, under one lock: the list, and the counts.  A match is tried without the lock,
+since a predicate is the user's code and may take its time; a rule is then *taken* under it, so that two connections at
+once never share a turn that only one of them can have.
+
+``on(match)`` declares at once, and ``.reply(...)`` says a moment later what is answered.  A request that comes in
+between must not get the empty reply of a rule that was only half declared.  So a rule is *undecided* until its reply
+was given, or until nobody can give one any more: when the object that ``on()`` has returned is gone.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import count as counting
+from typing import Any
+
+from .deadline import Deadline
+from .errors import UnmetExpectation, WrongState
+from .origin import Origin
+from .recording.recorder import Recorder
+from .scripting.matching import Lookup, Shape, is_literal, matches, names_captured, names_demanded, shape_of, shortened
+from .scripting.parts import Part, check_fit, checked_parts
+from .scripting.parts import names_demanded as names_said
+from .scripting.rules import CONNECT, Rule, RuleMatch, checked_rule_match, in_order, nearest
+from .scripting.times import checked_times
+
+#: Seconds that a request waits for the reply of a rule that is kept in a variable without one.
+_UNDECIDED = 1.0
+
+
+class On:
+    """What ``server.on()`` returns: says what its rule answers."""
+
+    __slots__ = ("__weakref__", "_book", "_number")
+
+    def __init__(self, book: RuleBook, number: int) -> None:
+        self._book, self._number = book, number
+
+    def __repr__(self) -> str:
+        rule = self._book.rule(self._number)
+        return f"<{rule}: on({rule.meant}), {len(rule.replies)} replies>"
+
+    @property
+    def count(self) -> int:
+        """How often the rule was taken so far."""
+        return self._book.count(self._number)
+
+    def reply(self, *parts: Part) -> On:
+        """Say what is answered: parts, from left to right; none for no reply.
+
+        Raises:
+            TypeError, ValueError: A part is none, can never be reached, or names what nothing captures.
+            UnsupportedFault: The transport cannot do a part.
+            WrongState: It was said already; ``then()`` gives the next reply.
+        """
+        __tracebackhide__ = True
+        if self._book.rule(self._number).replies:
+            raise WrongState("reply() was called already for this rule: the next reply is then(...)")
+        self._book.add_reply(self._number, parts, "reply()")
+        return self
+
+    def then(self, *parts: Part) -> On:
+        """Say what is answered the next time, and from then on until a further ``then()`` says otherwise.
+
+        Raises:
+            WrongState: No ``reply()`` came before it.
+        """
+        __tracebackhide__ = True
+        if not self._book.rule(self._number).replies:
+            raise WrongState("then() follows reply(): write on(...).reply(...).then(...)")
+        self._book.add_reply(self._number, parts, "then()")
+        return self
+
+
+class _Entry:
+    __slots__ = ("count", "owner", "rule", "shape", "told")
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.count = 0
+        self.told = False  # that it was not taken often enough
+        self.owner: weakref.ref[On] | None = None  # who may still say what it answers
+        fixed = is_literal(rule.match) and not names_demanded(rule.match)
+        self.shape: Shape | None = shape_of(rule.match) if fixed else None  # type: ignore[arg-type]
+
+    @property
+    def spent(self) -> bool:
+        return self.rule.times.most is not None and self.count >= self.rule.times.most
+
+
+class RuleBook:
+    """Rules and their counts.
+
+    Args:
+        recorder: Its lock guards everything here, and it wakes who waits for a rule to be decided.
+        transport: Parts that this cannot do are refused.
+        names: Returns what is captured elsewhere, for the templates in replies.
+    """
+
+    def __init__(
+        self, recorder: Recorder, transport: str, names: Callable[[], Iterable[str]] = tuple, *, tls: bool = False
+    ) -> None:
+        self._recorder, self._transport, self._names, self._tls = recorder, transport, names, tls
+        self._entries: dict[int, _Entry] = {}  # by number
+        self._asked: list[_Entry] = []  # in the order in which they are asked; replaced, never changed
+        self._numbers = counting(1)
+
+    def __bool__(self) -> bool:
+        return bool(self._asked)
+
+    @property
+    def rules(self) -> list[Rule]:
+        """The rules in the order in which they are asked."""
+        return [entry.rule for entry in self._asked]
+
+    def captured(self) -> set[str]:
+        """Return the names under which the rules capture."""
+        return {name for entry in self._asked for name in names_captured(entry.rule.match)}
+
+    def clear(self) -> None:
+        """Forget all rules.  The lock must be held."""
+        self._entries, self._asked = {}, []
+
+    # Declaring
+
+    def declare(self, match: RuleMatch, times: object) -> On:
+        """Add a rule that answers nothing yet."""
+        __tracebackhide__ = True
+        rule = Rule(0, checked_rule_match(match), checked_times(times), (), Origin())
+        for name in names_demanded(rule.match):
+            self._check_name(name, rule, "on()")
+        with self._recorder.lock:
+            number = next(self._numbers)
+            on = On(self, number)
+            entry = self._entries[number] = _Entry(replace(rule, number=number))
+            entry.owner = weakref.ref(on, self._forgotten)
+            self._sort()
+        return on
+
+    def add(self, match: RuleMatch, parts: tuple[Part, ...], origin: Origin) -> None:
+        """Add a rule that is whole, of a dialogue."""
+        with self._recorder.lock:
+            number = next(self._numbers)
+            self._entries[number] = _Entry(Rule(number, match, checked_times(None), (parts,), origin))
+            self._sort()
+
+    def add_reply(self, number: int, parts: Iterable[object], verb: str) -> None:
+        """Add a further reply to a rule."""
+        __tracebackhide__ = True
+        checked = checked_parts(parts, verb)
+        check_fit(checked, self._transport, verb, tls=self._tls)
+        for name in names_said(checked):
+            self._check_name(name, self.rule(number), verb)
+        with self._recorder.lock:
+            self.rule(number)  # not forgotten meanwhile
+            entry = self._entries[number]
+            entry.rule = replace(entry.rule, replies=(*entry.rule.replies, checked))
+            entry.owner = None
+            self._recorder.changed()
+
+    def _check_name(self, name: str, rule: Rule, verb: str) -> None:
+        __tracebackhide__ = True
+        known = {*names_captured(rule.match), *self.captured(), *self._names()}
+        if name not in known:
+            said = ", ".join(sorted(known)) or "nothing"
+            raise ValueError(
+                rf"{verb} names the group \g<{name}>, which neither its match nor anything declared before captures: "
+                f"known so far: {said}"
+            )
+
+    def _sort(self) -> None:
+        order = {rule.number: at for at, rule in enumerate(in_order(entry.rule for entry in self._entries.values()))}
+        self._asked = sorted(self._entries.values(), key=lambda entry: order[entry.rule.number])
+
+    def _forgotten(self, owner: object) -> None:
+        """Wake who waits for a reply that nobody can give any more.  In whichever thread let the last reference go."""
+        self._recorder.tell()
+
+    # Asking
+
+    def rule(self, number: int) -> Rule:
+        """Return a rule by its number.
+
+        Raises:
+            WrongState: ``clear()`` has forgotten it.
+        """
+        __tracebackhide__ = True
+        entry = self._entries.get(number)
+        if entry is None:
+            raise WrongState(f"rule {number} is forgotten: clear() was called; declare it again by on()")
+        return entry.rule
+
+    def count(self, number: int) -> int:
+        """Return how often a rule was taken."""
+        with self._recorder.lock:
+            entry = self._entries.get(number)
+            return entry.count if entry is not None else 0
+
+    def greets(self) -> bool:
+        """Tell whether a rule says how a connection is greeted."""
+        return any(entry.rule.match is CONNECT for entry in self._asked)
+
+    def find(self, unit: Any, lookup: Lookup) -> tuple[Rule, int, object] | None:
+        """Take the rule that a frame, or a datagram, matches.
+
+        Returns:
+            The rule, how often it was taken with this time, and what it captured; ``None`` if no rule takes it.
+        """
+        __tracebackhide__ = True
+        for entry in self._asked:
+            if entry.spent or entry.rule.match is CONNECT:
+                continue
+            found = matches(entry.rule.match, unit, lookup)  # type: ignore[arg-type]
+            if found and (count := self._take(entry)):
+                return entry.rule, count, found
+        return None
+
+    def greet(self) -> tuple[Rule, int] | None:
+        """Take the rule for a new connection."""
+        for entry in self._asked:
+            if entry.rule.match is CONNECT and (count := self._take(entry)):
+                return entry.rule, count
+        return None
+
+    def literals(self) -> list[Shape]:
+        """Return what may begin now on a stream without frames."""
+        return [entry.shape for entry in self._asked if entry.shape is not None and not entry.spent]
+
+    def _take(self, entry: _Entry) -> int:
+        """Count a rule as taken; return the count, 0 if it was used up meanwhile."""
+        if entry.owner is not None:
+            self._await_reply(entry)
+        with self._recorder.lock:
+            if entry.spent:
+                return 0
+            entry.count += 1
+            return entry.count
+
+    def _await_reply(self, entry: _Entry) -> None:
+        """Wait until it is known what the rule answers, or for a second."""
+        deadline = Deadline(_UNDECIDED)
+        with self._recorder.lock:
+            while entry.owner is not None and entry.owner() is not None and (left := deadline.left()):
+                self._recorder.sleep(left)
+            entry.owner = None
+
+    def spent_for(self, unit: bytes, lookup: Lookup) -> Rule | None:
+        """Return a rule that would have taken ``unit`` if it had not been used up."""
+        for entry in self._asked:
+            if entry.spent and entry.rule.match is not CONNECT and matches(entry.rule.match, unit, lookup):  # type: ignore[arg-type]
+                return entry.rule
+        return None
+
+    # Verifying
+
+    def unmet(self) -> Iterator[UnmetExpectation]:
+        """Yield an error for each rule that was not taken as often as it was declared to be; once each."""
+        for entry in sorted(self._asked, key=lambda entry: entry.rule.number):
+            rule, count = entry.rule, entry.count
+            if count < rule.times.least and not entry.told:
+                entry.told = True
+                came = {0: "never", 1: "once"}.get(count, f"{count} times")
+                error = UnmetExpectation(f"{rule}, on({rule.meant}), was to be taken {rule.times}, and was {came}")
+                yield error.with_traceback(rule.origin.traceback())
+
+
+def refusal(books: Sequence[RuleBook], came: bytes, lookup: Lookup) -> tuple[str, Origin | None]:
+    """Return what to say of a request that no rule takes, and the declaration that it points at."""
+    spent = next((rule for book in books if (rule := book.spent_for(came, lookup)) is not None), None)
+    if spent is not None:
+        text = f"no rule is left for {shortened(came)}\n  {spent} matches it, and was declared for {spent.times}"
+        return text, spent.origin
+    near = nearest([rule for book in books for rule in book.rules], came)
+    text = f"no rule matches {shortened(came)}"
+    for word, (rule, how) in zip(("nearest:", "then    ", "then    "), near, strict=False):
+        text += f"\n  {word} {rule} expects {rule.meant}{how}"
+    return text, near[0][0].origin if near else None

@@ -1,0 +1,145 @@
+"""Rules: what is said in answer to a request, in whatever order the requests come.
+
+A :class:`Rule` is an immutable declaration; how often it was taken is counted elsewhere.  Which one answers: a literal
+before a pattern or a predicate, these before ``ANY``; among equals the latest declared, so that a test overrides its
+fixture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Union
+
+from ..origin import Origin
+from .matching import (
+    ANY,
+    Match,
+    PatternText,
+    Shape,
+    checked_match,
+    described,
+    is_literal,
+    names_demanded,
+    shape_difference,
+    shape_of,
+)
+from .parts import Part
+from .times import Times
+
+
+class _Connect:
+    def __repr__(self) -> str:
+        return "CONNECT"
+
+    def __reduce__(self) -> str:
+        return "CONNECT"
+
+
+#: Matches a new connection: what it is greeted with.
+CONNECT: Final = _Connect()
+
+RuleMatch = Union[Match, PatternText, _Connect]
+
+#: How many rules a message about a request that none takes names.
+NEAREST = 3
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A match, and what is said in answer: the first time, the second, and so on; the last one stays.
+
+    Attributes:
+        number: From 1 on, in order of declaration.
+    """
+
+    number: int
+    match: RuleMatch
+    times: Times
+    replies: tuple[tuple[Part, ...], ...]
+    origin: Origin
+
+    def reply(self, count: int) -> tuple[Part, ...]:
+        """Return what is said when the rule is taken for the ``count``-th time, from 1 on."""
+        return self.replies[min(count, len(self.replies)) - 1] if self.replies else ()
+
+    def __str__(self) -> str:
+        return f"rule {self.number} ({self.origin.short})"
+
+    @property
+    def meant(self) -> str:
+        """What it expects, in words."""
+        return "a connection" if isinstance(self.match, _Connect) else described(self.match)
+
+
+def checked_rule_match(match: RuleMatch) -> RuleMatch:
+    """Return what a rule is to match, or raise the error that says what it should have been."""
+    __tracebackhide__ = True
+    if isinstance(match, (_Connect, PatternText)):
+        return match
+    if isinstance(match, type(ANY)):
+        return ANY
+    checked = checked_match(match)
+    if checked == b"":
+        raise ValueError("on() expected at least one byte; a new connection is CONNECT")
+    return checked
+
+
+def in_order(rules: Iterable[Rule]) -> list[Rule]:
+    """Return the rules, those first that are asked first."""
+    return sorted(rules, key=lambda rule: (_rank(rule.match), -rule.number))
+
+
+def _rank(match: RuleMatch) -> int:
+    if is_literal(match):
+        return 0
+    return 2 if match is ANY else 1
+
+
+def why_frames_are_needed(rules: Sequence[Rule]) -> tuple[Rule, str] | None:
+    """Return the first rule that has no meaning on a stream without framing, and why; ``None`` if all have."""
+    asked = [rule for rule in rules if not isinstance(rule.match, _Connect)]
+    for rule in asked:
+        if not is_literal(rule.match):
+            return rule, (
+                f"on() expected bytes, not {rule.meant}: on a stream without frames what it matches would depend on "
+                "how the bytes arrive; give the server a framing=, lines(b'\\r\\n') for example"
+            )
+        if names_demanded(rule.match):
+            return rule, f"on() cannot compare {rule.meant} on a stream without frames: give the server a framing="
+    return _alike(asked)
+
+
+def _alike(rules: Sequence[Rule]) -> tuple[Rule, str] | None:
+    """Return the later of two literals of which one begins the other: what is meant could not be told."""
+    shapes = [(rule, shape_of(rule.match)) for rule in rules]  # type: ignore[arg-type]
+    for at, (later, longer) in enumerate(shapes):
+        for earlier, shorter in shapes[:at]:
+            if earlier.match != later.match and (shorter.begins(longer) or longer.begins(shorter)):
+                return later, (
+                    f"on({later.meant}) and {earlier}, on({earlier.meant}), begin alike: on a stream without frames "
+                    "which of them is meant would depend on how the bytes arrive; give the server a framing="
+                )
+    return None
+
+
+def nearest(rules: Iterable[Rule], data: bytes) -> list[tuple[Rule, str]]:
+    """Return the rules that come nearest to what came, literals first, with how each departs from it."""
+    literals, others = [], []
+    for rule in rules:
+        if isinstance(rule.match, _Connect):
+            continue
+        if is_literal(rule.match) and not names_demanded(rule.match):
+            shape = shape_of(rule.match)  # type: ignore[arg-type]
+            literals.append((_common(shape, data), rule, f" ({shape_difference(shape, data)})"))
+        else:
+            others.append((0, rule, ""))
+    literals.sort(key=lambda each: (-each[0], -each[1].number))
+    others.sort(key=lambda each: -each[1].number)
+    return [(rule, how) for _, rule, how in (literals + others)[:NEAREST]]
+
+
+def _common(shape: Shape, data: bytes) -> int:
+    """Return how many bytes at the beginning agree."""
+    at = shape.differs(data)
+    return min(len(shape), len(data)) if at < 0 else at

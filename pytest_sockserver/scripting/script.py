@@ -1,0 +1,460 @@
+"""A script: the verbs of a connection, deferred.
+
+Each call adds a :class:`Step`, which remembers where in the test it stands.  Whatever can be known to be wrong is
+refused by that call.  The steps are performed in order by ``conversation``; a script may grow while it is performed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..origin import Origin
+from .checks import (
+    checked_delimiter,
+    checked_expected,
+    checked_index,
+    checked_line,
+    checked_size,
+    checked_timeout,
+)
+from .framing import Framing, checked_framing
+from .matching import ANY, Match, PatternText, Text, described, is_literal, names_captured, shape_of
+from .matching import names_demanded as names_demanded_by_match
+from .parts import Part, StartTLS, check_fit, checked_gate, checked_parts, ends, names_demanded, shown
+
+if TYPE_CHECKING:
+    import ssl
+
+    if sys.version_info >= (3, 11):
+        from typing import Self
+    else:
+        from typing_extensions import Self
+
+#: The verbs that want something of the client.
+READING = frozenset(
+    [
+        "recv",
+        "recv_exactly",
+        "recv_until",
+        "recv_line",
+        "recv_all",
+        "expect",
+        "expect_line",
+        "expect_eof",
+        "expect_reset",
+    ]
+)
+
+#: What a datagram server's script may do.
+ON_DATAGRAMS = ("expect", "send", "open", "maybe", "repeat")
+
+#: After these nothing is said any more.
+_LAST = frozenset(["close", "reset", "rules"])
+
+
+@dataclass(frozen=True)
+class Step:
+    """One verb and its arguments; its repr is the call.
+
+    Attributes:
+        steps: Those that ``maybe`` and ``repeat`` hold.
+        at: Seconds since the connection began, before which it does not happen (``timed`` dialogues).
+    """
+
+    verb: str
+    args: tuple[Any, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin = field(default_factory=Origin, compare=False)
+    steps: tuple[Step, ...] = ()
+    at: float = 0.0
+
+    def __repr__(self) -> str:
+        given = [_argument(each) for each in self.args]
+        given += [f"{name}={_argument(value)}" for name, value in self.options.items() if value is not None]
+        given += [repr(each) for each in self.steps]
+        return f"{self.verb}({', '.join(given)})"
+
+    @property
+    def wants(self) -> str:
+        """What it waits for, in words: ``a line matching the pattern rb'PASS .*'``."""
+        if self.verb == "expect_line":
+            return f"a line matching {described(self.args[0])}"
+        if self.verb == "expect":
+            return described(self.args[0])
+        if self.verb == "maybe":
+            return f"{self.steps[0].wants}, or what follows"
+        if self.verb == "repeat":
+            return self.steps[0].wants
+        return _WANTS.get(self.verb, "{}").format(*map(_argument, self.args))
+
+
+_WANTS = {
+    "recv": "at most {} bytes",
+    "recv_exactly": "{} bytes",
+    "recv_until": "bytes through {}",
+    "recv_line": "a line",
+    "recv_all": "all bytes to the end of the stream",
+    "expect_eof": "the end of the stream",
+    "expect_reset": "a reset",
+}
+
+
+def _argument(value: object) -> str:
+    if callable(value) and not isinstance(value, type):
+        return f"<{shown(value).replace('the function ', '')}>"
+    return described(value) if isinstance(value, PatternText) else repr(value)
+
+
+class Script:
+    r"""An ordered conversation: what the server says, and what its client must say.
+
+    Made by ``server.script()``, and verified without being asked.  ``Script()`` makes a part of one, for ``repeat``.
+    Every verb returns the script, and prints as its dialogue.
+
+    Args:
+        transport: What it is for; parts that this cannot do are refused.
+        names: Returns the names that are known besides those that its own steps capture.
+    """
+
+    def __init__(
+        self,
+        *,
+        transport: str | None = None,
+        names: Callable[[], Iterable[str]] | None = None,
+        max_frame: int = sys.maxsize,
+        tls: bool = True,
+    ) -> None:
+        self.origin = Origin()
+        self.steps: list[Step] = []  # only ever grows, by its own thread; list.append and indexing need no lock
+        self.grown: Callable[[], None] = _nobody_waits
+        self.place: Callable[[], Origin] = Origin  # where the step that is added stands
+        self._transport, self._names, self._max_frame, self._tls = transport, names, max_frame, tls
+        self.captured: list[str] = []
+        self._asked = False  # of datagrams: somebody who can be answered has spoken before its first step
+        self._wanted: list[tuple[str, str]] = []  # names that a part of a script expects of the whole, and by whom
+
+    def __repr__(self) -> str:
+        return f"<Script of {len(self.steps)} steps at {self.origin}>"
+
+    def __str__(self) -> str:
+        from .writing import script_lines
+
+        return "\n".join(script_lines(self.steps, datagrams=self._on_datagrams()))
+
+    # Saying
+
+    def send(self, *parts: Part) -> Self:
+        """Send the parts, from left to right; bytes that follow one another leave in one write.
+
+        Raises:
+            TypeError, ValueError: A part is none, can never be reached, or names what was not captured.
+            UnsupportedFault: The transport cannot do a part.
+        """
+        __tracebackhide__ = True
+        return self._add("send", *self.checked_said(parts))
+
+    def send_eof(self) -> Self:
+        """End the server's half of the stream; the client may go on sending."""
+        __tracebackhide__ = True
+        return self._add("send_eof")
+
+    def close(self, notify: bool = True) -> Self:
+        """Close cleanly: the client reads what was sent, then the end of the stream."""
+        __tracebackhide__ = True
+        return self._add("close", **({} if notify else {"notify": False}))
+
+    def reset(self) -> Self:
+        """Reset the connection: the client gets what was sent so far, then ``ConnectionResetError``."""
+        __tracebackhide__ = True
+        if self._transport == "unix":
+            raise ValueError("a unix stream cannot be reset: its client would see a plain end of stream; use close()")
+        return self._add("reset")
+
+    def start_tls(self, context: ssl.SSLContext | None = None) -> Self:
+        """Do the server's side of a TLS handshake: with ``context``, else the server's ``tls=``."""
+        __tracebackhide__ = True
+        check_fit([StartTLS(context)], self._transport or "tcp", "start_tls()", tls=self._tls)
+        return self._add("start_tls", *([] if context is None else [context]))
+
+    def open(self, gate: str) -> Self:
+        """Open a gate: whoever waits for it, in this or another conversation, goes on."""
+        __tracebackhide__ = True
+        return self._add("open", checked_gate(gate, "open()"))
+
+    # Taking
+
+    def recv(self, n: int = 65536, *, timeout: float | None = None) -> Self:
+        """Take what has come, at most ``n`` bytes."""
+        __tracebackhide__ = True
+        return self._add("recv", checked_size("recv", n), timeout=checked_timeout(timeout))
+
+    def recv_exactly(self, n: int, *, timeout: float | None = None) -> Self:
+        """Take exactly ``n`` bytes."""
+        __tracebackhide__ = True
+        checked_index(n, "recv_exactly() expected a number of bytes, 0 or more", least=0)
+        return self._add("recv_exactly", n, timeout=checked_timeout(timeout))
+
+    def recv_until(
+        self, delimiter: bytes | Text, *, max_bytes: int | None = None, timeout: float | None = None
+    ) -> Self:
+        """Take all bytes through ``delimiter``."""
+        __tracebackhide__ = True
+        for name in names_demanded_by_match(delimiter):
+            self._check_name(name, "recv_until()")
+        checked = _checked_delimiter(delimiter)
+        return self._add("recv_until", checked, max_bytes=_checked_most(max_bytes), timeout=checked_timeout(timeout))
+
+    def recv_line(self, *, max_bytes: int | None = None, timeout: float | None = None) -> Self:
+        """Take a line, whatever it says."""
+        __tracebackhide__ = True
+        return self._add("recv_line", max_bytes=_checked_most(max_bytes), timeout=checked_timeout(timeout))
+
+    def recv_all(self, *, timeout: float | None = None) -> Self:
+        """Take all that the client sends until it ends its stream."""
+        __tracebackhide__ = True
+        return self._add("recv_all", timeout=checked_timeout(timeout))
+
+    # Demanding
+
+    def expect(self, match: Match, *, timeout: float | None = None) -> Self:
+        """Demand exactly the bytes of a literal, however segmented; or a frame (a datagram) that ``match`` matches.
+
+        Raises:
+            TypeError: ``match`` is no match.  On a stream without ``framing=`` anything but a literal is refused as
+                well, when the connection comes and at the test's first wait: a framing may still be given.
+        """
+        __tracebackhide__ = True
+        return self._demand("expect", self._checked_expected(match), timeout)
+
+    def expect_line(self, match: Match = ANY, *, ending: bytes | None = None, timeout: float | None = None) -> Self:
+        r"""Demand a line, which ``match`` must match whole, without its ending.
+
+        Args:
+            ending: What the line must end in; ``b"\n"`` with or without ``b"\r"`` before it, unless given.
+        """
+        __tracebackhide__ = True
+        return self._demand("expect_line", checked_line(match), timeout, ending=ending)
+
+    def expect_eof(self, *, timeout: float | None = None) -> Self:
+        """Demand that the client ends its stream."""
+        __tracebackhide__ = True
+        return self._add("expect_eof", timeout=checked_timeout(timeout))
+
+    def expect_reset(self, *, timeout: float | None = None) -> Self:
+        """Demand that the client resets the connection."""
+        __tracebackhide__ = True
+        return self._add("expect_reset", timeout=checked_timeout(timeout))
+
+    # Steps of steps
+
+    def maybe(self, match: Match, *reply: Part) -> Self:
+        """Take ``match`` and say ``reply``, if that is what comes next; else go on with the next step.
+
+        Raises:
+            ValueError: ``match`` may start like what follows it (said by the step that follows).
+        """
+        __tracebackhide__ = True
+        inner = self._part().expect(match)
+        inner.send(*reply)
+        return self._nest("maybe", (), inner)
+
+    def repeat(self, n: int, script: Script) -> Self:
+        """Perform the steps of ``script`` ``n`` times."""
+        __tracebackhide__ = True
+        checked_index(n, "repeat() expected a number of times, 1 or more", least=1)
+        if not isinstance(script, Script):
+            raise TypeError(f"repeat() expected a Script, not {script!r}: write repeat({n}, Script().expect(...))")
+        if not script.steps:
+            raise ValueError("repeat() expected a script that has steps")
+        if script is self:
+            raise ValueError("repeat() expected another script than the one it stands in")
+        return self._nest("repeat", (n,), script)
+
+    def rules(self, framing: Framing | None = None) -> Self:
+        """Answer by the server's rules from here on, in another framing than the server's if one is given."""
+        __tracebackhide__ = True
+        return self._add("rules", *([] if framing is None else [checked_framing(framing, self._max_frame)]))
+
+    # Building
+
+    def block(self) -> Script:
+        """Return a script, without steps, for what will stand in this one: it knows the names that are known here."""
+        inner = self._part()
+        inner._names = None if self._names is None else self.known_names
+        inner._asked = self._has_asked()
+        return inner
+
+    def known_names(self) -> frozenset[str]:
+        """Return the names that what is said next may use."""
+        return frozenset([*self.captured, *(self._names() if self._names is not None else ())])
+
+    def checked_reply(self, parts: Iterable[object]) -> tuple[Part, ...]:
+        """Return the parts, or raise the error that says why its transport cannot say them."""
+        __tracebackhide__ = True
+        checked = checked_parts(parts, "send()")
+        if self._transport is not None:
+            check_fit(checked, self._transport, "send()", tls=self._tls)
+        return checked
+
+    def checked_said(self, parts: Iterable[object]) -> tuple[Part, ...]:
+        """Return the parts, or raise the error that says why they cannot be said after its last step."""
+        __tracebackhide__ = True
+        checked = self.checked_reply(parts)
+        if self._on_datagrams() and not self._has_asked():
+            raise ValueError("send() expected a datagram before it: its sender is who is answered; expect() one first")
+        for name in names_demanded(checked):
+            self._check_name(name, "send()")
+        return checked
+
+    def _part(self) -> Script:
+        return Script(transport=self._transport, max_frame=self._max_frame, tls=self._tls)
+
+    def _on_datagrams(self) -> bool:
+        return self._transport in ("udp", "unix_datagram")
+
+    def _has_asked(self) -> bool:
+        asked = self._asked or self._names is None
+        return asked or any(step.verb in ("expect", "maybe", "repeat") for step in self.steps)
+
+    def _checked_expected(self, match: Match) -> Match:
+        __tracebackhide__ = True
+        if isinstance(match, PatternText):
+            return match
+        return match if match == b"" and self._on_datagrams() else checked_expected(match)
+
+    def _demand(self, verb: str, match: Match, timeout: float | None, **options: Any) -> Self:
+        __tracebackhide__ = True
+        for name in names_demanded_by_match(match):
+            self._check_name(name, f"{verb}()")
+        self._add(verb, match, timeout=checked_timeout(timeout), **options)
+        self.captured += names_captured(match)
+        return self
+
+    def _nest(self, verb: str, args: tuple[Any, ...], script: Script) -> Self:
+        __tracebackhide__ = True
+        inner = tuple(script.steps)
+        for name, where in script._wanted:
+            self._check_name(name, where)
+        for step in inner:
+            self._check_transport(step)
+        self._append(Step(verb, args, origin=self.place(), steps=inner))
+        self.captured += script.captured
+        return self
+
+    def _check_name(self, name: str, where: str) -> None:
+        __tracebackhide__ = True
+        if self._names is None:
+            if name not in self.captured:
+                self._wanted.append((name, where))
+            return
+        known = sorted(self.known_names())
+        if name not in known:
+            said = ", ".join(known) if known else "nothing"
+            raise ValueError(
+                rf"{where} names the group \g<{name}>, which nothing before it captures: known so far: {said}"
+            )
+
+    def _add(self, verb: str, *args: Any, **options: Any) -> Self:
+        __tracebackhide__ = True
+        given = {name: value for name, value in options.items() if value is not None}
+        return self._append(Step(verb, args, given, origin=self.place()))
+
+    def _append(self, step: Step) -> Self:
+        __tracebackhide__ = True
+        self._check_transport(step)
+        self._check_reachable(step)
+        self._check_optional(step)
+        self.steps.append(step)
+        self.grown()
+        return self
+
+    def _check_transport(self, step: Step) -> None:
+        __tracebackhide__ = True
+        if self._transport is None:
+            return
+        if self._on_datagrams() and step.verb not in ON_DATAGRAMS:
+            raise ValueError(
+                f"a script of datagrams has no {step.verb}(): each expect() takes one datagram, each part of send() is one; "
+                f"it has {', '.join(f'{each}()' for each in ON_DATAGRAMS)}"
+            )
+        if step.verb == "send":
+            check_fit(step.args, self._transport, "send()", tls=self._tls)
+        if step.verb == "reset" and self._transport == "unix":
+            raise ValueError("a unix stream cannot be reset: its client would see a plain end of stream; use close()")
+        for each in step.steps:
+            self._check_transport(each)
+
+    def _check_reachable(self, step: Step) -> None:
+        __tracebackhide__ = True
+        if step.verb == "open" or not self.steps:
+            return
+        last = next((each for each in reversed(self.steps) if each.verb != "open"), None)
+        if last is not None and (last.verb in _LAST or (last.verb == "send" and ends(last.args))):
+            raise ValueError(f"{step.verb}() would never be reached: nothing follows {last!r}")
+
+    def _check_optional(self, step: Step) -> None:
+        """Refuse what starts like the optional step before it: which of them is meant could not be told."""
+        __tracebackhide__ = True
+        wanted = _first(step)
+        if wanted is None or step.verb == "maybe" and not self.steps:
+            return
+        for before in reversed(self.steps):
+            if before.verb != "maybe":
+                return
+            optional = _first(before)
+            if optional is not None and _may_start_alike(optional, wanted):
+                raise ValueError(
+                    f"{step.verb}() may start like the optional step before it: "
+                    f"{described(optional)} and {described(wanted)} cannot be told apart by their first bytes"
+                )
+
+
+def _first(step: Step) -> Any:
+    """Return the literal that a step begins by demanding; ``None`` where it is none."""
+    if step.steps:
+        return _first(step.steps[0])
+    match = step.args[0] if step.verb == "expect" else None
+    return match if is_literal(match) and not names_demanded_by_match(match) else None
+
+
+def _may_start_alike(one: Any, other: Any) -> bool:
+    first, second = shape_of(one), shape_of(other)
+    return first.begins(second) or second.begins(first)
+
+
+def walk(steps: Iterable[Step]) -> Iterator[Step]:
+    """Yield all steps, those within others included."""
+    for step in steps:
+        yield step
+        yield from walk(step.steps)
+
+
+def needs_frames(step: Step) -> bool:
+    """Tell whether a step has no meaning on a stream without framing."""
+    return step.verb == "expect" and not is_literal(step.args[0])
+
+
+def demands(step: Step) -> bool:
+    """Tell whether a step is missed when it is never reached: the client was to do something."""
+    if step.verb == "maybe":
+        return False
+    return step.verb in READING or any(demands(each) for each in step.steps)
+
+
+def _checked_delimiter(delimiter: bytes | Text) -> bytes | Text:
+    __tracebackhide__ = True
+    if isinstance(delimiter, Text):
+        return delimiter if delimiter.pieces else checked_delimiter(b"")
+    return checked_delimiter(delimiter)
+
+
+def _checked_most(max_bytes: int | None) -> int | None:
+    __tracebackhide__ = True
+    return None if max_bytes is None else checked_index(max_bytes, "max_bytes must be at least 1", least=1)
+
+
+def _nobody_waits() -> None:
+    """Stand in for what is told that a script has grown, while nobody performs it."""

@@ -1,0 +1,444 @@
+r"""Write a conversation, or a script, down in the dialogue notation.
+
+What each side said becomes lines with ``S:`` and ``C:``, ending in CRLF (``% eol lf`` says otherwise), ``S-``/``C-``
+for text with another ending or none, ``Sx``/``Cx`` for bytes that are no text; what a socket did becomes ``S! close``,
+``C! eof`` and so on.  What the notation cannot say stands in a line ``#!``, which nobody reads back: what is not the
+whole must not pass as the whole.
+
+A conversation comes as plain tuples ``(time, connection, kind, data)``.  How the network cut the bytes says nothing, so
+what one side said in a row is joined before it is cut into lines; a line keeps the time of its first byte.
+
+A script is written step by step.  What one ``send`` says in a row is cut into lines, which are read back as one write.
+What is demanded stays one line however long it is: two lines would be two steps, and two requests.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from .matching import ANY, Hex, Match, PatternText, Text
+from .notation import Hole, Name, Piece, escaped, is_binary, written_hex, written_text
+from .parts import Close, Delay, Gate, Open, Part, Reset, SendEof, Stall, StartTLS
+
+if TYPE_CHECKING:
+    from .script import Step
+
+Event = tuple[float, int, str, bytes]
+
+_SIDES = {"received": "C", "sent": "S"}
+_MARKS = {
+    "client-eof": "C! eof",
+    "client-reset": "C! reset",
+    "close": "S! close",
+    "reset": "S! reset",
+    "send-eof": "S! send-eof",
+    "start-tls": "S! start-tls",
+}
+_HEX_WIDTH = 16  # bytes in a line of hex, as hexdump(1) and every protocol analyser print them
+
+
+def line_ending(events: Iterable[Event]) -> bytes:
+    r"""Return the ending most lines of a conversation have: CRLF, unless all of them end in a bare LF."""
+    said = b"".join(data for _, _, kind, data in events if kind in _SIDES)
+    return b"\n" if b"\n" in said and b"\r\n" not in said else b"\r\n"
+
+
+def format_lines(events: Sequence[Event], *, ending: bytes = b"\r\n", limit: int | None = None) -> Iterator[str]:
+    """Yield the lines of one connection's conversation, each with its time.
+
+    Args:
+        limit: Bytes that are written out of what one side said in a row, of its beginning and its end; what lies
+            between is counted in a line that cannot be read back.
+    """
+    for kind, chunks in _runs(events):
+        if kind not in _SIDES:
+            for time, data in chunks:
+                yield f"[{time:.3f}] {_MARKS[kind]}" if kind in _MARKS else _remark(data)
+            continue
+        side, said = _SIDES[kind], b"".join(data for _, data in chunks)
+        starts, binary = _starts(chunks), is_binary(said)
+        head, tail = _head_and_tail(said, ending, limit)
+        for offset, text in _said(side, said[:head], ending, binary=binary):
+            yield f"[{starts(offset):.3f}] {text}"
+        if head < tail:
+            yield _gap(tail - head, len(said))
+        for offset, text in _said(side, said[tail:], ending, binary=binary):
+            yield f"[{starts(tail + offset):.3f}] {text}"
+
+
+def _head_and_tail(said: bytes, ending: bytes, limit: int | None) -> tuple[int, int]:
+    """Return where the beginning that is shown ends and where the end that is shown begins.
+
+    Between lines, if there are any: a line that was cut would look like one that was sent without its ending.
+    """
+    if limit is None or len(said) <= limit:
+        return len(said), len(said)
+    half = limit // 2
+    last = said.rfind(ending, 0, half)
+    first = said.find(ending, len(said) - half, len(said) - len(ending))
+    head = last + len(ending) if last >= 0 else half
+    tail = first + len(ending) if first >= 0 else len(said) - half
+    return head, tail
+
+
+def format_datagrams(events: Sequence[Event], *, limit: int | None = None) -> Iterator[str]:
+    """Yield the lines of a conversation in datagrams: one line each, none joined, none cut."""
+    for time, _, kind, data in events:
+        side = _SIDES.get(kind)
+        if side is None:
+            yield f"[{time:.3f}] # not sent" if kind == "unsent" else _remark(data)
+            continue
+        shown = data if limit is None else data[:limit]
+        line = f"{side}x {shown.hex(' ')}" if is_binary(data) else f"{side}: {escaped(shown)}".rstrip(" ")
+        yield f"[{time:.3f}] {line}"
+        if len(shown) < len(data):
+            yield _gap(len(data) - len(shown), len(data))
+
+
+def _gap(left_out: int, size: int) -> str:
+    return f"#! ... {left_out:,} bytes left out, {size:,} in all"
+
+
+def _remark(text: bytes) -> str:
+    return "\n".join(f"# {line}" for line in text.decode("utf-8", "backslashreplace").splitlines())
+
+
+def _runs(events: Sequence[Event]) -> Iterator[tuple[str, list[tuple[float, bytes]]]]:
+    """Yield what happened, with what one side said in a row together."""
+    kind_now = ""
+    chunks: list[tuple[float, bytes]] = []
+    for time, _, kind, data in _really_sent(events):
+        if kind != kind_now and chunks:
+            yield kind_now, chunks
+            chunks = []
+        kind_now = kind
+        chunks.append((time, data))
+    if chunks:
+        yield kind_now, chunks
+
+
+def _really_sent(events: Sequence[Event]) -> list[Event]:
+    """Return the events without the bytes that were noted before they were sent, and then could not be."""
+    kept: list[Event] = []
+    for event in events:
+        if event[2] != "unsent":
+            kept.append(event)
+            continue
+        count, at = int(event[3]), len(kept)
+        while count and at:
+            at -= 1
+            time, connection, kind, data = kept[at]
+            if kind == "sent":  # the client may have spoken since
+                rest = data[: max(0, len(data) - count)]
+                count -= len(data) - len(rest)
+                kept[at : at + 1] = [(time, connection, kind, rest)] if rest else []
+    return kept
+
+
+def _starts(chunks: list[tuple[float, bytes]]) -> Callable[[int], float]:
+    """Return the function from an offset in the joined chunks to the time at which that byte passed."""
+    ends = list(accumulate(len(data) for _, data in chunks))
+    return lambda offset: chunks[min(bisect_right(ends, offset), len(chunks) - 1)][0]
+
+
+def _said(side: str, data: bytes, ending: bytes, *, binary: bool) -> Iterator[tuple[int, str]]:
+    if binary:
+        for offset in range(0, len(data), _HEX_WIDTH):
+            yield offset, f"{side}x {data[offset : offset + _HEX_WIDTH].hex(' ')}"
+        return
+    offset = 0
+    for line in _split(data, ending):
+        if line.endswith(ending):
+            yield offset, f"{side}: {escaped(line[: -len(ending)])}".rstrip(" ")
+        else:
+            yield offset, f"{side}- {escaped(line)}".rstrip(" ")
+        offset += len(line)
+
+
+def _split(data: bytes, ending: bytes) -> Iterator[bytes]:
+    start = 0
+    while start < len(data):
+        found = data.find(ending, start)
+        end = len(data) if found < 0 else found + len(ending)
+        yield data[start:end]
+        start = end
+
+
+# Scripts
+
+
+class _LackingError(Exception):
+    """The notation cannot say it."""
+
+
+def script_lines(steps: Sequence[Step], *, datagrams: bool = False) -> list[str]:
+    """Return a script as its dialogue; what the notation lacks is written as its call, after ``#!``."""
+    ending = b"" if datagrams else _ending_of_script(steps)
+    printer = _Printer(ending)
+    head = ["% eol lf"] if ending == b"\n" else []
+    return head + [line for step in steps for line in printer.lines(step)]
+
+
+def _ending_of_script(steps: Sequence[Step]) -> bytes:
+    return line_ending([(0.0, 0, "sent", data) for data in _plain_bytes(steps)])
+
+
+def _plain_bytes(steps: Iterable[Step]) -> Iterator[bytes]:
+    """Yield what is known of the bytes that are said and demanded, the endings of lines included."""
+    for step in steps:
+        yield from _plain_bytes(step.steps)
+        for value in (*step.args, step.options.get("ending")):
+            if isinstance(value, (bytes, Text, Hex)):
+                yield from (piece for piece in _pieces(value) if isinstance(piece, bytes))
+            yield b" "  # so that the end of one and the beginning of the next make no ending
+
+
+class _Printer:
+    """Writes step after step; what it has written says which ending a line has by now.
+
+    Args:
+        ending: Of the lines so far; none on datagrams, of which each is a line.
+    """
+
+    def __init__(self, ending: bytes) -> None:
+        self._ending = ending
+
+    def lines(self, step: Step) -> Iterator[str]:
+        """Yield the lines of a step, those within it included."""
+        try:
+            written = list(self._written(step))
+        except _LackingError:
+            written = ["#! " + " ".join(repr(step).split("\n"))]
+        time = f"[{_number(step.at)}] " if step.at else ""
+        yield from (time + line for line in written)
+
+    def _written(self, step: Step) -> Iterator[str]:
+        options = {name for name, value in step.options.items() if value is not None}
+        write = _VERBS.get(step.verb)
+        if write is None or options - ({"ending"} if step.verb == "expect_line" else set()):
+            raise _LackingError
+        return write(self, step)
+
+    # Saying
+
+    def _send(self, step: Step) -> Iterator[str]:
+        for part in step.args if not self._ending else _joined(step.args):
+            yield from self._said(part)
+
+    def _said(self, part: Part) -> Iterator[str]:
+        if isinstance(part, (bytes, Text, Hex)):
+            return self._said_bytes(part)
+        return iter([_event(part)])
+
+    def _said_bytes(self, part: bytes | Text | Hex) -> Iterator[str]:
+        pieces = _pieces(part)
+        if not self._ending or any(isinstance(piece, Name) for piece in pieces):
+            yield self._unit("S", part)
+            return
+        data = b"".join(piece for piece in pieces if isinstance(piece, bytes))
+        binary = isinstance(part, Hex) or is_binary(data)
+        yield from (text for _, text in _said("S", data, self._ending, binary=binary))
+
+    def _event(self, step: Step) -> Iterator[str]:
+        yield _event(_PARTS[step.verb](*step.args))
+
+    # Demanding
+
+    def _expect(self, step: Step) -> Iterator[str]:
+        match = step.args[0]
+        if isinstance(match, (bytes, Text, Hex)):
+            yield self._unit("C", match)
+        elif self._ending:
+            raise _LackingError  # of a frame
+        else:
+            yield _pattern_line(match, newlines=True)
+
+    def _expect_line(self, step: Step) -> Iterator[str]:
+        match, ending = step.args[0], step.options.get("ending")
+        if ending not in (None, b"\n", b"\r\n"):
+            raise _LackingError
+        literal = isinstance(match, (bytes, Text, Hex))
+        line = "" if literal else _pattern_line(match, newlines=ending == b"\r\n")
+        if ending not in (None, self._ending):
+            self._ending = ending
+            yield "% eol lf" if ending == b"\n" else "% eol crlf"
+        yield self._unit("C", match, self._ending) if literal else line
+
+    def _recv_line(self, step: Step) -> Iterator[str]:
+        yield _pattern_line(ANY, newlines=True)
+
+    def _recv_until(self, step: Step) -> Iterator[str]:
+        yield f"C> {written_text(_pieces(step.args[0]))}"
+
+    def _recv_exactly(self, step: Step) -> Iterator[str]:
+        if not 0 < step.args[0] <= _MOST_HOLES:
+            raise _LackingError
+        yield f"Cx {written_hex([Hole(step.args[0])])}"
+
+    def _end(self, step: Step) -> Iterator[str]:
+        yield {"expect_eof": "C! eof", "expect_reset": "C! reset"}[step.verb]
+
+    def _unit(self, side: str, said: bytes | Text | Hex, ending: bytes = b"") -> str:
+        """Return the one line for a literal, and the ending that follows it."""
+        pieces = (*_pieces(said), ending) if ending else _pieces(said)
+        if isinstance(said, Hex) or (isinstance(said, bytes) and is_binary(said)):
+            return f"{side}x {written_hex(pieces)}".rstrip(" ")
+        pieces, mark = _without_ending(pieces, self._ending)
+        return f"{side}{mark} {written_text(pieces)}".rstrip(" ")
+
+    # Steps of steps
+
+    def _block(self, step: Step) -> Iterator[str]:
+        yield "% optional" if step.verb == "maybe" else f"% repeat {step.args[0]}"
+        for each in step.steps:
+            yield from self.lines(each)
+        yield "% end"
+
+
+_VERBS: dict[str, Callable[[_Printer, Step], Iterator[str]]] = {
+    "send": _Printer._send,
+    "send_eof": _Printer._event,
+    "close": _Printer._event,
+    "reset": _Printer._event,
+    "start_tls": _Printer._event,
+    "open": _Printer._event,
+    "expect": _Printer._expect,
+    "expect_line": _Printer._expect_line,
+    "recv_line": _Printer._recv_line,
+    "recv_until": _Printer._recv_until,
+    "recv_exactly": _Printer._recv_exactly,
+    "expect_eof": _Printer._end,
+    "expect_reset": _Printer._end,
+    "maybe": _Printer._block,
+    "repeat": _Printer._block,
+}
+
+#: The verbs that are said in ``send`` as well.
+_PARTS: dict[str, Callable[..., Part]] = {
+    "send_eof": SendEof,
+    "close": Close,
+    "reset": Reset,
+    "start_tls": StartTLS,
+    "open": Open,
+}
+
+_MOST_HOLES = 64  # as many ?? as a line can hold that somebody is to read
+
+
+def _event(part: Part) -> str:
+    if isinstance(part, Delay):
+        return f"S! delay {_number(part.seconds)}s"
+    if isinstance(part, (Gate, Open)):
+        return f"S! {'wait' if isinstance(part, Gate) else 'open'} {part.name}"
+    for known, word in ((Close(), "close"), (Reset(), "reset"), (SendEof(), "send-eof"), (StartTLS(), "start-tls")):
+        if part == known:
+            return f"S! {word}"
+    if isinstance(part, Stall):
+        return "S! stall"
+    raise _LackingError
+
+
+def _number(number: float) -> str:
+    """Return a number without an exponent."""
+    shown = repr(number).removesuffix(".0")
+    return shown if "e" not in shown else f"{number:.20f}".rstrip("0")
+
+
+def _pieces(literal: bytes | Text | Hex) -> tuple[Piece, ...]:
+    if isinstance(literal, bytes):
+        return (literal,) if literal else ()
+    return literal.pieces
+
+
+def _without_ending(pieces: tuple[Piece, ...], ending: bytes) -> tuple[tuple[Piece, ...], str]:
+    """Return what stands after the marker, and the marker's second character."""
+    if not ending:
+        return pieces, ":"
+    last = pieces[-1] if pieces else b""
+    if isinstance(last, bytes) and last.endswith(ending):
+        return (*pieces[:-1], last.removesuffix(ending)), ":"
+    return pieces, "-"
+
+
+def _joined(parts: Iterable[Part]) -> Iterator[Part]:
+    """Yield the parts with bytes that follow one another as one, text that names nothing included."""
+    data = b""
+    for part in parts:
+        if isinstance(part, (bytes, Text)) and all(isinstance(piece, bytes) for piece in _pieces(part)):
+            data += b"".join(piece for piece in _pieces(part) if isinstance(piece, bytes))
+            continue
+        if data:
+            yield data
+        data = b""
+        yield part
+    if data:
+        yield data
+
+
+# Patterns
+
+#: The flags that can stand in a pattern, by their letters; ASCII means nothing where bytes are matched.
+_FLAGS = {re.IGNORECASE: "i", re.LOCALE: "L", re.MULTILINE: "m", re.VERBOSE: "x"}
+_FLAGS_OF_ITS_OWN = re.compile(r"\(\?([aiLmsx]+)\)")
+_REGEX_TOKEN = re.compile(r"\\.|[^\\]", re.DOTALL)
+_NOT_IN_A_LINE = re.compile("[\0-\x08\n-\x1f\x7f\udc80-\udcff]")
+
+
+def _pattern_line(match: Match | PatternText, *, newlines: bool) -> str:
+    """Return the line that demands a pattern.
+
+    Args:
+        newlines: What is matched may hold a newline, which ``.`` means only where the pattern says so.
+    """
+    if match is ANY:
+        return "C~ .*"
+    if isinstance(match, PatternText):
+        return f"C~ {match.source}"
+    if not isinstance(match, re.Pattern):
+        raise _LackingError
+    source = _with_flags(_in_a_line(match), match, newlines=newlines)
+    if not _means(source, match):
+        raise _LackingError
+    return f"C~ {source}"
+
+
+def _in_a_line(pattern: re.Pattern[bytes]) -> str:
+    """Return the source of a pattern with what cannot stand in a line, or at its end, escaped."""
+    tokens = _REGEX_TOKEN.findall(pattern.pattern.decode("utf-8", "surrogateescape"))
+    last = len(tokens) - 1
+    written = "".join(
+        _regex_escape(token[-1]) if _NOT_IN_A_LINE.match(token[-1]) or (at == last and token[-1] in " \t") else token
+        for at, token in enumerate(tokens)
+    )
+    if pattern.flags & re.VERBOSE and written != "".join(tokens):
+        raise _LackingError  # blanks and newlines are no text there, and their escapes would be
+    return written or "(?:)"
+
+
+def _regex_escape(character: str) -> str:
+    return f"\\x{character.encode('utf-8', 'surrogateescape')[0]:02x}"
+
+
+def _with_flags(source: str, pattern: re.Pattern[bytes], *, newlines: bool) -> str:
+    """Return the source with the flags that were given beside it."""
+    own = _FLAGS_OF_ITS_OWN.match(source)
+    wanted = {letter for flag, letter in _FLAGS.items() if pattern.flags & flag}
+    no_newline = newlines and not pattern.flags & re.DOTALL and "." in source.replace("\\.", "")
+    if not no_newline and wanted <= set(own[1] if own else ""):
+        return source
+    rest = source[own.end() :] if own else source
+    rest = f"(?-s:{rest})" if no_newline else rest
+    return (f"(?{''.join(sorted(wanted))})" if wanted else "") + rest
+
+
+def _means(source: str, pattern: re.Pattern[bytes]) -> bool:
+    """Tell whether a dialogue's ``C~`` of this source has the flags of the pattern."""
+    try:
+        flags = re.compile(source.encode(), re.DOTALL).flags
+    except re.error:
+        return False
+    return (flags | re.ASCII) == (pattern.flags | re.DOTALL | re.ASCII)
