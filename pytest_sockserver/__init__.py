@@ -86,17 +86,17 @@ if TYPE_CHECKING:
     from .factory import SockServer as SockServer
     from .recording.events import Event as Event
     from .scripting.framing import EOF as EOF
-    from .scripting.framing import delimited as delimited
-    from .scripting.framing import fixed as fixed
-    from .scripting.framing import http1 as http1
-    from .scripting.framing import length_prefixed as length_prefixed
-    from .scripting.framing import lines as lines
-    from .scripting.framing import netstrings as netstrings
-    from .scripting.framing import octet_counted as octet_counted
-    from .scripting.framing import resp as resp
-    from .scripting.framing import sans_io as sans_io
-    from .scripting.framing import until_eof as until_eof
-    from .scripting.framing import websocket as websocket
+    from .scripting.framings import delimited as delimited
+    from .scripting.framings import fixed as fixed
+    from .scripting.framings import http1 as http1
+    from .scripting.framings import length_prefixed as length_prefixed
+    from .scripting.framings import lines as lines
+    from .scripting.framings import netstrings as netstrings
+    from .scripting.framings import octet_counted as octet_counted
+    from .scripting.framings import resp as resp
+    from .scripting.framings import sans_io as sans_io
+    from .scripting.framings import until_eof as until_eof
+    from .scripting.framings import websocket as websocket
     from .scripting.matching import ANY as ANY
     from .scripting.matching import Hex as Hex
     from .scripting.matching import Text as Text
@@ -121,7 +121,8 @@ else:
         "errors": "AddressUnavailable BlockedLoop DeadlineExceeded DialogueError EndOfStream HandlerStuck IncompleteRequest RecordLimitExceeded ScriptMismatch ServerFailed ServerStopping SockServerError UnexpectedRequest UnmetExpectation UnsupportedFault WrongState",
         "factory": "SockServer",
         "recording.events": "Event",
-        "scripting.framing": "EOF delimited fixed http1 length_prefixed lines netstrings octet_counted resp sans_io until_eof websocket",
+        "scripting.framing": "EOF",
+        "scripting.framings": "delimited fixed http1 length_prefixed lines netstrings octet_counted resp sans_io until_eof websocket",
         "scripting.matching": "ANY Hex Text",
         "scripting.parts": "Close Cut Delay Drip Gate Reset SendEof Stall StartTLS",
         "scripting.rules": "CONNECT",

@@ -170,6 +170,7 @@ class Rules:
             self._books, unit or connection._stream.buffer.peek(0, reading.QUOTED), connection._lookup
         )
         error: UnexpectedRequest = connection._error(UnexpectedRequest, text)
+        error.placed = True  # it names the rules' lines
         if unit:
             connection._request(unit)  # recorded all the same: it came
         return error.with_traceback(origin.traceback() if origin is not None else None)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .datagram_server import DatagramTestServer
     from .transport import ReplySocket
 
-Say = Callable[[bytes, Any], None]
+Say = Callable[[bytes, Any], object]
 
 
 class Reply:
@@ -40,10 +40,9 @@ class Reply:
         sock: ReplySocket,
         tape: Tape,
         captured: dict[str, bytes],
-        say: Say,
     ) -> None:
         self.request = request
-        self._server, self._socket, self._tape, self._captured, self._say = server, sock, tape, captured, say
+        self._server, self._socket, self._tape, self._captured = server, sock, tape, captured
         self._steps = self._answer()
 
     def go_on(self, failures: Failures) -> Need | None:
@@ -121,7 +120,7 @@ class Reply:
 
     def _parts(self, parts: Iterable[Part], lookup: Lookup) -> Iterator[Need]:
         __tracebackhide__ = True
-        return say_datagrams(parts, self.request, self._say, self._server, lookup)
+        return say_datagrams(parts, self.request, self._socket.sendto, self._server, lookup)
 
     def _unexpected(self, script: DatagramScript | None, declared: bool) -> BaseException:
         server, request = self._server, self.request
@@ -132,7 +131,9 @@ class Reply:
         if declared and not server._book:
             return server._all_scripts()[-1].refusal(request, lookup, self._error)
         text, origin = refusal([server._book], request, lookup)
-        return self._error(UnexpectedRequest, text).with_traceback(origin.traceback() if origin is not None else None)
+        error = self._error(UnexpectedRequest, text)
+        error.placed = True  # it names the rules' lines
+        return error.with_traceback(origin.traceback() if origin is not None else None)  # type: ignore[no-any-return]
 
     def _error(self, kind: Any, text: str) -> Any:
         where = f"{self._server.name}, datagram from {format_peer(self.request.peer)}"

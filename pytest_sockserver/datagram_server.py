@@ -131,8 +131,7 @@ class DatagramTestServer(BaseTestServer):
     def _reply_to(self, request: Request, sock: ReplySocket) -> Reply:
         tape = self._tapes.get(request.peer) or self._recorder.add_tape(request.peer)  # cleared meanwhile
         captured = self._captured.setdefault(request.peer, {})
-        say = partial(self._say, self._framework.socket if self._framework is not None else None, tape)
-        return Reply(self, request, sock, tape, captured, say)
+        return Reply(self, request, sock, tape, captured)
 
     def _script_for(self, request: Request) -> tuple[DatagramScript | None, bool]:
         """Return the script that a datagram belongs to, if there is one, and whether any was declared for its peer."""
@@ -239,7 +238,7 @@ class DatagramTestServer(BaseTestServer):
         check_fit(checked, self.transport, "reply()")
         captured = self._captured.setdefault(request.peer, {})
         lookup = partial(looked_up, captured, {}, request)
-        for need in say_datagrams(checked, request, partial(self._say, sock, tape), self, lookup):
+        for need in say_datagrams(checked, request, partial(self._send, sock, tape), self, lookup):
             self._wait_here(need)
 
     def _wait_here(self, need: Need) -> None:
@@ -249,10 +248,6 @@ class DatagramTestServer(BaseTestServer):
                 if self._closing:
                     raise ServerStopping("the server stops")
                 self._work.wait(left)
-
-    def _say(self, sock: Any, tape: Tape, data: bytes, peer: Any) -> None:
-        __tracebackhide__ = True
-        self._send(sock, tape, data, peer)
 
     def _send(self, sock: Any, tape: Tape, data: bytes, peer: Any) -> int:
         """Send one datagram, recorded before it leaves."""

@@ -299,7 +299,7 @@ def test_a_request_made_by_hand_cannot_be_replied_to() -> None:
     [
         (None, "returned None: return the bytes of the reply, a list of replies, or () for no reply"),
         ("text", "expected bytes, not the text 'text': write b'text', or encode it"),
-        (7, "returned 7: expected bytes, a list of bytes, or () for no reply"),
+        (7, "returned 7: expected bytes, a list of parts, or () for no reply"),
         ([b"ok", 7], "expected bytes, not 7"),
     ],
 )

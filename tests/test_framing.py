@@ -32,17 +32,19 @@ from pytest_sockserver.scripting.framing import (
     Framing,
     Need,
     checked_framing,
+    name_of,
+    take_frame,
+)
+from pytest_sockserver.scripting.framings import (
     delimited,
     fixed,
     http1,
     length_prefixed,
     lines,
-    name_of,
     netstrings,
     octet_counted,
     resp,
     sans_io,
-    take_frame,
     until_eof,
     websocket,
 )
@@ -616,7 +618,7 @@ def misbehaving(need: Any) -> Framing:
         (bytearray(b"\n"), TypeError),
         (lines, TypeError),
     ],
-    ids=repr,
+    ids=["negative", "empty", "str", "bool", "None", "float", "bytearray", "function"],
 )
 def test_what_is_no_need_is_refused_at_the_line_that_yields_it(need: Any, kind: type[Exception]) -> None:
     error = failure(misbehaving(need), b"a\n")
@@ -977,7 +979,7 @@ def raising_at_once() -> Steps:
     "framing",
     [None, *(framing for framing, _ in CORPUS.values()), Parser().framing, functools.partial(with_arguments, 2, 3),
      own_factory(3), lambda: (yield 1), functools.partial(lines(b"\n"))],
-    ids=name_of,
+    ids=lambda framing: getattr(framing, "__qualname__", type(framing).__name__),
 )  # fmt: skip
 def test_a_framing_is_returned_as_it_was_declared(framing: Any) -> None:
     assert checked_framing(framing, 1000) is framing

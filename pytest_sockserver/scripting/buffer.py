@@ -57,15 +57,6 @@ class Buffer:
         self._seen = len(self._data)
         return -1
 
-    def differs(self, literal: bytes) -> int:
-        """Return the index of the first byte that differs from ``literal``, or -1 while none does."""
-        start = self._resume(("differs", literal, 0))
-        have = min(len(self._data), len(literal))
-        if self._data[start:have] == literal[start:have]:
-            self._seen = have
-            return -1
-        return next(index for index in range(start, have) if self._data[index] != literal[index])
-
     def _resume(self, question: tuple[str, bytes, int]) -> int:
         if self._asked != question:
             self._asked, self._seen = question, 0

@@ -34,6 +34,8 @@ from .dialogue_lines import (
     pattern_of,
     refused,
 )
+from .framing import Framing
+from .framings import lines
 from .matching import Hex, PatternText, Text, names_captured, names_demanded
 from .parts import Part
 from .parts import names_demanded as names_said
@@ -63,12 +65,14 @@ class Section:
     Attributes:
         index: ``None`` for all that come after the numbered ones.
         line: The number of the line where it begins.
+        framing: What the exchanges take where the server has no framing: lines; ``None`` with ``% eol none``.
     """
 
     index: int | None
     script: Script
     exchanges: tuple[Exchange, ...]
     line: int
+    framing: Framing | None = None
 
 
 @dataclass(frozen=True)
@@ -244,6 +248,7 @@ class _SectionReader:
         self._said: _Said | None = None  # not yet a step: more may follow
         self._rules: Line | None = None  # while they are open
         self._answers: list[_Answer] = []
+        self._framing: Framing | None = None  # of the answers
 
     def take(self, line: Line) -> None:
         """Take a line that is no ``==`` and no ``% eol``."""
@@ -279,7 +284,7 @@ class _SectionReader:
         exchanges = [
             Exchange(each.match, tuple(each.parts), self._place(each.line), each.line.number) for each in self._answers
         ]
-        return Section(self._index, self._script, tuple(exchanges), self.line.number)
+        return Section(self._index, self._script, tuple(exchanges), self.line.number, self._framing)
 
     # Steps
 
@@ -365,7 +370,7 @@ class _SectionReader:
     def _open_rules(self, line: Line) -> None:
         __tracebackhide__ = True
         self.check_closed(line)
-        self._rules = line
+        self._rules, self._framing = line, lines(self.ending) if self.ending else None
 
     def _close(self, line: Line) -> None:
         __tracebackhide__ = True

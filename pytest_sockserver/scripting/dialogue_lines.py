@@ -203,9 +203,8 @@ def checked_option(words: list[str], body: str) -> int:
         if len(words) == 2 and re.fullmatch("[0-9]+", words[1]) and int(words[1]) > 0:
             return int(words[1])
         raise ValueError(f"expected a number of times, 1 or more, as in % repeat 3, not {body}")
-    raise ValueError(
-        f"expected % eol crlf|lf|none, % optional, % repeat n, % rules or % end{_nearest('% ', ''.join(words[:1]), _OPTIONS)}"
-    )
+    nearest = _nearest("% ", "".join(words[:1]), _OPTIONS)
+    raise ValueError(f"expected % eol crlf|lf|none, % optional, % repeat n, % rules or % end{nearest}")
 
 
 def _nearest(marker: str, word: str, known: Iterable[str]) -> str:

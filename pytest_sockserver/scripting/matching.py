@@ -170,7 +170,8 @@ class HexMatch:
         return f"<HexMatch {self._names!r}>"
 
 
-def _nothing_kept(name: str) -> bytes:
+def nothing_kept(name: str) -> bytes:
+    """Look a name up where nothing was captured."""
     raise KeyError(name)
 
 
@@ -191,7 +192,7 @@ def rendered(template: Text | Hex, lookup: Lookup) -> bytes:
     return b"".join(lookup(piece.name) if isinstance(piece, Name) else piece for piece in template.pieces)  # type: ignore[misc]
 
 
-def shape_of(literal: Literal, lookup: Lookup = _nothing_kept) -> Shape:
+def shape_of(literal: Literal, lookup: Lookup = nothing_kept) -> Shape:
     """Return the bytes that a literal demands."""
     if isinstance(literal, bytes):
         return Shape(literal)
@@ -253,7 +254,7 @@ def names_captured(match: object) -> tuple[str, ...]:
     return tuple(hole.name for hole in holes if hole.name is not None)
 
 
-def matches(match: Match | PatternText, data: bytes, lookup: Lookup = _nothing_kept) -> object:
+def matches(match: Match | PatternText, data: bytes, lookup: Lookup = nothing_kept) -> object:
     """Return something true if ``data`` is what ``match`` means: what it captured, if it does, else ``True``."""
     if isinstance(match, bytes):
         return match == data

@@ -23,6 +23,7 @@ from .matching import (
     Text,
     described,
     matches,
+    nothing_kept,
     shape_difference,
     shape_of,
     shape_shown,
@@ -89,10 +90,10 @@ def recv_all(buffer: Buffer) -> Steps[bytes]:
     return buffer.take(len(buffer))
 
 
-def expect(buffer: Buffer, shape: Shape) -> Steps[bytes]:
+def expect(buffer: Buffer, literal: bytes | Shape) -> Steps[bytes]:
     """Take exactly the bytes of a literal; fail at the first that differs, without waiting for the rest."""
     __tracebackhide__ = True
-    seen = 0
+    shape, seen = Shape(literal) if isinstance(literal, bytes) else literal, 0
     while True:
         have = min(len(buffer), len(shape))
         at = shape.differs(buffer.peek(seen, have), seen)
@@ -131,7 +132,11 @@ def one_of(buffer: Buffer, shapes: Sequence[Shape]) -> Steps[bytes]:
 
 
 def expect_line(
-    buffer: Buffer, match: Match | PatternText, max_bytes: int, lookup: Lookup, ending: bytes | None = None
+    buffer: Buffer,
+    match: Match | PatternText,
+    max_bytes: int,
+    lookup: Lookup = nothing_kept,
+    ending: bytes | None = None,
 ) -> Steps[tuple[bytes, object]]:
     """Take a line that ``match`` matches whole, without its ending; return it with its ending, and the match."""
     __tracebackhide__ = True
