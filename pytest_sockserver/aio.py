@@ -241,7 +241,9 @@ class AsyncConnection:
     async def rules(self, framing: Framing | None = None) -> None:
         """Answer by the server's rules from here on, in a thread of the server; return when the connection is over."""
         __tracebackhide__ = True
-        await arrive(questions.answered(self._connection._server._hand_to_rules(self._connection, framing)))
+        connection = self._connection
+        connection._server._hand_to_rules(connection, framing)
+        await arrive(questions.done(connection))
 
     async def expect(self, match: Match, *, timeout: float | None = None) -> Request:
         """Take exactly the bytes of a literal; fail at the first that differs; with a framing, a frame that matches."""

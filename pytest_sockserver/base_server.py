@@ -494,6 +494,15 @@ class BaseTestServer:
             failures = self._missing()
         return failures
 
+    def _begin_test(self) -> None:
+        """Begin to count for a further test, on a server of a wider scope."""
+        self._test_began = self._recorder.elapsed()
+        self._went_wrong = self._call_is_over = False
+
+    def _has_open_connection(self) -> bool:
+        """Tell whether a client may still say something on a connection that it has."""
+        return False
+
     def _missing(self) -> list[Failure]:
         """Return what was declared to happen and has not."""
         return [Failure(error, self.name) for error in self._book.unmet()]

@@ -112,7 +112,7 @@ class Connection:
         self._told_end = False  # recv() and recv_all() say b"" once, then raise
         self._writing = Turn(tape.recorder)  # guards the order of bytes on the wire: one send at a time
         self._reader = threading.Lock()  # held by the one reader
-        self._guard: Callable[[str], None] = _nothing_to_refuse
+        self._guard: Callable[[str], None] = nothing_to_refuse
         self._answer_by_rules: Callable[[Connection], None] = _nobody_answers  # its server's performer
 
     def __repr__(self) -> str:
@@ -398,7 +398,7 @@ class Connection:
             return not self._done and self._thread is not threading.current_thread()
         return self._reader.locked() or (not writing and self._writing.locked())
 
-    def _await_input(self, seconds: float) -> None:
+    def _await_input(self, seconds: float | None) -> None:
         sock = self._tape.socket
         if sock is not None and sock.fileno() >= 0:
             sock.await_input(seconds)
@@ -712,8 +712,9 @@ class Connection:
             text = f"expected {error}\n  got {got}, and then the client {self._how_it_ended()}"
             incomplete: IncompleteRequest = self._error(IncompleteRequest, text)
             return incomplete
-        text = f"{self._where()}: expected {error}, but the client {self._how_it_ended()}"
-        self._stream.quiet_end = EndOfStream(text)
+        text = f"expected {error}, but the client {self._how_it_ended()}"
+        self._stream.quiet_end = EndOfStream(f"{self._where()}: {text}")
+        self._stream.quiet_end.summary = text
         return self._stream.quiet_end
 
     def _how_it_ended(self) -> str:
@@ -833,5 +834,5 @@ def _nobody_answers(connection: Connection) -> None:
     """Stand in for what answers by rules, until the server has handed it over."""
 
 
-def _nothing_to_refuse(verb: str) -> None:
+def nothing_to_refuse(verb: str) -> None:
     """Stand in for the check that a verb is not called in a coroutine: a handler's thread has no loop to block."""

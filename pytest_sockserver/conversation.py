@@ -176,6 +176,20 @@ class Rules:
         return error.with_traceback(origin.traceback() if origin is not None else None)
 
 
+class Continued:
+    """The driver that answers by rules a connection which another driver has begun."""
+
+    is_raw = False
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+
+    def run(self, connection: Connection) -> None:
+        """Answer until the client has ended its stream, or a reply has."""
+        __tracebackhide__ = True
+        self._rules.answer_all(connection)
+
+
 class Unexpected:
     """The driver of a connection that nothing is left for.
 

@@ -6,7 +6,7 @@ A reply is a generator, as what is said on a stream is.  Where it has to wait, f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,7 @@ class Reply:
             return
         raise self._unexpected(script, declared)
 
-    def _by_script(self, script: DatagramScript) -> Iterator[Need]:
+    def _by_script(self, script: DatagramScript) -> Generator[Need, None, bool]:
         __tracebackhide__ = True
         lookup = partial(looked_up, self._captured, script.values, self.request)
         taken = script.take(self.request, lookup)
@@ -105,7 +105,7 @@ class Reply:
         except (TypeError, ValueError) as error:  # about what it returned: it is no longer running, so point at its def
             raise error.with_traceback(traceback_at_definition(handler.target)) from None
 
-    def _by_rules(self, book: RuleBook, values: Mapping[str, Any]) -> Iterator[Need]:
+    def _by_rules(self, book: RuleBook, values: Mapping[str, Any]) -> Generator[Need, None, bool]:
         __tracebackhide__ = True
         lookup = partial(looked_up, self._captured, values, self.request)
         found = book.find(self.request, lookup)

@@ -13,6 +13,7 @@ from typing import Any
 
 from .captured import Request
 from .errors import ScriptMismatch, UnmetExpectation
+from .origin import Origin
 from .rulebook import RuleBook
 from .scripting.matching import Lookup, is_literal, matches, shape_difference, shape_of, shortened
 from .scripting.script import Script, Step, demands
@@ -108,10 +109,11 @@ class DatagramScript:
         return error.with_traceback(step.origin.traceback())
 
 
-def _placed(error: Callable[[Any, str], Any], text: str, origin: Any) -> Any:
-    made = error(ScriptMismatch, text)
+def _placed(error: Callable[[Any, str], Any], text: str, origin: Origin) -> ScriptMismatch:
+    made: ScriptMismatch = error(ScriptMismatch, text)
     made.placed = True
-    return made.with_traceback(origin.traceback())
+    made.__traceback__ = origin.traceback()
+    return made
 
 
 def expanded(steps: Sequence[Step], place: str = "") -> Iterable[tuple[str, Step]]:

@@ -18,8 +18,8 @@ from typing import Any
 from . import stopping, transcript
 from .addresses import bind_datagram
 from .base_server import BaseTestServer
-from .captured import Request
-from .datagram_reply import Reply, looked_up, say_datagrams
+from .captured import Request, looked_up
+from .datagram_reply import Reply, say_datagrams
 from .datagram_script import DatagramScript, Sections
 from .deadline import Deadline
 from .errors import DeadlineExceeded, ServerStopping, WrongState

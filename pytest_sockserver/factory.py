@@ -30,6 +30,7 @@ class SockServer:
         self._defaults = defaults
         self.servers: list[BaseTestServer] = []
         self._fixture: str | None = None  # the name of the pytest fixture that it is
+        self._followed = False  # another fixture was set up after it
 
     def tcp(self, **options: Any) -> StreamTestServer:
         """Return a running TCP server.
@@ -102,9 +103,21 @@ class SockServer:
         if failures and error is not None:
             add_note(error, failures)
 
-    def _take_failures(self) -> list[Failure]:
-        """Return what went wrong in all servers and was not told yet; it counts as told now."""
-        return [failure for server in self.servers for failure in server._take_failures()]
+    def _take_failures(self, *, is_over: bool | None = None) -> list[Failure]:
+        """Return what went wrong in all servers and was not told yet; if nothing did, what is missing.
+
+        Args:
+            is_over: The test's call is over, and not yet its teardown: a fixture that was set up after the servers may
+                still bring what is missing, while its connection is open.  ``False`` if not even the call is.
+        """
+        failures = [failure for server in self.servers for failure in server._take_failures(missing=False)]
+        if failures or is_over is False:
+            return failures
+        for server in self.servers:
+            server._call_is_over = server._call_is_over or is_over is True
+            if is_over is None or not self._followed or not server._has_open_connection():
+                failures += server._take_failures()
+        return failures
 
     def _with_defaults(self, transport: str, options: dict[str, Any]) -> dict[str, Any]:
         return {**fitting(transport, self._defaults), **options}

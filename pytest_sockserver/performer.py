@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import Any
+from types import TracebackType
+from typing import Any, TypeVar
 
 from .connection import Connection
 from .conversation import Rules
 from .errors import (
     DeadlineExceeded,
     EndOfStream,
-    IncompleteRequest,
     ScriptMismatch,
     SockServerError,
     UnmetExpectation,
@@ -29,6 +29,9 @@ from .scripting.framing import take_frame
 from .scripting.matching import Text, rendered, shortened
 from .scripting.script import READING, Script, Step, demands, needs_frames, walk
 from .scripting.times import Times
+
+
+E = TypeVar("E", bound=SockServerError)
 
 
 class DeclaredScript:
@@ -323,17 +326,16 @@ _VERBS: dict[str, _Performing] = {
 
 def _placed_at(connection: Connection, error: SockServerError, step: Step, place: str) -> BaseException:
     """Return an error again, with the step that it is about."""
-    kind = ScriptMismatch if type(error) is EndOfStream else type(error)
-    if isinstance(error, IncompleteRequest):
-        kind = IncompleteRequest
+    kind = ScriptMismatch if type(error) is EndOfStream else type(error)  # a script demands whatever it takes
     said = error.summary or str(error)
     return _placed(connection, kind, f"{place}, {step.origin.short}, {said}", step.origin.traceback())
 
 
-def _placed(connection: Connection, kind: Any, text: str, traceback: Any) -> Any:
-    error = connection._error(kind, text)
+def _placed(connection: Connection, kind: type[E], text: str, traceback: TracebackType | None) -> E:
+    error: E = connection._error(kind, text)
     error.placed = True
-    return error.with_traceback(traceback)
+    error.__traceback__ = traceback
+    return error
 
 
 def _at_the_step(error: Exception, origin: Origin) -> Exception:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from .stream_server import StreamTestServer
 
 
+#: Seconds.  For a wait that ends by itself.
+_FOR_EVER = 86_400.0
+
+
 def request(server: BaseTestServer, match: Match, count: int, timeout: float | None) -> Wait[Request]:
     """Which is the ``count``-th request that matches?"""
     __tracebackhide__ = True
@@ -170,6 +174,15 @@ def closed(connection: Connection, timeout: float | None) -> Wait[None]:
         raise connection._error(DeadlineExceeded, f"wait_closed() waited {deadline}: it is still open")
 
     return _wait(connection._server, "wait_closed", ask, timeout, late)
+
+
+def done(connection: Connection) -> Wait[None]:
+    """Has the thread that answers a connection come to its end?  There is no deadline for that: a stop ends it."""
+
+    def ask() -> Any:
+        return None if connection._done else PENDING
+
+    return _wait(connection._server, "rules", ask, _FOR_EVER, late=lambda deadline: None)
 
 
 def received(connection: Connection, data: bytes, timeout: float | None) -> Wait[None]:

@@ -74,7 +74,7 @@ def finish(factory: SockServer, node: Any) -> None:
         raise _raised(combined(failures))
 
 
-def factories_of(item: pytest.Item) -> list[SockServer]:
+def factories_of(item: pytest.Item | pytest.Collector) -> list[SockServer]:
     """Return every factory that is alive for this test, of all scopes."""
     return [factory for node in item.listchain() for factory in node.stash.get(factories_key, ())]
 
@@ -87,8 +87,18 @@ class Reports:
         """Note where each server of a wider scope stands: its earlier connections are other tests' business."""
         item.stash[_failed_key] = False  # a rerun uses the same item
         for factory in factories_of(item):
+            factory._followed = False
             for server in factory.servers:
-                server._test_began = server._recorder.elapsed()
+                server._begin_test()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, Any, Any]:
+        """Note which servers another fixture was set up after: a client, perhaps, that takes its leave in teardown."""
+        result = yield
+        if not fixturedef.argname.startswith("_") and fixturedef.func.__module__ != "pytest_sockserver.plugin":
+            for factory in factories_of(request.node):
+                factory._followed = True
+        return result
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[Any]:
@@ -125,7 +135,7 @@ class Reports:
             item.stash[_failed_key] = True
             # A fixture built on ours that fails, and a subtest within the call, want the server's side as well.
             if factories_of(item) and (call.when == "setup" or item.stash.get(_calling_key, False)):
-                tell(item, call.excinfo.value)
+                tell(item, call.excinfo.value, is_over=False)
         report = yield
         told = item.stash.get(_told_key, [])
         if call.when != "setup" or report.failed:
@@ -148,14 +158,18 @@ class Reports:
         deadline.pause(False)
 
 
-def tell(item: pytest.Item, own: BaseException | None) -> list[Failure]:
-    """Wait until the servers are idle, take their failures, and note them on the test's own exception."""
+def tell(item: pytest.Item, own: BaseException | None, *, is_over: bool = True) -> list[Failure]:
+    """Wait until the servers are idle, take their failures, and note them on the test's own exception.
+
+    Args:
+        is_over: The call is over: what is only missing counts as well, unless somebody may still bring it.
+    """
     factories = factories_of(item)
     servers = [server for factory in factories for server in factory.servers]
     limit = deadline.Deadline(stopping.DRAIN_BOUND)
     for server in servers:
         server._settle(limit.left() or 0.0)
-    failures = [failure for factory in factories for failure in factory._take_failures()]
+    failures = [failure for factory in factories for failure in factory._take_failures(is_over=is_over)]
     if own is not None:
         beside = [failure for failure in failures if failure.error not in _chain_of(own)]
         add_note(own, beside)

@@ -13,8 +13,8 @@ from typing import Any
 from . import questions, stopping, transcript
 from .addresses import bind_stream, explained
 from .base_server import BaseTestServer, H
-from .connection import Connection
-from .conversation import Driver, Rules, Unexpected, perform
+from .connection import Connection, nothing_to_refuse
+from .conversation import Continued, Driver, Rules, Unexpected, perform
 from .deadline import Deadline
 from .errors import WrongState
 from .failures import Failure
@@ -238,6 +238,10 @@ class StreamTestServer(BaseTestServer):
             if step is not None:
                 raise frames_needed(step)
 
+    def _has_open_connection(self) -> bool:
+        with self._recorder.lock:
+            return any(connection.closed_by is None for connection in self._live)
+
     def _missing(self) -> list[Failure]:
         with self._recorder.lock:
             scripts, runs = list(self._scripts), list(self._runs)
@@ -285,6 +289,20 @@ class StreamTestServer(BaseTestServer):
                 if connection._mode == "live":
                     stack.enter_context(connection._read_meanwhile())
             yield
+
+    def _hand_to_rules(self, connection: Connection, framing: Framing | None) -> Connection:
+        """Let a connection that the test drives be answered by the rules, in a thread; return it."""
+        framework = self._framework
+        assert framework is not None
+        connection._framing = checked_framing(framing, connection._max_frame) or connection._framing
+        self._rules.check(connection._framing)
+        connection._stream.socket_for("answer by rules")
+        with self._recorder.lock:
+            connection._driver, connection._mode = Continued(self._rules), "handled"
+            connection._patient, connection._guard = True, nothing_to_refuse
+        connection._tape.state = BUSY
+        framework.handle(connection)
+        return connection
 
     def _read_ahead(self, connection: Connection) -> None:
         """Read a live connection while its test waits for something else than its bytes."""
@@ -410,6 +428,7 @@ class StreamTestServer(BaseTestServer):
             with self._recorder.lock:
                 if not connection._stream.detached:
                     self._live.pop(connection, None)
+                self._recorder.changed()
 
     def _could_not_begin(self, request: Any) -> None:
         """Keep why a connection's thread could not be started, and reset it."""

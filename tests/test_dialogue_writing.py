@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import re
+import ssl
 from typing import Any
 
 import pytest
 
-from pytest_sockserver import StreamTestServer
+from pytest_sockserver import ANY, StreamTestServer
 from pytest_sockserver.recording.recorder import Recorder, Tape
+from pytest_sockserver.scripting.matching import Hex, Text
+from pytest_sockserver.scripting.parts import (
+    Close,
+    Cut,
+    Delay,
+    Drip,
+    Gate,
+    Open,
+    Part,
+    Reset,
+    SendEof,
+    Stall,
+    StartTLS,
+)
+from pytest_sockserver.scripting.script import Script
 from pytest_sockserver.scripting.writing import format_datagrams, format_lines, line_ending
 from pytest_sockserver.transcript import datagram_lines, head, lines, of_connection, so_far
 
@@ -199,6 +216,10 @@ def test_a_limit_within_a_character_does_not_make_text_binary() -> None:
     assert counted == "#! ... 6 bytes left out, 12 in all"
 
 
+def test_a_datagram_over_the_limit_is_shown_in_part_and_cannot_be_read_back() -> None:
+    assert datagrams(("received", b"x" * 3000), limit=5) == ["C: xxxxx", "#! ... 2,995 bytes left out, 3,000 in all"]
+
+
 def test_datagrams_are_neither_joined_nor_cut() -> None:
     assert datagrams(("received", b"a\nb"), ("received", b""), ("sent", b"c\r\n"), ("sent", b"\xff\xfe")) == [
         r"C: a\nb",
@@ -335,3 +356,224 @@ def test_a_connection_prints_as_its_conversation_whole(tcp_server: StreamTestSer
     assert server_says.endswith("] S: hello " + "x" * 5000)
     assert end.endswith("] S! close")
     assert of_connection(conn._tape).splitlines()[2].startswith("#! ... ")
+
+
+# Scripts
+
+
+def printed(script: Script) -> list[str]:
+    return str(script).splitlines()
+
+
+def test_a_script_prints_as_its_dialogue() -> None:
+    script = Script(transport="tcp", names=tuple).send(b"220 mx\r\n")
+    script.expect_line(re.compile(rb"(?i)ehlo (?P<me>\S+)")).send(Text(r"250-hello \g<me>\r\n"), b"250 ok\r\n")
+    script.expect(b"data\r\n").recv_until(b"\r\n.\r\n").maybe(b"RSET\r\n", b"250 ok\r\n")
+    script.repeat(2, Script().expect(b"NOOP\r\n").send(b"250 ", b"ok\r\n")).expect_eof().close()
+
+    assert printed(script) == [
+        "S: 220 mx",
+        r"C~ (?i)ehlo (?P<me>\S+)",
+        r"S: 250-hello \g<me>",
+        "S: 250 ok",
+        "C: data",
+        r"C> \r\n.\r\n",
+        "% optional",
+        "C: RSET",
+        "S: 250 ok",
+        "% end",
+        "% repeat 2",
+        "C: NOOP",
+        "S: 250 ok",
+        "% end",
+        "C! eof",
+        "S! close",
+    ]
+
+
+def test_an_empty_script_prints_as_nothing() -> None:
+    assert str(Script()) == ""
+
+
+@pytest.mark.parametrize(
+    ("part", "lines"),
+    [
+        (b"a\r\nb\r\nc", ["S: a", "S: b", "S- c"]),
+        (b"", []),
+        (bytes(range(18)), ["Sx 00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f", "Sx 10 11"]),
+        (Text(r"a\r\nb\x20"), ["S: a", r"S- b\x20"]),
+        (Text(r"a \g<x> b\r\n"), [r"S: a \g<x> b"]),
+        (Text(r"\g<x> "), [r"S- \g<x>\x20"]),
+        (Text(r"a\r\n\g<x>"), [r"S- a\r\n\g<x>"]),
+        (Hex("48 49"), ["Sx 48 49"]),
+        (Hex(r"00 \g<x>" + "ff" * 20), [r"Sx 00 \g<x> " + " ".join(["ff"] * 20)]),
+        (Delay(0.5), ["S! delay 0.5s"]),
+        (Delay(2), ["S! delay 2s"]),
+        (Delay(1e-6), ["S! delay 0.000001s"]),
+        (Gate("go"), ["S! wait go"]),
+        (Open("go"), ["S! open go"]),
+        (Close(), ["S! close"]),
+        (Reset(), ["S! reset"]),
+        (SendEof(), ["S! send-eof"]),
+        (StartTLS(), ["S! start-tls"]),
+        (Stall(), ["S! stall"]),
+    ],
+)
+def test_each_part_has_its_line(part: Part, lines: list[str]) -> None:
+    assert printed(Script().send(part)) == lines
+
+
+def test_bytes_that_follow_one_another_are_joined_and_what_stands_between_parts_them() -> None:
+    assert printed(Script().send(b"a", b"b\r\n", Text(r"c\r\n"), Delay(1), b"d", Text(r"\g<x>"), b"e", Hex("00"))) == [
+        "S: ab",
+        "S: c",
+        "S! delay 1s",
+        "S- d",
+        r"S- \g<x>",
+        "S- e",
+        "Sx 00",
+    ]
+
+
+def test_the_verbs_that_are_events_are_printed_as_such() -> None:
+    script = Script().start_tls().open("go").send_eof().expect_reset().reset()
+
+    assert printed(script) == ["S! start-tls", "S! open go", "S! send-eof", "C! reset", "S! reset"]
+
+
+@pytest.mark.parametrize(
+    ("match", "line"),
+    [
+        (b"a\r\n", "C: a"),
+        (b"a", "C- a"),
+        (b"a\r\nb\r\n", r"C: a\r\nb"),
+        (b"\x00\x01\xff", "Cx 00 01 ff"),
+        (Text(r"\g<x>\r\n"), r"C: \g<x>"),
+        (Text(r"a"), "C- a"),
+        (Hex("<id:2>??61"), "Cx <id:2> ?? 61"),
+    ],
+)
+def test_what_is_demanded_is_one_line_however_long(match: Any, line: str) -> None:
+    """Two lines would be two steps, and two requests."""
+    assert printed(Script().expect(match)) == [line]
+
+
+@pytest.mark.parametrize(
+    ("match", "line"),
+    [
+        (re.compile(rb"USER (?P<who>\w+)"), r"C~ USER (?P<who>\w+)"),
+        (re.compile("é+".encode()), "C~ é+"),
+        (re.compile(rb"(?i)a"), "C~ (?i)a"),
+        (re.compile(rb"a", re.IGNORECASE), "C~ (?i)a"),
+        (re.compile(rb"(?i)a", re.VERBOSE), "C~ (?ix)a"),
+        (re.compile(rb"(?m)^a", re.IGNORECASE | re.ASCII | re.DOTALL), "C~ (?im)^a"),
+        (re.compile(rb"a.", re.DOTALL), "C~ a."),
+        (re.compile(b"\xffa"), r"C~ \xffa"),
+        (re.compile(b"a\rb\n"), r"C~ a\x0db\x0a"),
+        (re.compile(re.escape(b"a\n\\\n\t ")), "C~ a\\x0a\\\\\\x0a\\\t\\x20"),
+        (re.compile(b"a "), r"C~ a\x20"),
+        (re.compile(rb"a\\ "), r"C~ a\\\x20"),
+        (re.compile(b"  a"), "C~   a"),
+        (re.compile(b""), "C~ (?:)"),
+        (b"PING", "C: PING"),
+        (b"", "C:"),
+        (b"\x00\xff", "Cx 00 ff 0d 0a"),
+        (Text(r"\g<x>"), r"C: \g<x>"),
+        (Hex("00 ??"), "Cx 00 ?? 0d 0a"),
+        (ANY, "C~ .*"),
+    ],
+)
+def test_a_line_that_is_demanded_is_printed_as_one(match: Any, line: str) -> None:
+    assert printed(Script().expect_line(match)) == [line]
+
+
+def test_a_dot_that_is_no_newline_stays_none_where_a_newline_may_come() -> None:
+    script = Script(transport="tcp", names=tuple)
+    script.expect_line(re.compile(rb"(?i)a.b"), ending=b"\r\n").expect_line(re.compile(rb"a\.b"), ending=b"\r\n")
+
+    assert printed(script) == ["C~ (?i)(?-s:a.b)", r"C~ a\.b"]
+
+
+def test_whatever_comes_is_printed_as_such() -> None:
+    assert printed(Script().recv_line().recv_exactly(3).recv_exactly(64)) == [
+        "C~ .*",
+        "Cx ?? ?? ??",
+        "Cx " + " ".join(["??"] * 64),
+    ]
+
+
+def test_lf_scripts_say_so_first() -> None:
+    assert printed(Script().send(b"a\n").expect(b"b\n").expect_line(b"c")) == ["% eol lf", "S: a", "C: b", "C: c"]
+    assert printed(Script().send(b"a\n").expect(b"b\r\n")) == [r"S- a\n", "C: b"]
+    assert printed(Script().expect_line(b"c", ending=b"\n")) == ["% eol lf", "C: c"]
+    assert printed(Script().send(b"a\r").send(b"\nb")) == ["% eol lf", r"S- a\r", "S:", "S- b"]
+
+
+def test_a_line_with_another_ending_says_so_before() -> None:
+    script = Script().expect_line(b"a", ending=b"\r\n").expect_line(b"b", ending=b"\n").send(b"c\n").expect_line(b"d")
+
+    assert printed(script) == ["C: a", "% eol lf", "C: b", "S: c", "C: d"]
+
+
+def test_each_part_for_a_datagram_server_is_a_line() -> None:
+    script = Script(transport="udp", names=tuple).expect(b"a\nb").expect(b"").expect(re.compile(b"c.*")).expect(ANY)
+    script.send(b"d\r\ne", b"", b"\x00\xff", Text(r"f"), Hex("00"), Delay(1)).maybe(b"g", b"h")
+
+    assert printed(script) == [
+        r"C: a\nb",
+        "C:",
+        "C~ (?-s:c.*)",
+        "C~ .*",
+        r"S: d\r\ne",
+        "S:",
+        "Sx 00 ff",
+        "S: f",
+        "Sx 00",
+        "S! delay 1s",
+        "% optional",
+        "C: g",
+        "S: h",
+        "% end",
+    ]
+
+
+def answer(request: bytes) -> bytes:
+    return request
+
+
+@pytest.mark.parametrize(
+    ("script", "line"),
+    [
+        (Script().recv(10), "#! recv(10)"),
+        (Script().recv_all(), "#! recv_all()"),
+        (Script().recv_exactly(65), "#! recv_exactly(65)"),
+        (Script().recv_exactly(0), "#! recv_exactly(0)"),
+        (Script().rules(), "#! rules()"),
+        (Script().close(notify=False), "#! close(notify=False)"),
+        (Script().send(Close(notify=False)), "#! send(Close(notify=False))"),
+        (Script().send(b"a", Cut(b"bc", 1)), "#! send(b'a', Cut(data=b'bc', n=1))"),
+        (Script().send(Drip(b"bc", 0.5)), "#! send(Drip(data=b'bc', pause=0.5, size=1))"),
+        (Script().expect(b"a", timeout=2), "#! expect(b'a', timeout=2)"),
+        (Script().recv_line(max_bytes=9), "#! recv_line(max_bytes=9)"),
+        (Script().expect(re.compile(b"a")), "#! expect(re.compile(b'a'))"),
+        (Script().expect_line(b"a", ending=b";"), "#! expect_line(b'a', ending=b';')"),
+        (Script().expect_line(re.compile(b"a #\n b", re.X)), "#! expect_line(re.compile(b'a #\\n b', re.VERBOSE))"),
+        (Script().send(Hex("00\n01"), Cut(b"", 0)), "#! send(Hex(r'00 01'), Cut(data=b'', n=0))"),
+    ],
+)
+def test_what_the_notation_cannot_say_is_printed_as_its_call(script: Script, line: str) -> None:
+    assert printed(script) == [line]
+
+
+def test_functions_and_contexts_are_printed_by_name() -> None:
+    first, second, third = printed(
+        Script().send(b"a", answer).expect_line(answer).start_tls(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    )
+
+    assert first.startswith("#! send(b'a', <answer (")
+    assert second.startswith("#! expect_line(<answer (")
+    assert third.startswith("#! start_tls(<ssl.SSLContext object at ")
+
+
+def test_within_a_block_only_what_cannot_be_said_is_printed_so() -> None:
+    assert printed(Script().repeat(2, Script().expect(b"a").recv(3))) == ["% repeat 2", "C- a", "#! recv(3)", "% end"]

@@ -207,9 +207,10 @@ class _Block:
 
     line: Line
     script: Script
-    times: int = 0
+    times: int
 
     def adding(self) -> Adding:
+        """Return what adds the step that it is."""
         if self.times:
             return lambda script: script.repeat(self.times, self.script)
         return lambda script: script._nest("maybe", (), self.script)  # maybe() itself takes one match and one reply
@@ -272,9 +273,8 @@ class _SectionReader:
             return
         if line is None:
             raise refused(opened, f"{opened.body} is not closed: expected % end")
-        raise ValueError(
-            f"{line.body[:20]} stands within {opened.body} of line {opened.number}: expected % end before it"
-        )
+        begun = " ".join(line.body.split()[:2])
+        raise ValueError(f"{begun} stands within {opened.body} of line {opened.number}: expected % end before it")
 
     def section(self) -> Section:
         """Return what its lines said."""
@@ -362,7 +362,11 @@ class _SectionReader:
             )
         if words == ["rules"]:
             self._open_rules(line)
-            return
+        else:
+            self._open(line, times)
+
+    def _open(self, line: Line, times: int) -> None:
+        __tracebackhide__ = True
         self._check_begun(line)
         self._flush()
         self._blocks.append(_Block(line, self._innermost().block(), times))

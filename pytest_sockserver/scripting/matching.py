@@ -219,7 +219,8 @@ def checked_match(match: Match) -> Match:
         raise TypeError(f"expected a pattern of bytes, not of text: write re.compile(rb{match.pattern!r})")
     if isinstance(match, (bytes, re.Pattern, _Any, Text, Hex)):
         return match
-    if not callable(match) or isinstance(match, type):
+    predicate: Any = match
+    if not callable(predicate) or isinstance(predicate, type):
         raise TypeError(f"expected bytes, a compiled pattern of bytes, Hex, Text, a predicate or ANY, not {match!r}")
     if is_async(match):
         raise TypeError(f"expected a predicate that returns a bool, not the async {described(match)}")

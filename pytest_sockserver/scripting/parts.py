@@ -98,7 +98,7 @@ class Cut:
     def __post_init__(self) -> None:
         __tracebackhide__ = True
         object.__setattr__(self, "data", checked_parts([self.data], "Cut()")[0])
-        if not isinstance(self.n, int) or isinstance(self.n, bool):
+        if type(self.n) is not int:
             raise TypeError(f"Cut() expected a number of bytes, 0 or more, not {self.n!r}")
         if self.n < 0:
             raise ValueError(f"Cut() expected a number of bytes, 0 or more, not {self.n!r}")
@@ -136,7 +136,7 @@ class Drip:
         __tracebackhide__ = True
         object.__setattr__(self, "data", checked_parts([self.data], "Drip()")[0])
         _check_seconds("Drip()", self.pause)
-        if not isinstance(self.size, int) or isinstance(self.size, bool) or self.size < 1:
+        if type(self.size) is not int or self.size < 1:
             raise ValueError(f"Drip() expected pieces of at least 1 byte, not {self.size!r}")
 
     def applied(self, actions: Iterator[Action]) -> Iterator[Action]:
@@ -176,7 +176,9 @@ _NAMES = {each.__name__: each for each in (Text, Hex, *_MODIFIERS, *_DONE)}
 def checked_parts(parts: Iterable[object], verb: str) -> tuple[Part, ...]:
     """Return the parts, or raise the error that names the first that is none, or that can never be reached."""
     __tracebackhide__ = True
-    checked = tuple([_checked_part(part, verb) for part in parts])
+    checked: tuple[Part, ...] = ()
+    for part in parts:  # no comprehension: before 3.12 it is a frame that a traceback would show
+        checked += (_checked_part(part, verb),)
     for before, after in zip(checked, checked[1:], strict=False):
         if isinstance(before, _LAST):
             raise ValueError(f"{verb} expected nothing after {before!r}: {shown(after)} would never be reached")

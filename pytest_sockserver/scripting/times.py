@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 _EXPECTED = "times must be an int of at least 1, a pair (least, most) with most None for any number, or None"
 
@@ -30,7 +31,8 @@ def checked_times(times: object) -> Times:
     __tracebackhide__ = True
     if times is None:
         return ANY_NUMBER
-    least, most = times if isinstance(times, tuple) and len(times) == 2 else (times, times)
+    pair: Any = times
+    least, most = pair if isinstance(pair, tuple) and len(pair) == 2 else (pair, pair)
     if not _is_count(least) or not (most is None or _is_count(most)):
         raise TypeError(f"{_EXPECTED}, not {times!r}")
     if least < 0 or (most is not None and (most < 1 or most < least)):

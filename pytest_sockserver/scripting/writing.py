@@ -41,9 +41,10 @@ _MARKS = {
 _HEX_WIDTH = 16  # bytes in a line of hex, as hexdump(1) and every protocol analyser print them
 
 
-def line_ending(events: Iterable[Event]) -> bytes:
+def line_ending(events: Sequence[Event]) -> bytes:
     r"""Return the ending most lines of a conversation have: CRLF, unless all of them end in a bare LF."""
-    said = b"".join(data for _, _, kind, data in events if kind in _SIDES)
+    runs = (b"".join(data for _, data in chunks) for kind, chunks in _runs(events) if kind in _SIDES)
+    said = b"".join(run for run in runs if not is_binary(run))  # a 0a in what is written in hex ends no line
     return b"\n" if b"\n" in said and b"\r\n" not in said else b"\r\n"
 
 
@@ -184,15 +185,15 @@ def script_lines(steps: Sequence[Step], *, datagrams: bool = False) -> list[str]
 
 
 def _ending_of_script(steps: Sequence[Step]) -> bytes:
-    return line_ending([(0.0, 0, "sent", data) for data in _plain_bytes(steps)])
+    return line_ending([(0.0, 0, "sent", text) for text in _texts(steps)])
 
 
-def _plain_bytes(steps: Iterable[Step]) -> Iterator[bytes]:
-    """Yield what is known of the bytes that are said and demanded, the endings of lines included."""
+def _texts(steps: Iterable[Step]) -> Iterator[bytes]:
+    """Yield what is said and demanded as text, and the endings of lines that are given."""
     for step in steps:
-        yield from _plain_bytes(step.steps)
+        yield from _texts(step.steps)
         for value in (*step.args, step.options.get("ending")):
-            if isinstance(value, (bytes, Text, Hex)):
+            if isinstance(value, Text) or (isinstance(value, bytes) and not is_binary(value)):
                 yield from (piece for piece in _pieces(value) if isinstance(piece, bytes))
             yield b" "  # so that the end of one and the beginning of the next make no ending
 
