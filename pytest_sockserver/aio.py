@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from . import questions, stopping
 from .captured import Request
-from .scripting.checks import checked_timeout
 from .connection import Connection
 from .deadline import Deadline
 from .errors import DeadlineExceeded, EndOfStream, IncompleteRequest
 from .failures import Expected, combined
 from .performing import PAUSE, ROOM, Need
 from .scripting import reading
+from .scripting.checks import checked_timeout
 from .scripting.matching import ANY, Match
 from .scripting.parts import Part
 from .turns import Reading

@@ -25,16 +25,16 @@ from urllib.parse import quote
 from . import questions, stopping
 from .addresses import UnixPlace, checked_host
 from .captured import Request
-from .scripting.checks import checked_seconds
-from .handler import Handler
 from .deadline import Deadline, process_ends_soon
 from .errors import DeadlineExceeded, ServerStopping, WrongState
 from .failures import Expected, Failure, Failures, add_note, combined
+from .handler import Handler
 from .messages import format_peer, with_conversation
 from .options import Options, check_option, options_for
 from .recording.events import Event
 from .recording.recorder import Recorder
 from .rulebook import On, RuleBook
+from .scripting.checks import checked_seconds
 from .scripting.matching import ANY, Match
 from .scripting.parts import checked_gate
 from .scripting.rules import RuleMatch

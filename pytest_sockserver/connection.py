@@ -14,69 +14,36 @@ every send, and all that a test itself waits for.
 
 from __future__ import annotations
 
-import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from . import questions, transcript
-from .captured import Request, looked_up
+from . import questions
+from .captured import Request
 from .deadline import Deadline
-from .errors import (
-    THE_SERVER_STOPS,
-    DeadlineExceeded,
-    EndOfStream,
-    IncompleteRequest,
-    ScriptMismatch,
-    ServerStopping,
-    WrongState,
-)
-from .messages import format_peer, with_conversation
+from .errors import DeadlineExceeded, EndOfStream, IncompleteRequest, ServerStopping, WrongState
 from .performing import INPUT, ROOM, Need, perform_parts, say
-from .recording.events import RECEIVED, Event
-from .recording.recorder import BUSY, PARKED, WAITING, Tape
+from .recording.recorder import BUSY, PARKED, WAITING
 from .scripting import reading
-from .scripting.checks import (
-    checked_delimiter,
-    checked_expected,
-    checked_index,
-    checked_line,
-    checked_size,
-    checked_timeout,
-)
-from .scripting.framing import Cutter, Framing, checked_framing, expect_frame, take_frame
-from .scripting.matching import (
-    ANY,
-    HexMatch,
-    Match,
-    Shape,
-    captured_by,
-    described,
-    is_literal,
-    names_in,
-    shape_of,
-    shortened,
-)
-from .scripting.parts import Part, check_fit, checked_parts
+from .scripting.checks import checked_timeout
+from .scripting.framing import Framing, checked_framing
+from .scripting.matching import ANY, Match
+from .scripting.parts import Part
 from .scripting.reading import Steps
-from .stream import CHUNK, Stream
-from .turns import Reading, Turn
+from .stream import CHUNK
+from .turns import Reading
+from .verbs import Verbs
 from .waiting import block
 
 if TYPE_CHECKING:
     import socket
     import ssl
 
-    from .conversation import Driver
-    from .scripting.rules import Rule
-    from .stream_server import StreamTestServer
-
 T = TypeVar("T")
 
 
-class Connection:
+class Connection(Verbs):
     """The server's end of one stream.
 
     Made by the server and handed to a handler, or returned by ``accept()``; never made by hand.  One thread
@@ -88,106 +55,6 @@ class Connection:
         state: An empty namespace for the user's own.
         captured: What patterns and ``Hex`` have captured on this connection, by name; the latest counts.
     """
-
-    def __init__(self, tape: Tape, server: StreamTestServer) -> None:
-        self.index = tape.index
-        self.peer = tape.peer
-        self.state = SimpleNamespace()
-        self.captured: dict[str, bytes] = {}
-        self._tape = tape
-        self._stream = Stream(tape)
-        self._server = server
-        self._timeout = server.timeout
-        self._max_frame = server.options.max_frame
-        self._framing = server.framing
-        self._cutter: Cutter | None = None  # where no verb reads
-        self._values: Mapping[str, Any] = {}  # further names, of the dialogue that is performed
-        self._latest: Request | None = None  # what functions are called with, among parts that answer no request
-        # Who reads: "handled" by a handler's thread, "sunk" by the server's sink, "live" by the test.
-        self._mode = "handled"
-        self._driver: Driver | None = None  # what was declared for it
-        self._thread: threading.Thread | None = None
-        self._done = False  # its handler has ended, and the connection with it
-        self._patient = True  # waits for the start of a unit without a deadline: a handler does, a test does not
-        self._told_end = False  # recv() and recv_all() say b"" once, then raise
-        self._writing = Turn(tape.recorder)  # guards the order of bytes on the wire: one send at a time
-        self._reader = threading.Lock()  # held by the one reader
-        self._guard: Callable[[str], None] = nothing_to_refuse
-        self._answer_by_rules: Callable[[Connection], None] = _nobody_answers  # its server's performer
-
-    def __repr__(self) -> str:
-        end = f"{self._tape.ended_how} by the {self.closed_by}" if self.closed_by else "open"
-        return f"<Connection {self.index} from {format_peer(self.peer)}, {end}>"
-
-    def __str__(self) -> str:
-        return transcript.of_connection(self._tape, limit=None)
-
-    # What was captured
-
-    @property
-    def received(self) -> bytes:
-        """All bytes the client has sent, taken by a verb or not.
-
-        Raises:
-            RecordLimitExceeded: Not all of them were kept.
-        """
-        return self._tape.joined("received")
-
-    @property
-    def sent(self) -> bytes:
-        """All bytes the server has sent.
-
-        Raises:
-            RecordLimitExceeded: Not all of them were kept.
-        """
-        return self._tape.joined("sent")
-
-    @property
-    def received_count(self) -> int:
-        """How many bytes the client has sent, counted even past ``record_limit``."""
-        return self._tape.received_count
-
-    @property
-    def sent_count(self) -> int:
-        """How many bytes the server has sent, counted even past ``record_limit``."""
-        return self._tape.sent_count
-
-    @property
-    def requests(self) -> list[Request]:
-        """The requests of this connection, in order of arrival."""
-        return [request for request in self._tape.recorder.kept_requests() if request.connection is self]
-
-    @property
-    def events(self) -> list[Event]:
-        """Everything that happened, in order.
-
-        Raises:
-            RecordLimitExceeded: Not all of it was kept.
-        """
-        return self._tape.public_events()
-
-    @property
-    def closed_by(self) -> str | None:
-        """``"client"`` or ``"server"``, whichever ended the connection first; ``None`` while it is open."""
-        return self._tape.ended_by
-
-    @property
-    def tls(self) -> SimpleNamespace | None:
-        """Once TLS was asked for: its ``version``, ``cipher`` and ``alpn``; ``error`` if the handshake failed."""
-        return self._stream.tls
-
-    @property
-    def framing(self) -> Framing | None:
-        """Where one frame ends and the next begins: the server's, as it was when the connection came.
-
-        Set it to switch within the connection, from the next frame on.
-        """
-        return self._framing
-
-    @framing.setter
-    def framing(self, framing: Framing | None) -> None:
-        __tracebackhide__ = True
-        self._framing = checked_framing(framing, self._max_frame)
 
     # Reading
 
@@ -456,137 +323,7 @@ class Connection:
         with self._read_meanwhile():
             block(questions.received(self, data, timeout))
 
-    # The verbs as steps: for a thread here, for a coroutine in aio
-
-    def _recv(self, n: int) -> Steps[bytes]:
-        __tracebackhide__ = True
-        checked_size("recv", n)
-        return self._or_end(reading.recv(self._stream.buffer, n))
-
-    def _recv_exactly(self, n: int) -> Steps[Request]:
-        __tracebackhide__ = True
-        checked_index(n, "recv_exactly() expected a number of bytes, 0 or more", least=0)
-        return self._unit(reading.recv_exactly(self._stream.buffer, n))
-
-    def _recv_until(self, delimiter: bytes, max_bytes: int | None) -> Steps[Request]:
-        __tracebackhide__ = True
-        most = self._max_frame
-        if max_bytes is not None:
-            most = checked_index(max_bytes, "max_bytes must be at least 1", least=1)
-        return self._unit(reading.recv_until(self._stream.buffer, checked_delimiter(delimiter), most))
-
-    def _recv_all(self) -> Steps[Request]:
-        return self._unit(self._or_end(reading.recv_all(self._stream.buffer)))
-
-    def _expect(self, match: Match) -> Steps[Request]:
-        __tracebackhide__ = True
-        checked = checked_expected(match)
-        if is_literal(checked):
-            return self._literal_unit(shape_of(checked, self._lookup))  # type: ignore[arg-type]
-        if self._framing is None:
-            raise TypeError(
-                f"expect() expected bytes, not {described(checked)}: on a stream without frames what a pattern or a "
-                "predicate matches would depend on how the bytes arrive; give the server a framing=, or use expect_line()"
-            )
-        buffer = self._stream.buffer
-        return self._matched_unit(expect_frame(buffer, checked, self._framing, self._max_frame, self._lookup))
-
-    def _expect_line(self, match: Match, ending: bytes | None = None) -> Steps[Request]:
-        __tracebackhide__ = True
-        checked = checked_line(match)
-        if ending is not None:
-            checked_delimiter(ending, "expect_line")
-        buffer = self._stream.buffer
-        return self._matched_unit(reading.expect_line(buffer, checked, self._max_frame, self._lookup, ending))
-
-    def _literal_unit(self, shape: Shape) -> Steps[Request]:
-        __tracebackhide__ = True
-        data = yield from reading.expect(self._stream.buffer, shape)
-        return self._request(data, captured_by(shape, data))
-
-    def _frame(self, framing: Framing) -> Steps[Request]:
-        return self._unit(take_frame(self._stream.buffer, framing, self._max_frame))
-
-    def _each_frame(self, framing: Framing) -> Iterator[Request]:
-        __tracebackhide__ = True
-        while True:
-            try:
-                frame = self._drive("frames", self._frame(framing), None)
-            except IncompleteRequest:
-                raise
-            except EndOfStream:
-                return
-            yield frame
-
-    def _checked_framing(self, verb: str, framing: Framing | None) -> Framing:
-        __tracebackhide__ = True
-        checked = checked_framing(framing, self._max_frame) or self._framing
-        if checked is None:
-            raise TypeError(
-                f"{verb}() expected a framing: give one to it, {verb}(lines(b'\\r\\n')) for example, or the server framing="
-            )
-        return checked
-
-    def _unit(self, steps: Steps[bytes]) -> Steps[Request]:
-        __tracebackhide__ = True
-        return self._request((yield from steps))
-
-    def _matched_unit(self, steps: Steps[tuple[bytes, object]]) -> Steps[Request]:
-        __tracebackhide__ = True
-        unit, found = yield from steps
-        return self._request(unit, found)
-
-    def _or_end(self, steps: Steps[bytes]) -> Steps[bytes]:
-        """Say the end of the stream once; the second time is the quiet end of a handler's loop."""
-        __tracebackhide__ = True
-        data = yield from steps
-        if not data:
-            if self._told_end:
-                raise reading.Ended("more")
-            self._told_end = True
-        return data
-
-    def _request(self, data: bytes, found: object = None, rule: Rule | None = None) -> Request:
-        """Make what a verb took a request, recorded before it is returned and so before it can be answered."""
-        recorder = self._tape.recorder
-        match = found if isinstance(found, (re.Match, HexMatch)) else None
-        request = Request(
-            data, connection=self, peer=self.peer, time=recorder.elapsed(), match=match, answer=_answer_on_stream
-        )
-        request.rule = rule
-        if match is not None:
-            self.captured.update(names_in(match))
-        if data:
-            self._latest = request
-            recorder.add_request(request)
-        return request
-
-    def _lookup(self, name: str) -> bytes:
-        """Return what a name stands for on this connection."""
-        __tracebackhide__ = True
-        return looked_up(self.captured, self._values, self, name)
-
-    def _start_tls(self, context: ssl.SSLContext | None, deadline: Deadline) -> Iterator[bool]:
-        __tracebackhide__ = True
-        context = context or self._server.options.tls
-        if context is None:
-            raise ValueError("start_tls() expected a context: give it one, or give the server tls=")
-        try:
-            for writes in self._stream.start_tls(context):
-                yield writes
-                if not deadline.left():
-                    text = f"start_tls() waited {deadline} for the client's handshake"
-                    raise self._stream.handshake_failed(self._error(DeadlineExceeded, text))
-        except ScriptMismatch as early:
-            raise self._error(ScriptMismatch, str(early)) from None
-
     # Saying
-
-    def _checked_parts(self, parts: Iterable[Part], verb: str) -> tuple[Part, ...]:
-        __tracebackhide__ = True
-        checked = checked_parts(parts, verb)
-        check_fit(checked, self._server.transport, verb, tls=self._server.options.tls is not None)
-        return checked
 
     def _say(self, parts: tuple[Part, ...], request: Request | None, timeout: float) -> None:
         __tracebackhide__ = True
@@ -702,51 +439,16 @@ class Connection:
             self._server._unwatch(wake)
         return arrived or bool(tape.cut)
 
-    def _explained(self, error: Exception) -> BaseException:
-        """Return the user's exception for what the steps of a reading verb raised."""
-        if isinstance(error, reading.Mismatch):
-            mismatch: ScriptMismatch = self._error(ScriptMismatch, str(error))
-            return mismatch
-        if isinstance(error, reading.EndedWithin):
-            got = shortened(self._stream.buffer.peek(0, reading.QUOTED))
-            text = f"expected {error}\n  got {got}, and then the client {self._how_it_ended()}"
-            incomplete: IncompleteRequest = self._error(IncompleteRequest, text)
-            return incomplete
-        text = f"expected {error}, but the client {self._how_it_ended()}"
-        self._stream.quiet_end = EndOfStream(f"{self._where()}: {text}")
-        self._stream.quiet_end.summary = text
-        return self._stream.quiet_end
-
-    def _how_it_ended(self) -> str:
-        return "reset the connection" if self._tape.peer_error else "ended its stream"
-
-    # Messages
-
-    def _where(self) -> str:
-        return f"{self._server.name}, connection {self.index} ({format_peer(self.peer)})"
-
-    def _error(self, kind: Any, text: str) -> Any:
-        return with_conversation(kind, self._where(), text, transcript.so_far(self._tape))
-
-    def _late(self, verb: str, deadline: Deadline, wanted: object = None) -> DeadlineExceeded:
-        waiting = self._stream.buffer
-        got = shortened(waiting.peek(0, reading.QUOTED)) if len(waiting) else ""
-        if wanted is None:
-            text = f"{verb}() waited {deadline}" + (f"\n  got {got}" if got else ", and nothing came")
-        else:
-            kind = "a line matching " if verb == "expect_line" else ""
-            what = wanted if isinstance(wanted, str) else described(wanted)  # type: ignore[arg-type]
-            text = f"expected {kind}{what} within {deadline}\n  got {got or 'nothing'}"
-        error: DeadlineExceeded = self._error(DeadlineExceeded, text)
-        return error
-
-    def _unread(self, data: bytes, deadline: Deadline) -> DeadlineExceeded:
-        error: DeadlineExceeded = self._error(
-            DeadlineExceeded,
-            f"send() waited {deadline}: the client does not read, "
-            f"and the kernel takes no more of the {len(data):,} bytes",
-        )
-        return error
+    def _each_frame(self, framing: Framing) -> Iterator[Request]:
+        __tracebackhide__ = True
+        while True:
+            try:
+                frame = self._drive("frames", self._frame(framing), None)
+            except IncompleteRequest:
+                raise
+            except EndOfStream:
+                return
+            yield frame
 
     @contextmanager
     def _read_meanwhile(self) -> Iterator[None]:
@@ -762,77 +464,3 @@ class Connection:
         finally:
             self._server._read_no_more(self)
             self._reader.release()
-
-    # For its server
-
-    def _unread_by_verbs(self) -> bool:
-        """Whether this is a live stream that no verb reads."""
-        return (self._mode == "sunk" or self._is_raw()) and self._tape.ended_by is None and self._framing is None
-
-    def _is_raw(self) -> bool:
-        """Whether a handler class has the socket."""
-        return self._driver is not None and self._driver.is_raw
-
-    def _may_be_answered(self) -> bool:
-        """Whether the client, who may have ended its half, can still read a reply."""
-        return self.closed_by is None or (self.closed_by == "client" and self._tape.ended_how == "closed")
-
-    def _cut(self, data: bytes) -> None:
-        """Make requests of the frames that ``data`` completes.  The recorder's lock is held."""
-        try:
-            for frame in self._cutter.feed(data) if self._cutter is not None else ():
-                self._request(frame)
-        except Exception as error:
-            self._server._failures.add(error, self._where())
-
-    def _keep_whole_stream(self) -> None:
-        """Make requests of what was received and no verb has read: its last frame, without framing all of it."""
-        with self._tape.recorder.lock:
-            if self._cutter is not None:
-                self._end_frames(self._cutter)
-            elif not self._tape.recorder.dropped and self._tape.received_count:
-                self._request(self._tape.joined(RECEIVED))
-
-    def _end_frames(self, cutter: Cutter) -> None:
-        try:
-            for frame in cutter.end(broken=self._tape.peer_error is not None):
-                self._request(frame)
-        except reading.EndedWithin:
-            pass  # it is recorded, and nothing was declared that would want it whole
-        except Exception as error:
-            self._server._failures.add(error, self._where())
-
-    def _cut_off(self) -> None:
-        """End it, because the server stops; what has arrived for a reader that is not reading is recorded first."""
-        if self._mode != "handled" and self._reader.acquire(blocking=False):
-            try:
-                self._stream.take_the_rest()
-            finally:
-                self._reader.release()
-        self._stream.cut(THE_SERVER_STOPS)
-
-    def _finish(self) -> None:
-        """Close what no thread of ours closes: connections of the sink and of the test."""
-        if self._mode == "handled":
-            return
-        for _ in self._stream.close(notify=False):
-            pass  # it was cut, so nothing is waited for
-        if self._mode == "sunk" and not self._done and not self._stream.buffer.ended:  # else the sink has kept it
-            self._keep_whole_stream()
-        self._done = True
-
-
-def _answer_on_stream(request: Request, *parts: Part) -> None:
-    __tracebackhide__ = True
-    connection = request.connection
-    assert connection is not None
-    connection._guard("send")
-    connection._say(connection._checked_parts(parts, "reply()"), request, connection._timeout)
-
-
-def _nobody_answers(connection: Connection) -> None:
-    """Stand in for what answers by rules, until the server has handed it over."""
-
-
-def nothing_to_refuse(verb: str) -> None:
-    """Stand in for the check that a verb is not called in a coroutine: a handler's thread has no loop to block."""

@@ -106,6 +106,7 @@ class DatagramScript:
         self._told = True
         place, step = missing
         error = UnmetExpectation(f"{place}, {step.origin.short}, was never reached: expected {step.wants}")
+        error.placed = True
         return error.with_traceback(step.origin.traceback())
 
 

@@ -30,7 +30,6 @@ from .scripting.matching import Text, rendered, shortened
 from .scripting.script import READING, Script, Step, demands, needs_frames, walk
 from .scripting.times import Times
 
-
 E = TypeVar("E", bound=SockServerError)
 
 
@@ -66,6 +65,7 @@ class DeclaredScript:
         error = UnmetExpectation(
             f"the script at {first.origin.short} of {counted(self.script.steps)} was not taken: {came}"
         )
+        error.placed = True
         return error.with_traceback(first.origin.traceback())
 
 

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .captured import Request
-from .scripting.checks import checked_index, checked_literal, checked_seconds, checked_timeout
 from .deadline import Deadline
 from .errors import DeadlineExceeded, UnexpectedRequest, UnmetExpectation, WrongState
 from .failures import Expected
 from .messages import with_conversation
 from .recording.events import RECEIVED
+from .scripting.checks import checked_index, checked_literal, checked_seconds, checked_timeout
 from .scripting.matching import HexMatch, Match, checked_match, described, matches, shortened
 from .waiting import PENDING, Wait, failed_early
 

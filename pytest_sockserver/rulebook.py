@@ -264,6 +264,7 @@ class RuleBook:
                 entry.told = True
                 came = {0: "never", 1: "once"}.get(count, f"{count} times")
                 error = UnmetExpectation(f"{rule}, on({rule.meant}), was to be taken {rule.times}, and was {came}")
+                error.placed = True
                 yield error.with_traceback(rule.origin.traceback())
 
 

@@ -13,9 +13,10 @@ from typing import Any
 from . import questions, stopping, transcript
 from .addresses import bind_stream, explained
 from .base_server import BaseTestServer, H
-from .connection import Connection, nothing_to_refuse
+from .connection import Connection
 from .conversation import Continued, Driver, Rules, Unexpected, perform
 from .deadline import Deadline
+from .endpoint import nothing_to_refuse
 from .errors import WrongState
 from .failures import Failure
 from .handler import Handler

@@ -651,7 +651,13 @@ def test_an_unknown_name_in_an_exchange_is_refused(line: str, at: int) -> None:
     wrong = line.splitlines()[-1]
 
     assert refusal(f"% rules\nC~ (?P<a>.)\n{line}\n% end", names=["b"]) == (
-        f"line {at}: \\g<x> names what nothing in this section captures: known are a, b\n  {wrong}"
+        f"line {at}: \\g<x> names what nothing in this section captures: it knows a, b\n  {wrong}"
+    )
+
+
+def test_where_nothing_is_captured_no_name_is_known() -> None:
+    assert refusal("% rules\nC: a\nS: \\g<x>\n% end") == (
+        "line 3: \\g<x> names what nothing in this section captures: it knows nothing\n  S: \\g<x>"
     )
 
 
@@ -829,6 +835,7 @@ def test_timed_s_lines_leave_no_earlier() -> None:
         ("close()", 1.0),
     ]
     assert [step.at for step in script(text).steps] == [0.0, 0.0]
+    assert [step.at for step in script("S: a\nC: b\nS! close", timed=True).steps] == [0.0, 0.0, 0.0]
 
 
 def test_a_client_is_not_timed() -> None:

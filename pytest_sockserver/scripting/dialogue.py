@@ -431,7 +431,7 @@ class _SectionReader:
             for line, name in answer.names:
                 if name not in known:
                     said = ", ".join(known) or "nothing"
-                    text = rf"\g<{name}> names what nothing in this section captures: known are {said}"
+                    text = rf"\g<{name}> names what nothing in this section captures: it knows {said}"
                     raise refused(line, text)
 
 

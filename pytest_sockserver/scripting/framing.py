@@ -25,12 +25,10 @@ another framing begins; that is the business of who reads.
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Generator
 from typing import Any, Final, cast
 
 from .buffer import Buffer
-from .checks import checked_index
 from .matching import Lookup, Match, PatternText, described, matches, shortened
 from .reading import Ended, EndedWithin, Mismatch, Steps, and_the_end
 

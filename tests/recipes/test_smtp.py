@@ -111,17 +111,15 @@ def mail_server(tcp_server: StreamTestServer) -> StreamTestServer:
     tcp_server.on(verb(rb"mail from:<.*>.*")).reply(b"250 ok\r\n")
     tcp_server.on(verb(rb"rcpt to:<(.+)>")).reply(b"250 ok\r\n")
     tcp_server.on(verb(rb"rset|noop")).reply(b"250 ok\r\n")
-    tcp_server.on(verb(rb"data")).reply(take_message)
+    tcp_server.on(verb(rb"data")).reply(b"354 go ahead\r\n", take_message, b"250 queued\r\n")
     tcp_server.on(verb(rb"quit")).reply(b"221 bye\r\n", Close())
     return tcp_server
 
 
-def take_message(command: Request) -> bytes:
-    """Say yes to DATA, and take the message, which is no line: a reply function may converse."""
-    assert command.connection is not None
-    command.connection.send(b"354 go ahead\r\n")
+def take_message(command: Request) -> tuple[()]:
+    """Take what is no line, in the midst of a reply, and say nothing by itself."""
     command.connection.recv_until(b"\r\n.\r\n")
-    return b"250 queued\r\n"
+    return ()
 
 
 def test_rules_take_any_mail(mail_server: StreamTestServer, message: EmailMessage) -> None:
@@ -167,9 +165,9 @@ def test_the_server_closes_instead_of_answering(tcp_server: StreamTestServer) ->
         client.noop()
 
 
-@pytest.mark.parametrize("n", range(len(b"354 go")))
-def test_the_connection_breaks_within_a_reply(mail_server: StreamTestServer, message: EmailMessage, n: int) -> None:
-    mail_server.on(verb(rb"mail from:.*")).reply(Cut(b"250 ok\r\n", n), Close())
+@pytest.mark.parametrize("n", range(3))  # smtplib takes b"250" for a whole reply
+def test_the_last_word_about_a_mail_is_cut_off(mail_server: StreamTestServer, message: EmailMessage, n: int) -> None:
+    mail_server.on(verb(rb"data")).reply(b"354 go ahead\r\n", take_message, Cut(b"250 queued\r\n", n), Close())
 
     with pytest.raises(smtplib.SMTPException):
         send(mail_server.address, message)
@@ -266,7 +264,7 @@ def test_rules_that_ask_for_tls_before_a_login(secure_server: StreamTestServer, 
 def test_the_client_says_something_else_than_the_dialogue(tcp_server: StreamTestServer) -> None:
     tcp_server.dialogue(DIALOGUE)
 
-    with tcp_server.raises(ScriptMismatch, match=r"got b'mail FROM:<bob@example\.org>"):
+    with tcp_server.raises(ScriptMismatch, match=r"(?i)got b'mail from:<bob@example\.org>\\r\\n'"):
         with pytest.raises(smtplib.SMTPServerDisconnected), smtplib.SMTP(*tcp_server.address) as client:
             client.sendmail("bob@example.org", ["bob@example.org"], "hi")
 

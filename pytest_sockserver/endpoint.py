@@ -1,0 +1,283 @@
+"""One client's connection, as it is known on this side: what was captured, what a message says, what its server needs.
+
+No verb is here; nothing waits.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+from . import transcript
+from .captured import Request, looked_up
+from .deadline import Deadline
+from .errors import THE_SERVER_STOPS, DeadlineExceeded, EndOfStream, IncompleteRequest, ScriptMismatch
+from .messages import format_peer, with_conversation
+from .recording.events import RECEIVED, Event
+from .recording.recorder import Tape
+from .scripting import reading
+from .scripting.framing import Cutter, Framing, checked_framing
+from .scripting.matching import HexMatch, described, names_in, shortened
+from .scripting.parts import Part
+from .stream import Stream
+from .turns import Turn
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .conversation import Driver
+    from .scripting.rules import Rule
+    from .stream_server import StreamTestServer
+
+
+class Endpoint:
+    """What is known of a connection, and what its server asks of it; the verbs are added by those who derive from it."""
+
+    def __init__(self, tape: Tape, server: StreamTestServer) -> None:
+        self.index = tape.index
+        self.peer = tape.peer
+        self.state = SimpleNamespace()
+        self.captured: dict[str, bytes] = {}
+        self._tape = tape
+        self._stream = Stream(tape)
+        self._server = server
+        self._timeout = server.timeout
+        self._max_frame = server.options.max_frame
+        self._framing = server.framing
+        self._cutter: Cutter | None = None  # where no verb reads
+        self._values: Mapping[str, Any] = {}  # further names, of the dialogue that is performed
+        self._latest: Request | None = None  # what functions are called with, among parts that answer no request
+        # Who reads: "handled" by a handler's thread, "sunk" by the server's sink, "live" by the test.
+        self._mode = "handled"
+        self._driver: Driver | None = None  # what was declared for it
+        self._thread: threading.Thread | None = None
+        self._done = False  # its handler has ended, and the connection with it
+        self._patient = True  # waits for the start of a unit without a deadline: a handler does, a test does not
+        self._told_end = False  # recv() and recv_all() say b"" once, then raise
+        self._writing = Turn(tape.recorder)  # guards the order of bytes on the wire: one send at a time
+        self._reader = threading.Lock()  # held by the one reader
+        self._guard: Callable[[str], None] = nothing_to_refuse
+        self._answer_by_rules: Callable[[Connection], None] = _nobody_answers  # its server's performer
+
+    def __repr__(self) -> str:
+        end = f"{self._tape.ended_how} by the {self.closed_by}" if self.closed_by else "open"
+        return f"<Connection {self.index} from {format_peer(self.peer)}, {end}>"
+
+    def __str__(self) -> str:
+        return transcript.of_connection(self._tape, limit=None)
+
+    # What was captured
+
+    @property
+    def received(self) -> bytes:
+        """All bytes the client has sent, taken by a verb or not.
+
+        Raises:
+            RecordLimitExceeded: Not all of them were kept.
+        """
+        return self._tape.joined("received")
+
+    @property
+    def sent(self) -> bytes:
+        """All bytes the server has sent.
+
+        Raises:
+            RecordLimitExceeded: Not all of them were kept.
+        """
+        return self._tape.joined("sent")
+
+    @property
+    def received_count(self) -> int:
+        """How many bytes the client has sent, counted even past ``record_limit``."""
+        return self._tape.received_count
+
+    @property
+    def sent_count(self) -> int:
+        """How many bytes the server has sent, counted even past ``record_limit``."""
+        return self._tape.sent_count
+
+    @property
+    def requests(self) -> list[Request]:
+        """The requests of this connection, in order of arrival."""
+        return [request for request in self._tape.recorder.kept_requests() if request.connection is self]
+
+    @property
+    def events(self) -> list[Event]:
+        """Everything that happened, in order.
+
+        Raises:
+            RecordLimitExceeded: Not all of it was kept.
+        """
+        return self._tape.public_events()
+
+    @property
+    def closed_by(self) -> str | None:
+        """``"client"`` or ``"server"``, whichever ended the connection first; ``None`` while it is open."""
+        return self._tape.ended_by
+
+    @property
+    def tls(self) -> SimpleNamespace | None:
+        """Once TLS was asked for: its ``version``, ``cipher`` and ``alpn``; ``error`` if the handshake failed."""
+        return self._stream.tls
+
+    @property
+    def framing(self) -> Framing | None:
+        """Where one frame ends and the next begins: the server's, as it was when the connection came.
+
+        Set it to switch within the connection, from the next frame on.
+        """
+        return self._framing
+
+    @framing.setter
+    def framing(self, framing: Framing | None) -> None:
+        __tracebackhide__ = True
+        self._framing = checked_framing(framing, self._max_frame)
+
+    # Requests
+
+    def _request(self, data: bytes, found: object = None, rule: Rule | None = None) -> Request:
+        """Make what a verb took a request, recorded before it is returned and so before it can be answered."""
+        recorder = self._tape.recorder
+        match = found if isinstance(found, (re.Match, HexMatch)) else None
+        request = Request(
+            data,
+            connection=cast("Connection", self),
+            peer=self.peer,
+            time=recorder.elapsed(),
+            match=match,
+            answer=_answer_on_stream,
+        )
+        request.rule = rule
+        if match is not None:
+            self.captured.update(names_in(match))
+        if data:
+            self._latest = request
+            recorder.add_request(request)
+        return request
+
+    def _lookup(self, name: str) -> bytes:
+        """Return what a name stands for on this connection."""
+        __tracebackhide__ = True
+        return looked_up(self.captured, self._values, self, name)
+
+    # Messages
+
+    def _where(self) -> str:
+        return f"{self._server.name}, connection {self.index} ({format_peer(self.peer)})"
+
+    def _error(self, kind: Any, text: str) -> Any:
+        return with_conversation(kind, self._where(), text, transcript.so_far(self._tape))
+
+    def _late(self, verb: str, deadline: Deadline, wanted: object = None) -> DeadlineExceeded:
+        waiting = self._stream.buffer
+        got = shortened(waiting.peek(0, reading.QUOTED)) if len(waiting) else ""
+        if wanted is None:
+            text = f"{verb}() waited {deadline}" + (f"\n  got {got}" if got else ", and nothing came")
+        else:
+            kind = "a line matching " if verb == "expect_line" else ""
+            what = wanted if isinstance(wanted, str) else described(wanted)  # type: ignore[arg-type]
+            text = f"expected {kind}{what} within {deadline}\n  got {got or 'nothing'}"
+        error: DeadlineExceeded = self._error(DeadlineExceeded, text)
+        return error
+
+    def _unread(self, data: bytes, deadline: Deadline) -> DeadlineExceeded:
+        error: DeadlineExceeded = self._error(
+            DeadlineExceeded,
+            f"send() waited {deadline}: the client does not read, "
+            f"and the kernel takes no more of the {len(data):,} bytes",
+        )
+        return error
+
+    def _explained(self, error: Exception) -> BaseException:
+        """Return the user's exception for what the steps of a reading verb raised."""
+        if isinstance(error, reading.Mismatch):
+            mismatch: ScriptMismatch = self._error(ScriptMismatch, str(error))
+            return mismatch
+        if isinstance(error, reading.EndedWithin):
+            got = shortened(self._stream.buffer.peek(0, reading.QUOTED))
+            text = f"expected {error}\n  got {got}, and then the client {self._how_it_ended()}"
+            incomplete: IncompleteRequest = self._error(IncompleteRequest, text)
+            return incomplete
+        text = f"expected {error}, but the client {self._how_it_ended()}"
+        self._stream.quiet_end = EndOfStream(f"{self._where()}: {text}")
+        self._stream.quiet_end.summary = text
+        return self._stream.quiet_end
+
+    def _how_it_ended(self) -> str:
+        return "reset the connection" if self._tape.peer_error else "ended its stream"
+
+    # For its server
+
+    def _unread_by_verbs(self) -> bool:
+        """Whether this is a live stream that no verb reads."""
+        return (self._mode == "sunk" or self._is_raw()) and self._tape.ended_by is None and self._framing is None
+
+    def _is_raw(self) -> bool:
+        """Whether a handler class has the socket."""
+        return self._driver is not None and self._driver.is_raw
+
+    def _may_be_answered(self) -> bool:
+        """Whether the client, who may have ended its half, can still read a reply."""
+        return self.closed_by is None or (self.closed_by == "client" and self._tape.ended_how == "closed")
+
+    def _cut(self, data: bytes) -> None:
+        """Make requests of the frames that ``data`` completes.  The recorder's lock is held."""
+        try:
+            for frame in self._cutter.feed(data) if self._cutter is not None else ():
+                self._request(frame)
+        except Exception as error:
+            self._server._failures.add(error, self._where())
+
+    def _keep_whole_stream(self) -> None:
+        """Make requests of what was received and no verb has read: its last frame, without framing all of it."""
+        with self._tape.recorder.lock:
+            if self._cutter is not None:
+                self._end_frames(self._cutter)
+            elif not self._tape.recorder.dropped and self._tape.received_count:
+                self._request(self._tape.joined(RECEIVED))
+
+    def _end_frames(self, cutter: Cutter) -> None:
+        try:
+            for frame in cutter.end(broken=self._tape.peer_error is not None):
+                self._request(frame)
+        except reading.EndedWithin:
+            pass  # it is recorded, and nothing was declared that would want it whole
+        except Exception as error:
+            self._server._failures.add(error, self._where())
+
+    def _cut_off(self) -> None:
+        """End it, because the server stops; what has arrived for a reader that is not reading is recorded first."""
+        if self._mode != "handled" and self._reader.acquire(blocking=False):
+            try:
+                self._stream.take_the_rest()
+            finally:
+                self._reader.release()
+        self._stream.cut(THE_SERVER_STOPS)
+
+    def _finish(self) -> None:
+        """Close what no thread of ours closes: connections of the sink and of the test."""
+        if self._mode == "handled":
+            return
+        for _ in self._stream.close(notify=False):
+            pass  # it was cut, so nothing is waited for
+        if self._mode == "sunk" and not self._done and not self._stream.buffer.ended:  # else the sink has kept it
+            self._keep_whole_stream()
+        self._done = True
+
+
+def _answer_on_stream(request: Request, *parts: Part) -> None:
+    __tracebackhide__ = True
+    connection: Connection | None = request.connection
+    assert connection is not None
+    connection._guard("send")
+    connection._say(connection._checked_parts(parts, "reply()"), request, connection._timeout)
+
+
+def _nobody_answers(connection: Connection) -> None:
+    """Stand in for what answers by rules, until the server has handed it over."""
+
+
+def nothing_to_refuse(verb: str) -> None:
+    """Stand in for the check that a verb is not called in a coroutine: a handler's thread has no loop to block."""
