@@ -84,6 +84,7 @@ class Rules:
     def __init__(self, *books: RuleBook, lines: Framing | None = None) -> None:
         self._books = books
         self._lines = lines
+        self._checked: list[int] = []  # the numbers of the rules that were found to need no frames
 
     def __bool__(self) -> bool:
         return any(self._books)
@@ -113,9 +114,13 @@ class Rules:
     def check(self, framing: Framing | None) -> None:
         """Refuse rules that have no meaning without frames, pointing at the declaration."""
         __tracebackhide__ = True
-        problem = why_frames_are_needed(self._rules()) if framing is None else None
+        rules = self._rules()
+        if framing is not None or [rule.number for rule in rules] == self._checked:
+            return
+        problem = why_frames_are_needed(rules)
         if problem is not None:
             raise TypeError(problem[1]).with_traceback(problem[0].origin.traceback())
+        self._checked = [rule.number for rule in rules]
 
     def answer_next(self, connection: Connection) -> bool:
         """Take the next request and answer it; tell whether there was one."""
@@ -147,8 +152,15 @@ class Rules:
         buffer, framing = connection._stream.buffer, self.framing_for(connection)
         if framing is not None:
             return connection._drive("rules", take_frame(buffer, framing, connection._max_frame), None)
-        shapes = [shape for book in self._books for shape in book.literals()]
-        return connection._drive("rules", reading.one_of(buffer, shapes), None)
+        return connection._drive("rules", self._literal(buffer), None)
+
+    def _literal(self, buffer: Buffer) -> Steps[bytes]:
+        """Take a literal; which there are is looked at when its first byte has come."""
+        __tracebackhide__ = True
+        while not buffer and not buffer.ended:
+            yield False
+        self.check(None)
+        return (yield from reading.one_of(buffer, [shape for book in self._books for shape in book.literals()]))
 
     def _greet(self, connection: Connection) -> None:
         __tracebackhide__ = True

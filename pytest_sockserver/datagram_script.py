@@ -87,6 +87,7 @@ class DatagramScript:
         if not self._ahead:
             text, origin = "the script is over: expected no further datagram", self.script.origin
         else:
+            self._told = True  # what is missing from here on is a consequence
             place, step = self._ahead[0]
             text, origin = f"{place}, {step.origin.short}, expected {step.wants}", step.origin
             match = step.args[0] if step.verb == "expect" else None

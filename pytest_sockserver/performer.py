@@ -141,8 +141,10 @@ class ScriptRun:
         back = None  # where the optional steps begin that were skipped just now
         while self._at < len(self._steps):
             at, step = self._at, self._steps[self._at]
-            if step.verb == "maybe" and at == len(self._steps) - 1:
-                connection._await_input_or(lambda: len(self._steps) > self._at + 1)  # nothing is demanded: no deadline
+            known = len(self._steps)
+            if step.verb == "maybe" and all([each.verb == "maybe" for each in self._steps[at:known]]):
+                # Nothing is demanded: no deadline.
+                connection._await_input_or(lambda known=known: len(self._steps) > known)
             try:
                 taken = self._perform(step, f"step {at + 1} of {len(self._steps)}")
             except _RulesTookIt:
@@ -315,6 +317,8 @@ _VERBS: dict[str, _Performing] = {
     **dict.fromkeys(READING, ScriptRun._verb),
     "expect": ScriptRun._expect,
     "expect_line": ScriptRun._expect,
+    "expect_eof": ScriptRun._expect,
+    "expect_reset": ScriptRun._expect,
     "recv_until": ScriptRun._recv_until,
     "send": ScriptRun._send,
     "open": ScriptRun._open,

@@ -226,8 +226,8 @@ class RuleBook:
         return None
 
     def literals(self) -> list[Shape]:
-        """Return what may begin now on a stream without frames."""
-        return [entry.shape for entry in self._asked if entry.shape is not None and not entry.spent]
+        """Return what may begin on a stream without frames; one that is used up is known when it comes, too."""
+        return [entry.shape for entry in self._asked if entry.shape is not None]
 
     def _take(self, entry: _Entry) -> int:
         """Count a rule as taken; return the count, 0 if it was used up meanwhile."""

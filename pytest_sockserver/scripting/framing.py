@@ -29,7 +29,7 @@ from collections.abc import Callable, Generator
 from typing import Any, Final, cast
 
 from .buffer import Buffer
-from .matching import Lookup, Match, PatternText, described, matches, shortened
+from .matching import Lookup, Match, PatternText, matches, matching, shortened
 from .reading import Ended, EndedWithin, Mismatch, Steps, and_the_end
 
 
@@ -96,11 +96,11 @@ def expect_frame(
     try:
         size = yield from frame_size(buffer, framing, max_frame)
     except (Ended, EndedWithin):
-        raise Mismatch(f"expected a frame matching {described(match)}\n  got {and_the_end(buffer)}") from None
+        raise Mismatch(f"expected {matching('a frame', match)}\n  got {and_the_end(buffer)}") from None
     frame = buffer.peek(0, size)
     found = matches(match, frame, lookup)
     if not found:
-        raise Mismatch(f"expected a frame matching {described(match)}\n  got {shortened(frame)}")
+        raise Mismatch(f"expected {matching('a frame', match)}\n  got {shortened(frame)}")
     return buffer.take(size), found
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from os.path import basename
 from typing import Any, Final, Union
 
 from .notation import Hole, Name, Piece, is_binary, read_hex, read_text, references
@@ -182,9 +183,15 @@ def _checked_source(template: Text | Hex, source: object) -> None:
 
 
 def _raw_call(name: str, source: str) -> str:
+    return f"{name}({_raw('r', source)})"
+
+
+def _raw(prefix: str, source: str) -> str:
+    """Return a raw literal, or one that is not raw where no raw one says the same, or none that can be printed."""
     plain = repr(source)
-    raw = f"r{plain[0]}{source}{plain[0]}"
-    return f"{name}({raw if plain[0] not in source and not source.endswith(chr(92)) else plain})"
+    if plain[0] in source or source.endswith("\\") or not source.isprintable():
+        return f"{prefix.removeprefix('r')}{plain}"
+    return f"{prefix}{plain[0]}{source}{plain[0]}"
 
 
 def rendered(template: Text | Hex, lookup: Lookup) -> bytes:
@@ -286,20 +293,54 @@ def names_in(found: object) -> Mapping[str, bytes]:
 
 # Messages
 
+#: Characters that a message shows of a pattern's source.
+_PATTERN_SHOWN = 120
+
+#: Flags that a message shows in the source of a pattern to which they were given beside it.
+_FLAGS = {re.IGNORECASE: "i", re.MULTILINE: "m", re.VERBOSE: "x"}
+
 
 def described(match: Match | PatternText) -> str:
     """Return how a message names ``match``: literals and patterns as written, predicates by name and line."""
-    if isinstance(match, PatternText):
-        return f"the pattern {match.source}"
-    if isinstance(match, re.Pattern):
-        return f"the pattern {match.pattern!r}"
+    if isinstance(match, (PatternText, re.Pattern)):
+        return f"the pattern {pattern_shown(match)}"
     if isinstance(match, bytes):
         return shortened(match)
     if isinstance(match, (_Any, Text, Hex)):
         return repr(match)
-    code = getattr(match, "__code__", None)
-    name = getattr(match, "__qualname__", None) or repr(match)
-    return f"the predicate {name}" + (f" ({code.co_filename}:{code.co_firstlineno})" if code else "")
+    return f"the predicate {_function_shown(match)}"
+
+
+def matching(what: str, match: Match | PatternText) -> str:
+    """Return how a message names a unit that ``match`` is to match: ``a line matching rb'PASS .*'``."""
+    if match is ANY:
+        return what
+    shown = pattern_shown(match) if isinstance(match, (PatternText, re.Pattern)) else described(match)
+    return f"{what} matching {shown}"
+
+
+def pattern_shown(match: re.Pattern[bytes] | PatternText) -> str:
+    """Return a pattern as it is written in a test, with the flags that were given beside it; a long one in part."""
+    if isinstance(match, PatternText):
+        source = match.source
+        return _raw("rb", source[:_PATTERN_SHOWN]) + _characters(len(source))
+    given, letters = match.pattern, "".join(letter for flag, letter in _FLAGS.items() if match.flags & flag)
+    if letters and not given.startswith(b"(?%b" % letters[:1].encode()):
+        given = b"(?%b)%b" % (letters.encode(), given)
+    source = given[:_PATTERN_SHOWN].decode("ascii", "replace")
+    shown = _raw("rb", source) if source.isascii() else repr(given[:_PATTERN_SHOWN])
+    return shown + _characters(len(given))
+
+
+def _characters(size: int) -> str:
+    return f"... ({size:,} characters)" if size > _PATTERN_SHOWN else ""
+
+
+def _function_shown(function: object) -> str:
+    """Return the name of a function, as it is called where it stands, and that place."""
+    code = getattr(function, "__code__", None)
+    name = getattr(function, "__qualname__", None) or repr(function)
+    return name.rpartition("<locals>.")[2] + (f" ({basename(code.co_filename)}:{code.co_firstlineno})" if code else "")
 
 
 def difference(expected: bytes, got: bytes) -> str:
@@ -313,11 +354,24 @@ def shape_difference(expected: Shape, got: bytes) -> str:
     if at >= 0:
         ours, theirs = expected.data[at : at + 1], got[at : at + 1]
         if _in_hex(expected):
-            return f"differs at byte {at}: {theirs.hex()} is not {ours.hex()}"
-        return f"differs at byte {at}: {theirs!r} is not {ours!r}"
+            return f"differs at byte {at:,}: {theirs.hex()} is not {ours.hex()}"
+        return f"differs at byte {at:,}: {theirs!r} is not {ours!r}"
     if len(got) < len(expected):
-        return f"ends after {len(got)} of {len(expected)} bytes"
-    return f"has {len(got) - len(expected)} bytes more" if len(got) > len(expected) else "equal"
+        return f"ends after {len(got):,} of {len(expected):,} bytes"
+    more = len(got) - len(expected)
+    return f"has {more:,} byte{'' if more == 1 else 's'} more" if more else "equal"
+
+
+def parted(shape: Shape, got: bytes) -> int:
+    """Return the index at which what came departs from what was expected, or one of them ends."""
+    at = shape.differs(got)
+    return min(len(shape), len(got)) if at < 0 else at
+
+
+def compared(shape: Shape, got: bytes) -> tuple[str, str]:
+    """Return what was expected and what came, as a message shows them: around where they part, and how they do."""
+    at = parted(shape, got)
+    return shape_shown(shape, at), f"{shown_like(shape, got, at)} ({shape_difference(shape, got)})"
 
 
 def shape_shown(shape: Shape, at: int = 0) -> str:
@@ -357,12 +411,18 @@ def shown_at(data: bytes, at: int, around: int = 40) -> str:
     if len(data) <= 120 or at < 80:
         return shortened(data)
     start, end = at - around, min(len(data), at + around)
-    return f"...{data[start:end]!r}... (bytes {start:,} to {end:,} of {len(data):,})"
+    cut = "..." if end < len(data) else ""
+    return f"...{data[start:end]!r}{cut} (bytes {start:,} to {end:,} of {len(data):,})"
 
 
-def shortened(data: bytes, most: int = 120) -> str:
-    """Return ``data`` as a message shows it: its repr, hex if it is no text, cut after ``most`` bytes."""
-    if len(data) <= most:
+def shortened(data: bytes, most: int = 120, *, size: int | None = None) -> str:
+    """Return ``data`` as a message shows it: its repr, hex if it is no text, cut after ``most`` bytes.
+
+    Args:
+        size: How many bytes there are, where ``data`` is only the beginning.
+    """
+    size = len(data) if size is None else size
+    if size <= most:
         return f"hex {data.hex(' ')}" if len(data) > 8 and is_binary(data) else repr(data)
     shown = data[: most // 2].hex(" ") if is_binary(data[:most]) else repr(data[:most])
-    return f"{'hex ' if is_binary(data[:most]) else ''}{shown}... ({len(data):,} bytes)"
+    return f"{'hex ' if is_binary(data[:most]) else ''}{shown}... ({size:,} bytes)"

@@ -21,9 +21,12 @@ from .matching import (
     PatternText,
     Shape,
     Text,
-    described,
+    compared,
     matches,
+    matching,
+    names_demanded,
     nothing_kept,
+    parted,
     shape_difference,
     shape_of,
     shape_shown,
@@ -76,7 +79,7 @@ def recv_until(buffer: Buffer, delimiter: bytes, max_bytes: int) -> Steps[bytes]
             raise _ended(buffer, f"bytes through {delimiter!r}")
         yield bool(buffer)
     if not 0 <= size <= max_bytes:
-        raise Mismatch(f"expected {delimiter!r} within {max_bytes:,} bytes\n  got {shortened(bytes(buffer))}")
+        raise Mismatch(f"expected {delimiter!r} within {max_bytes:,} bytes\n  got {came(buffer)}")
     return buffer.take(size)
 
 
@@ -98,13 +101,12 @@ def expect(buffer: Buffer, literal: bytes | Shape) -> Steps[bytes]:
         have = min(len(buffer), len(shape))
         at = shape.differs(buffer.peek(seen, have), seen)
         if at >= 0:
-            got = buffer.peek(0, max(len(shape), at + QUOTED))
-            difference = shape_difference(shape, got)
-            raise Mismatch(f"expected {shape_shown(shape, at)}\n  got {shown_like(shape, got, at)} ({difference})")
+            wanted, got = compared(shape, buffer.peek(0, max(len(shape), at + QUOTED)))
+            raise Mismatch(f"expected {wanted}\n  got {got}")
         if have == len(shape):
             return buffer.take(have)
         if buffer.ended:
-            raise Mismatch(f"expected {shape_shown(shape)}\n  got {and_the_end(buffer, shape)}")
+            raise Mismatch(f"expected {shape_shown(shape, have)}\n  got {and_the_end(buffer, shape)}")
         seen = have
         yield True
 
@@ -140,21 +142,20 @@ def expect_line(
 ) -> Steps[tuple[bytes, object]]:
     """Take a line that ``match`` matches whole, without its ending; return it with its ending, and the match."""
     __tracebackhide__ = True
-    wanted = f"expected a line matching {described(match)}"
+    wanted = f"expected {matching('a line', match)}"
     while (size := buffer.find(ending or b"\n")) < 0:
-        if buffer.ended:
-            raise Mismatch(f"{wanted}\n  got {and_the_end(buffer)}")
         if len(buffer) >= max_bytes:
             break
+        if buffer.ended:
+            raise Mismatch(f"{wanted}\n  got {and_the_end(buffer)}")
         yield True
     if not 0 <= size <= max_bytes:
-        got = shortened(buffer.peek(0, min(max_bytes, QUOTED)))
-        raise Mismatch(f"{wanted}\n  got {got} and no line ending in {max_bytes:,} bytes")
+        raise Mismatch(f"{wanted}\n  got {came(buffer)} and no line ending in {max_bytes:,} bytes")
     line = buffer.peek(0, size)
     bare = line.removesuffix(ending) if ending else without_ending(line)
     found = matches(match, bare, lookup)
     if not found:
-        raise Mismatch(f"{wanted}\n  got {shortened(line)}{departure(match, bare, lookup)}")
+        raise Mismatch(_other_line(match, line, bare, lookup))
     return buffer.take(size), found
 
 
@@ -163,11 +164,20 @@ def without_ending(line: bytes) -> bytes:
     return line[:-2] if line.endswith(b"\r\n") else line[:-1]
 
 
-def departure(match: Match | PatternText, got: bytes, lookup: Lookup) -> str:
-    """Return where a literal and what came part, in parentheses; nothing for what is no literal."""
-    if not isinstance(match, (bytes, Text, Hex)):
-        return ""
-    return f" ({shape_difference(shape_of(match, lookup), got)})"
+def _other_line(match: Match | PatternText, line: bytes, bare: bytes, lookup: Lookup) -> str:
+    if isinstance(match, (bytes, Text, Hex)):
+        shape = shape_of(match, lookup)
+        at = parted(shape, bare)
+        got = f"{shown_like(shape, line, at)} ({shape_difference(shape, bare)})"
+        return f"expected a line matching {shape_shown(shape, at)}\n  got {got}"
+    return f"expected {matching('a line', match)}{kept(match, lookup)}\n  got {shortened(line)}"
+
+
+def kept(match: Match | PatternText, lookup: Lookup) -> str:
+    """Return what the names in a pattern stand for; nothing where there are none."""
+    names = dict.fromkeys(names_demanded(match)) if isinstance(match, PatternText) else ()
+    said = ", ".join(f"\\g<{name}> is {shortened(lookup(name), 40)}" for name in names)
+    return f" ({said})" if said else ""
 
 
 def expect_eof(buffer: Buffer) -> Steps[None]:
@@ -179,7 +189,7 @@ def expect_eof(buffer: Buffer) -> Steps[None]:
         if buffer.ended:
             return
         yield True
-    raise Mismatch(f"expected the end of the stream\n  got {shortened(buffer.peek(0, QUOTED))}")
+    raise Mismatch(f"expected the end of the stream\n  got {came(buffer)}")
 
 
 def _ended(buffer: Buffer, wanted: str) -> Exception:
@@ -195,12 +205,18 @@ def expect_reset(buffer: Buffer) -> Steps[None]:
         if buffer.ended:
             raise Mismatch("expected a reset\n  got the end of the stream")
         yield True
-    raise Mismatch(f"expected a reset\n  got {shortened(buffer.peek(0, QUOTED))}")
+    raise Mismatch(f"expected a reset\n  got {came(buffer)}")
+
+
+def came(buffer: Buffer) -> str:
+    """Return what has come and was not taken, as a message shows it."""
+    return shortened(buffer.peek(0, QUOTED), size=len(buffer))
 
 
 def and_the_end(buffer: Buffer, like: Shape | None = None) -> str:
+    """Return what has come before the stream was over; where there is a literal, the end of what came of it."""
     end = "a reset" if buffer.broken else "the end of the stream"
     if not buffer:
         return end
-    got = buffer.peek(0, QUOTED)
-    return f"{shortened(got) if like is None else shown_like(like, got)} and then {end}"
+    got = came(buffer) if like is None else shown_like(like, buffer.peek(0, len(buffer)), len(buffer))
+    return f"{got} and then {end}"

@@ -14,9 +14,11 @@ from typing import Final, Union
 from ..origin import Origin
 from .matching import (
     ANY,
+    Hex,
     Match,
     PatternText,
     Shape,
+    Text,
     checked_match,
     described,
     is_literal,
@@ -80,7 +82,7 @@ def checked_rule_match(match: RuleMatch) -> RuleMatch:
     if isinstance(match, type(ANY)):
         return ANY
     checked = checked_match(match)
-    if checked == b"":
+    if checked == b"" or (isinstance(checked, (Text, Hex)) and not checked.pieces):
         raise ValueError("on() expected at least one byte; a new connection is CONNECT")
     return checked
 

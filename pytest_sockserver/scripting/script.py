@@ -21,7 +21,7 @@ from .checks import (
     checked_timeout,
 )
 from .framing import Framing, checked_framing
-from .matching import ANY, Match, PatternText, Text, described, is_literal, names_captured, shape_of
+from .matching import ANY, Match, PatternText, Text, described, is_literal, matching, names_captured, shape_of
 from .matching import names_demanded as names_demanded_by_match
 from .parts import Part, StartTLS, check_fit, checked_gate, checked_parts, ends, names_demanded, shown
 
@@ -81,7 +81,7 @@ class Step:
     def wants(self) -> str:
         """What it waits for, in words: ``a line matching the pattern rb'PASS .*'``."""
         if self.verb == "expect_line":
-            return f"a line matching {described(self.args[0])}"
+            return matching("a line", self.args[0])
         if self.verb == "expect":
             return described(self.args[0])
         if self.verb == "maybe":

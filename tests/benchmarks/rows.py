@@ -54,6 +54,20 @@ ROWS = [
         Bound(0.8, at_least=True),
         partial(traffic.echo, traffic.echo_lines),
     ),
+    Row(
+        "rules-verbs",
+        "lines answered by rules",
+        "a handler of recv_line() and send()",
+        Bound(0.6, at_least=True),
+        partial(traffic.rules, traffic.echo_lines),
+    ),
+    Row(
+        "rules-class",
+        "lines answered by rules",
+        "a handler class, recorded",
+        Bound(0.6, at_least=True),
+        partial(traffic.rules, traffic.EchoLines),
+    ),
     *(
         Row(
             f"bulk-{name}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import socketserver
 import threading
@@ -12,7 +13,7 @@ from time import perf_counter, process_time
 from typing import Any
 
 from measure import Effort, Measured, by_turns, one_processor, ratio
-from pytest_sockserver import Connection, StreamTestServer
+from pytest_sockserver import Connection, StreamTestServer, lines
 
 LINE = b"0123456789abcde\n"
 
@@ -39,6 +40,17 @@ def echo(handler: Any, effort: Effort) -> Measured:
     """Return how fast round trips are, recorded, against the standard library's server and nothing recorded."""
     with one_processor(), recording_server(handler) as server, standard_server(EchoLines) as standard:
         with connected(server.address) as ours, connected(standard) as theirs:
+            samples = by_turns(lambda: trips(ours), lambda: trips(theirs), effort.seconds(5))
+    return ratio(samples[1], samples[0])
+
+
+def rules(handler: Any, effort: Effort) -> Measured:
+    """Return how fast round trips are that rules answer, line by line, against a handler written by hand."""
+    with one_processor(), StreamTestServer(framing=lines(b"\n")) as server, recording_server(handler) as other:
+        server.on(b"PING\n").reply(b"+PONG\n")
+        server.on(re.compile(rb"GET (\w+)\n")).reply(lambda request: b"$" + request.match[1] + b"\n")
+        server.on(LINE).reply(LINE)
+        with connected(server.address) as ours, connected(other.address) as theirs:
             samples = by_turns(lambda: trips(ours), lambda: trips(theirs), effort.seconds(5))
     return ratio(samples[1], samples[0])
 

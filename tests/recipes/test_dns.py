@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import dns.flags
 import dns.message
@@ -19,10 +20,7 @@ from pytest_sockserver import (
     Close,
     Cut,
     DatagramTestServer,
-    Delay,
-    Gate,
     Hex,
-    Request,
     ScriptMismatch,
     SockServer,
     StreamTestServer,
@@ -76,7 +74,7 @@ def resolver_for(server: DatagramTestServer) -> dns.resolver.Resolver:
     return resolver
 
 
-def addresses(found: dns.resolver.Answer) -> list[str]:
+def addresses(found: Iterable[Any]) -> list[str]:
     return [record.address for record in found]
 
 
@@ -108,12 +106,11 @@ def test_a_script(udp_server: DatagramTestServer, resolver: dns.resolver.Resolve
 
 def test_a_dialogue(udp_server: DatagramTestServer, resolver: dns.resolver.Resolver) -> None:
     udp_server.dialogue(r"""
-        # b.test? no such name
-        Cx <id:2> 01 00 00 01 00 00 00 00 00 00 01 62 04 74 65 73 74 00 00 01 00 01
-        Sx \g<id> 81 03 00 01 00 00 00 00 00 00 01 62 04 74 65 73 74 00 00 01 00 01
-        # a.test? 192.0.2.7
-        Cx <id:2> 01 00 00 01 00 00 00 00 00 00 01 61 04 74 65 73 74 00 00 01 00 01
-        Sx \g<id> 81 00 00 01 00 01 00 00 00 00 01 61 04 74 65 73 74 00 00 01 00 01 c0 0c 00 01 00 01 00 00 00 3c 00 04 c0 00 02 07
+        # each line is a datagram: the id, the flags, how many of what; the question; the answer
+        C~ (?P<id>..)\x01\x00.{8}(?P<question>\x01b\x04test\x00\x00\x01\x00\x01)
+        Sx \g<id> 81 03 00 01 00 00 00 00 00 00 \g<question>
+        C~ (?P<id>..)\x01\x00.{8}(?P<question>\x01a\x04test\x00\x00\x01\x00\x01)
+        Sx \g<id> 81 00 00 01 00 01 00 00 00 00 \g<question> c0 0c 00 01 00 01 00 00 00 3c 00 04 c0 00 02 07
     """)
 
     with pytest.raises(dns.resolver.NXDOMAIN):
@@ -168,7 +165,7 @@ def test_a_truncated_answer_is_asked_for_over_tcp(sockserver: SockServer) -> Non
 
     assert addresses(resolver_for(udp).resolve("a.test")) == ["192.0.2.7"]
 
-    assert tcp.requests == [with_length(udp.requests[0])]
+    assert tcp.requests[0][4:] == udp.requests[0][2:]  # the same but for the length and the id
 
 
 def with_length(message: bytes) -> bytes:
@@ -185,3 +182,56 @@ def test_an_answer_cut_at_every_byte(tcp_server: StreamTestServer, n: int) -> No
 
     with pytest.raises(EOFError):
         dns.query.tcp(QUERY, tcp_server.host, port=tcp_server.port, timeout=2)
+
+
+# When the client departs
+
+
+def test_another_name_than_the_script_expects(udp_server: DatagramTestServer, resolver: dns.resolver.Resolver) -> None:
+    udp_server.script().expect(Asks("a.test")).send(answer)
+    resolver.lifetime = 0.05
+
+    with udp_server.raises(ScriptMismatch, match=r"expected the predicate Asks\(name='a.test', kind='A'\)"):
+        with pytest.raises(dns.resolver.LifetimeTimeout):
+            resolver.resolve("c.test")
+
+
+def test_a_name_that_no_rule_knows(udp_server: DatagramTestServer, resolver: dns.resolver.Resolver) -> None:
+    udp_server.on(Asks("a.test")).reply(answer)
+    resolver.lifetime = 0.05
+
+    with udp_server.raises(UnexpectedRequest, match="no rule matches hex .. .. 01 00 .* 01 63 04 74 65 73 74 00"):
+        with pytest.raises(dns.resolver.LifetimeTimeout):
+            resolver.resolve("c.test")
+
+
+# Byte by byte
+
+
+def declare_script(server: StreamTestServer) -> None:
+    query = Hex("00 18 <id:2> 01 00 00 01 00 00 00 00 00 00 01 61 04 74 65 73 74 00 00 01 00 01")
+    server.script().expect(query).send(lambda query: with_length(answer(query[2:])))
+
+
+def declare_rules(server: StreamTestServer) -> None:
+    server.framing = length_prefixed(">H")
+    server.on(ANY).reply(lambda query: with_length(answer(query[2:])))
+
+
+def declare_dialogue(server: StreamTestServer) -> None:
+    server.dialogue(r"""
+        Cx 00 18 <id:2> 01 00 00 01 00 00 00 00 00 00 <question:12>
+        Sx 00 28 \g<id> 81 00 00 01 00 01 00 00 00 00 \g<question> c0 0c 00 01 00 01 00 00 00 3c 00 04 c0 00 02 07
+    """)
+
+
+@pytest.mark.parametrize("declare", [declare_script, declare_rules, declare_dialogue])
+def test_queries_that_come_byte_by_byte(
+    sockserver: SockServer, tcp_server: StreamTestServer, declare: Callable[[StreamTestServer], None]
+) -> None:
+    declare(tcp_server)
+    host, port = byte_by_byte(sockserver, tcp_server)
+
+    response = dns.query.tcp(QUERY, host, port=port, timeout=2)
+
+    assert addresses(response.answer[0]) == ["192.0.2.7"]

@@ -34,6 +34,11 @@ PUBACK = Hex(r"40 02 \g<id>")
 DISCONNECT = Hex("e0 00")
 
 
+def kind(number: int) -> Callable[[Request], bool]:
+    """Match the packets of a type, whatever their flags and their content."""
+    return lambda packet: packet[0] >> 4 == number
+
+
 @pytest.fixture
 def client() -> Iterator[Client]:
     with closing_client() as client:
@@ -63,14 +68,7 @@ def publish(client: Client, address: tuple[str, int]) -> None:
 
 
 def test_a_script_of_a_publication(tcp_server: StreamTestServer, client: Client) -> None:
-    (
-        tcp_server.script()
-        .expect(CONNECT)
-        .send(CONNACK)
-        .expect(PUBLISH)
-        .send(PUBACK)
-        .expect(DISCONNECT)
-    )
+    (tcp_server.script().expect(CONNECT).send(CONNACK).expect(PUBLISH).send(PUBACK).expect(DISCONNECT))
 
     publish(client, tcp_server.address)
 
@@ -85,11 +83,6 @@ def test_rules_for_a_broker(tcp_server: StreamTestServer, client: Client) -> Non
     publish(client, tcp_server.address)
 
     assert tcp_server.requests[1].endswith(b"21.5")
-
-
-def kind(number: int) -> Callable[[Request], bool]:
-    """Match the packets of a type, whatever their flags and their content."""
-    return lambda packet: packet[0] >> 4 == number
 
 
 def test_a_dialogue_in_hex(tcp_server: StreamTestServer, client: Client) -> None:

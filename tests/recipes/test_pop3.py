@@ -134,8 +134,6 @@ def test_rules_give_any_message(mail_server: StreamTestServer) -> None:
         assert client.list()[1] == [b"1 28", b"2 17"]
         assert client.retr(2)[1] == [b"Subject: none", b""]
 
-    assert [conn.closed_by for conn in mail_server.connections] == ["server", "server"]
-
 
 # What a mail server may do
 
@@ -253,7 +251,7 @@ def test_rules_over_tls_from_the_first_byte(secure_server: StreamTestServer, tru
 def test_the_client_says_something_else_than_the_dialogue(tcp_server: StreamTestServer) -> None:
     tcp_server.dialogue(DIALOGUE)
 
-    with tcp_server.raises(ScriptMismatch, match=r"got b'USER b' \(differs at byte 5: b'b' is not b'a'\)"):
+    with tcp_server.raises(ScriptMismatch, match=r"got b'USER bob\\r\\n' \(differs at byte 5: b'b' is not b'a'\)"):
         with pytest.raises(ConnectionResetError), mailbox(tcp_server.address) as client:
             client.user("bob")
 
