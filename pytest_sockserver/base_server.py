@@ -26,7 +26,7 @@ from . import questions, stopping
 from .addresses import UnixPlace, checked_host
 from .captured import Request
 from .deadline import Deadline, process_ends_soon
-from .errors import DeadlineExceeded, ServerStopping, WrongState
+from .errors import DeadlineExceeded, ServerStopping, UnmetExpectation, WrongState
 from .failures import Expected, Failure, Failures, add_note, combined
 from .handler import Handler
 from .messages import format_peer, with_conversation
@@ -505,7 +505,13 @@ class BaseTestServer:
 
     def _missing(self) -> list[Failure]:
         """Return what was declared to happen and has not."""
-        return [Failure(error, self.name) for error in self._book.unmet()]
+        return [self._unmet(error) for error in self._book.unmet()]
+
+    def _unmet(self, error: UnmetExpectation) -> Failure:
+        """Return the failure of what has not happened, with what has."""
+        whole = with_conversation(UnmetExpectation, self.name, str(error), self._said())
+        whole.placed = True
+        return Failure(whole.with_traceback(error.__traceback__), self.name)
 
     def _check_declarations(self) -> None:
         """Raise the TypeError about what was declared and makes no sense without a framing; streams alone have such."""

@@ -33,7 +33,7 @@ from .recording.recorder import Tape
 from .rulebook import RuleBook, refusal
 from .scripting import reading
 from .scripting.framing import Framing, take_frame
-from .scripting.rules import Rule, why_frames_are_needed
+from .scripting.rules import CONNECT, Rule, why_frames_are_needed
 
 
 class Driver(Protocol):
@@ -131,8 +131,11 @@ class Rules:
             raise
         except EndOfStream:
             return False
-        if not unit or not self.answer(connection, unit):
-            raise self._unexpected(connection, unit)
+        known = len(self._rules())
+        while not unit or not self.answer(connection, unit):
+            if not connection._came_early or not self._books[-1].wait_for_more(known):
+                raise self._unexpected(connection, unit)
+            known, unit = len(self._rules()), unit or self._next_unit(connection)
         return True
 
     def answer(self, connection: Connection, unit: bytes) -> bool:
@@ -221,13 +224,15 @@ class Unexpected:
         if self._text is None:
             raise ServerStopping("the test is over")
         error: UnexpectedRequest = connection._error(UnexpectedRequest, self._text)
+        error.placed = True  # it names the declaration's line
         raise error.with_traceback(self._origin.traceback())
 
 
 def _one_too_many(connection: Connection, rules: list[Rule]) -> BaseException:
-    rule = next(rule for rule in rules if rule.meant == "a connection")
-    text = f"expected no further connection: {rule}, on(CONNECT), was declared for {rule.times}"
+    rule = next(rule for rule in rules if rule.match is CONNECT)
+    text = f"expected no further connection: {rule}, on(CONNECT), greets only {rule.times.at_most}"
     error: UnexpectedRequest = connection._error(UnexpectedRequest, text)
+    error.placed = True
     return error.with_traceback(rule.origin.traceback())
 
 

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from .captured import Request
+from .declaring import Declaring
 from .errors import ScriptMismatch, UnmetExpectation
 from .origin import Origin
+from .recording.recorder import Recorder
 from .rulebook import RuleBook
-from .scripting.matching import Lookup, is_literal, matches, shape_difference, shape_of, shortened
+from .scripting.matching import Lookup, compared, is_literal, matches, shape_of, shortened
 from .scripting.script import Script, Step, demands
 from .scripting.times import Times
 
@@ -35,8 +37,14 @@ class DatagramScript:
         waiting: Datagrams that came while it was answering the one before.
     """
 
-    def __init__(self, script: Script, times: Times, chatter: RuleBook | None, values: Mapping[str, Any]) -> None:
-        self.script, self.chatter, self.values = script, chatter, values
+    def __init__(
+        self, script: Script, times: Times, chatter: RuleBook | None, values: Mapping[str, Any], recorder: Recorder
+    ) -> None:
+        # Not the script itself: when its user lets it go it is known to be whole.
+        self.steps, self.captured, self.origin = script.steps, script.captured, script.origin
+        self._declaring = Declaring(recorder, script)
+        script.grown = self._declaring.went_on
+        self.chatter, self.values = chatter, values
         self._times = times
         self._rounds = 0  # how often it was performed to its end
         self._ahead: deque[tuple[str, Step]] = deque()  # the rest of this round, with the place of each step
@@ -54,7 +62,8 @@ class DatagramScript:
         """Take a datagram, if it is what comes next."""
         __tracebackhide__ = True
         if not self._ahead:
-            self._ahead.extend(expanded(self.script.steps))
+            self._declaring.wait(bool)
+            self._ahead.extend(expanded(self.steps))
             self._begun = True
         at = 0
         while at < len(self._ahead):
@@ -85,22 +94,23 @@ class DatagramScript:
     def refusal(self, datagram: Request, lookup: Lookup, error: Callable[[Any, str], Any]) -> BaseException:
         """Return the error about a datagram that is not what comes next."""
         if not self._ahead:
-            text, origin = "the script is over: expected no further datagram", self.script.origin
-        else:
-            self._told = True  # what is missing from here on is a consequence
-            place, step = self._ahead[0]
-            text, origin = f"{place}, {step.origin.short}, expected {step.wants}", step.origin
-            match = step.args[0] if step.verb == "expect" else None
-            if is_literal(match):
-                how = shape_difference(shape_of(match, lookup), datagram)  # type: ignore[arg-type]
-                return _placed(error, f"{text}\n  got {shortened(datagram)} ({how})", origin)
-        return _placed(error, f"{text}\n  got {shortened(datagram)}", origin)
+            last = self.steps[-1].origin if self.steps else self.origin
+            text = f"after step {len(self.steps)} of {len(self.steps)}, {last.short}, expected no further datagram"
+            return _placed(error, f"{text}\n  got {shortened(datagram)}", last)
+        self._told = True  # what is missing from here on is a consequence
+        # What is optional is not what was missed, but where nothing else follows.
+        place, step = next((each for each in self._ahead if each[1].verb != "maybe"), self._ahead[-1])
+        wants, got = step.wants, shortened(datagram)
+        match = step.args[0] if step.verb == "expect" else None
+        if is_literal(match):
+            wants, got = compared(shape_of(match, lookup), datagram)  # type: ignore[arg-type]
+        return _placed(error, f"{place}, {step.origin.short}, expected {wants}\n  got {got}", step.origin)
 
     def unmet(self) -> UnmetExpectation | None:
         """Return the error about what was demanded and has not come; once."""
-        if self._told or not self.script.steps or (not self._ahead and self._rounds >= self._times.least):
+        if self._told or not self.steps or (not self._ahead and self._rounds >= self._times.least):
             return None
-        ahead = self._ahead or deque(expanded(self.script.steps))
+        ahead = self._ahead or deque(expanded(self.steps))
         missing = next(((place, step) for place, step in ahead if demands(step)), None)
         if missing is None:
             return None
@@ -121,12 +131,14 @@ def _placed(error: Callable[[Any, str], Any], text: str, origin: Origin) -> Scri
 def expanded(steps: Sequence[Step], place: str = "") -> Iterable[tuple[str, Step]]:
     """Yield the steps, those of a repeat as often as they are to be performed, each with its place in words."""
     for at, step in enumerate(steps):
-        here = f"{place}step {at + 1} of {len(steps)}"
+        here = f"step {at + 1} of {len(steps)}"
+        if place:
+            here = f"{place}, {here}" if len(steps) > 1 else place
         if step.verb != "repeat":
             yield here, step
             continue
         for turn in range(step.args[0]):
-            yield from expanded(step.steps, f"{here}, round {turn + 1} of {step.args[0]}, ")
+            yield from expanded(step.steps, f"{here}, round {turn + 1} of {step.args[0]}")
 
 
 class Sections:

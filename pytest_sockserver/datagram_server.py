@@ -183,7 +183,7 @@ class DatagramTestServer(BaseTestServer):
         __tracebackhide__ = True
         checked, script = checked_times(times), self._new_script()
         with self._recorder.lock:
-            self._scripts.append(DatagramScript(script, checked, None, {}))
+            self._scripts.append(DatagramScript(script, checked, None, {}, self._recorder))
         return script
 
     def dialogue(self, text: str | os.PathLike[str], *, timed: bool = False, **values: Any) -> None:
@@ -207,10 +207,10 @@ class DatagramTestServer(BaseTestServer):
         chatter = RuleBook(self._recorder, self.transport)
         for each in section.exchanges:
             chatter.add(each.match, each.parts, each.origin)
-        return DatagramScript(section.script, checked_times(1), chatter, values)
+        return DatagramScript(section.script, checked_times(1), chatter, values, self._recorder)
 
     def _captured_by_scripts(self) -> set[str]:
-        return {name for each in self._all_scripts() for name in each.script.captured}
+        return {name for each in self._all_scripts() for name in each.captured}
 
     def _all_scripts(self) -> list[DatagramScript]:
         with self._recorder.lock:
@@ -219,7 +219,7 @@ class DatagramTestServer(BaseTestServer):
 
     def _missing(self) -> list[Failure]:
         missing = [error for script in self._all_scripts() if (error := script.unmet()) is not None]
-        return [Failure(error, self.name) for error in missing] + super()._missing()
+        return [self._unmet(error) for error in missing] + super()._missing()
 
     def open(self, gate: str) -> None:
         __tracebackhide__ = True

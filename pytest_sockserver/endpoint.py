@@ -20,7 +20,7 @@ from .recording.events import RECEIVED, Event
 from .recording.recorder import Tape
 from .scripting import reading
 from .scripting.framing import Cutter, Framing, checked_framing
-from .scripting.matching import HexMatch, described, names_in, shortened
+from .scripting.matching import HexMatch, described, is_literal, matching, names_in
 from .scripting.parts import Part
 from .stream import Stream
 from .turns import Turn
@@ -55,6 +55,7 @@ class Endpoint:
         self._thread: threading.Thread | None = None
         self._done = False  # its handler has ended, and the connection with it
         self._patient = True  # waits for the start of a unit without a deadline: a handler does, a test does not
+        self._came_early = False  # before anything was declared for it
         self._told_end = False  # recv() and recv_all() say b"" once, then raise
         self._writing = Turn(tape.recorder)  # guards the order of bytes on the wire: one send at a time
         self._reader = threading.Lock()  # held by the one reader
@@ -172,13 +173,11 @@ class Endpoint:
 
     def _late(self, verb: str, deadline: Deadline, wanted: object = None) -> DeadlineExceeded:
         waiting = self._stream.buffer
-        got = shortened(waiting.peek(0, reading.QUOTED)) if len(waiting) else ""
+        got = reading.came(waiting) if len(waiting) else ""
         if wanted is None:
             text = f"{verb}() waited {deadline}" + (f"\n  got {got}" if got else ", and nothing came")
         else:
-            kind = "a line matching " if verb == "expect_line" else ""
-            what = wanted if isinstance(wanted, str) else described(wanted)  # type: ignore[arg-type]
-            text = f"expected {kind}{what} within {deadline}\n  got {got or 'nothing'}"
+            text = f"expected {_named(verb, wanted)} within {deadline}\n  got {got or 'nothing'}"
         error: DeadlineExceeded = self._error(DeadlineExceeded, text)
         return error
 
@@ -196,7 +195,7 @@ class Endpoint:
             mismatch: ScriptMismatch = self._error(ScriptMismatch, str(error))
             return mismatch
         if isinstance(error, reading.EndedWithin):
-            got = shortened(self._stream.buffer.peek(0, reading.QUOTED))
+            got = reading.came(self._stream.buffer)
             text = f"expected {error}\n  got {got}, and then the client {self._how_it_ended()}"
             incomplete: IncompleteRequest = self._error(IncompleteRequest, text)
             return incomplete
@@ -273,6 +272,15 @@ def _answer_on_stream(request: Request, *parts: Part) -> None:
     assert connection is not None
     connection._guard("send")
     connection._say(connection._checked_parts(parts, "reply()"), request, connection._timeout)
+
+
+def _named(verb: str, wanted: Any) -> str:
+    """Return what a verb waits for, in words."""
+    if isinstance(wanted, str):
+        return wanted
+    if verb == "expect_line":
+        return matching("a line", wanted)
+    return described(wanted) if is_literal(wanted) else matching("a frame", wanted)
 
 
 def _nobody_answers(connection: Connection) -> None:

@@ -8,6 +8,7 @@ last step the rules answer, if there are any; else whatever else the client says
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from types import TracebackType
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 
 from .connection import Connection
 from .conversation import Rules
+from .declaring import Declaring
 from .errors import (
     DeadlineExceeded,
     EndOfStream,
@@ -24,6 +26,7 @@ from .errors import (
 )
 from .origin import Origin, is_ours
 from .performing import PAUSE, Need
+from .recording.recorder import Recorder
 from .scripting import reading
 from .scripting.framing import take_frame
 from .scripting.matching import Text, rendered, shortened
@@ -40,8 +43,14 @@ class DeclaredScript:
         values: Further names, of a dialogue.
     """
 
-    def __init__(self, script: Script, times: Times, rules: Rules, values: Mapping[str, Any]) -> None:
-        self.script, self.times, self.rules, self.values = script, times, rules, values
+    def __init__(
+        self, script: Script, times: Times, rules: Rules, values: Mapping[str, Any], recorder: Recorder
+    ) -> None:
+        # Not the script itself: when its user lets it go it is known to be whole.
+        self.steps, self.captured, self.origin = script.steps, script.captured, script.origin
+        self.declaring = Declaring(recorder, script)
+        script.grown = self.declaring.went_on
+        self.times, self.rules, self.values = times, rules, values
         self.taken = 0
         self._told = False
 
@@ -57,14 +66,13 @@ class DeclaredScript:
 
     def unmet(self) -> UnmetExpectation | None:
         """Return the error about too few connections; once."""
-        if self.taken >= self.times.least or self._told or not self.script.steps:
+        if self.taken >= self.times.least or self._told or not self.steps:
             return None
         self._told = True
-        came = f"{self.taken} of {self.times.least} connections came" if self.taken else "no connection came for it"
-        first = self.script.steps[0]
-        error = UnmetExpectation(
-            f"the script at {first.origin.short} of {counted(self.script.steps)} was not taken: {came}"
-        )
+        some = f"only {self.taken} of {self.times.least} connections came"
+        came = some if self.taken else "no connection came for it"
+        first = self.steps[0]
+        error = UnmetExpectation(f"the script at {first.origin.short}, of {counted(self.steps)}, was not taken: {came}")
         error.placed = True
         return error.with_traceback(first.origin.traceback())
 
@@ -103,7 +111,7 @@ class ScriptRun:
 
     def __init__(self, declared: DeclaredScript) -> None:
         self._declared = declared
-        self._steps = declared.script.steps
+        self._steps = declared.steps
         self._rules = declared.rules
         self._at = 0  # of the steps at the top; written by the connection's thread, read by who verifies
         self._now: tuple[str, Step] | None = None  # the step that is being performed, with its place
@@ -117,7 +125,6 @@ class ScriptRun:
         self._connection = connection
         connection._values = self._declared.values
         connection._patient = False
-        self._declared.script.grown = connection._tape.recorder.tell
         if connection._framing is None and (step := step_needing_frames(self._steps)) is not None:
             raise frames_needed(step)
         try:
@@ -158,8 +165,9 @@ class ScriptRun:
         __tracebackhide__ = True
         connection._patient = True  # a client that stays connected is no error
         self._now = None
-        while connection._await_input_or(lambda: self._at < len(self._steps)):
-            if self._at < len(self._steps):
+        while connection._await_input_or(self._has_grown):
+            self._declared.declaring.wait(self._has_grown)
+            if self._has_grown():
                 break
             if not self._rules:
                 return self._refuse_leftovers(connection)
@@ -168,12 +176,15 @@ class ScriptRun:
         connection._patient = False
         return True
 
+    def _has_grown(self) -> bool:
+        return self._at < len(self._steps)
+
     def _refuse_leftovers(self, connection: Connection) -> bool:
         __tracebackhide__ = True
-        data = connection._drive("script", reading.recv(connection._stream.buffer, reading.QUOTED), None)
+        data = connection._drive("script", reading.recv(connection._stream.buffer, sys.maxsize), None)
         if not data:
             return False
-        where, traceback = "the script is over", self._declared.script.origin.traceback()
+        where, traceback = "the script is over", self._declared.origin.traceback()
         if self._steps:
             last = self._steps[-1]
             where = f"after step {len(self._steps)} of {len(self._steps)}, {last.origin.short}"
@@ -254,12 +265,12 @@ class ScriptRun:
             getattr(connection, first.verb)(*first.args, **first.options)
         except ScriptMismatch:
             return False
-        self._sequence(step.steps[1:], place)
+        self._sequence(step.steps, f"{place}, which is optional", 1)
         return True
 
-    def _sequence(self, steps: Sequence[Step], place: str) -> None:
+    def _sequence(self, steps: Sequence[Step], place: str, at: int = 0) -> None:
         __tracebackhide__ = True
-        at, back = 0, None
+        back = None
         while at < len(steps):
             inner = f"{place}, step {at + 1} of {len(steps)}" if len(steps) > 1 else place
             try:
@@ -303,7 +314,8 @@ class ScriptRun:
         place, step = now if now is not None and demands(now[1]) else self._place_of(waiting[0])
         after = len(waiting) - 1
         text = f"{place}, {step.origin.short}, was never reached: expected {step.wants}"
-        text += f"\n  nor were the {after} after it that expect something" if after > 1 else ""
+        nor = "was the one after it that expects" if after == 1 else f"were the {after} after it that expect"
+        text += f"\n  nor {nor} something" if after else ""
         return _placed(connection, UnmetExpectation, text, step.origin.traceback())
 
     def _place_of(self, step: Step) -> tuple[str, Step]:

@@ -3,21 +3,17 @@
 Rules are immutable; what changes is here, under one lock: the list, and the counts.  A match is tried without the lock,
 since a predicate is the user's code and may take its time; a rule is then *taken* under it, so that two connections at
 once never share a turn that only one of them can have.
-
-``on(match)`` declares at once, and ``.reply(...)`` says a moment later what is answered.  A request that comes in
-between must not get the empty reply of a rule that was only half declared.  So a rule is *undecided* until its reply
-was given, or until nobody can give one any more: when the object that ``on()`` has returned is gone.
 """
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count as counting
-from typing import Any
+from time import monotonic
+from typing import Any, Final
 
-from .deadline import Deadline
+from .declaring import Declaring
 from .errors import UnmetExpectation, WrongState
 from .origin import Origin
 from .recording.recorder import Recorder
@@ -27,8 +23,8 @@ from .scripting.parts import names_demanded as names_said
 from .scripting.rules import CONNECT, Rule, RuleMatch, checked_rule_match, in_order, nearest
 from .scripting.times import checked_times
 
-#: Seconds that a request waits for the reply of a rule that is kept in a variable without one.
-_UNDECIDED = 1.0
+#: Seconds from one rule to the next, where the client came before them.
+FURTHER: Final = 0.25
 
 
 class On:
@@ -76,13 +72,13 @@ class On:
 
 
 class _Entry:
-    __slots__ = ("count", "owner", "rule", "shape", "told")
+    __slots__ = ("count", "declaring", "rule", "shape", "told")
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
         self.count = 0
         self.told = False  # that it was not taken often enough
-        self.owner: weakref.ref[On] | None = None  # who may still say what it answers
+        self.declaring: Declaring | None = None  # while it is not known yet what it answers
         fixed = is_literal(rule.match) and not names_demanded(rule.match)
         self.shape: Shape | None = shape_of(rule.match) if fixed else None  # type: ignore[arg-type]
 
@@ -107,6 +103,7 @@ class RuleBook:
         self._entries: dict[int, _Entry] = {}  # by number
         self._asked: list[_Entry] = []  # in the order in which they are asked; replaced, never changed
         self._numbers = counting(1)
+        self._declared_at = monotonic()
 
     def __bool__(self) -> bool:
         return bool(self._asked)
@@ -136,8 +133,10 @@ class RuleBook:
             number = next(self._numbers)
             on = On(self, number)
             entry = self._entries[number] = _Entry(replace(rule, number=number))
-            entry.owner = weakref.ref(on, self._forgotten)
+            entry.declaring = Declaring(self._recorder, on)
             self._sort()
+            self._declared_at = monotonic()
+            self._recorder.changed()
         return on
 
     def add(self, match: RuleMatch, parts: tuple[Part, ...], origin: Origin) -> None:
@@ -158,7 +157,7 @@ class RuleBook:
             self.rule(number)  # not forgotten meanwhile
             entry = self._entries[number]
             entry.rule = replace(entry.rule, replies=(*entry.rule.replies, checked))
-            entry.owner = None
+            entry.declaring = None
             self._recorder.changed()
 
     def _check_name(self, name: str, rule: Rule, verb: str) -> None:
@@ -175,9 +174,15 @@ class RuleBook:
         order = {rule.number: at for at, rule in enumerate(in_order(entry.rule for entry in self._entries.values()))}
         self._asked = sorted(self._entries.values(), key=lambda entry: order[entry.rule.number])
 
-    def _forgotten(self, owner: object) -> None:
-        """Wake who waits for a reply that nobody can give any more.  In whichever thread let the last reference go."""
-        self._recorder.tell()
+    def wait_for_more(self, known: int) -> bool:
+        """Wait until there are more rules than are known, if the last was declared just now; tell whether there are.
+
+        For a client that was faster than the test: its rules come one by one.
+        """
+        with self._recorder.lock:
+            while len(self._asked) <= known and (left := self._declared_at + FURTHER - monotonic()) > 0:
+                self._recorder.sleep(left)
+            return len(self._asked) > known
 
     # Asking
 
@@ -231,21 +236,14 @@ class RuleBook:
 
     def _take(self, entry: _Entry) -> int:
         """Count a rule as taken; return the count, 0 if it was used up meanwhile."""
-        if entry.owner is not None:
-            self._await_reply(entry)
+        if (declaring := entry.declaring) is not None:
+            declaring.wait(lambda: entry.rule.replies)
+            entry.declaring = None
         with self._recorder.lock:
             if entry.spent:
                 return 0
             entry.count += 1
             return entry.count
-
-    def _await_reply(self, entry: _Entry) -> None:
-        """Wait until it is known what the rule answers, or for a second."""
-        deadline = Deadline(_UNDECIDED)
-        with self._recorder.lock:
-            while entry.owner is not None and entry.owner() is not None and (left := deadline.left()):
-                self._recorder.sleep(left)
-            entry.owner = None
 
     def spent_for(self, unit: bytes, lookup: Lookup) -> Rule | None:
         """Return a rule that would have taken ``unit`` if it had not been used up."""
@@ -262,8 +260,8 @@ class RuleBook:
             rule, count = entry.rule, entry.count
             if count < rule.times.least and not entry.told:
                 entry.told = True
-                came = {0: "never", 1: "once"}.get(count, f"{count} times")
-                error = UnmetExpectation(f"{rule}, on({rule.meant}), was to be taken {rule.times}, and was {came}")
+                came = {0: "was never", 1: "was taken only once"}.get(count, f"was taken only {count} times")
+                error = UnmetExpectation(f"{rule}, on({rule.meant}), was to be taken {rule.times}, and {came}")
                 error.placed = True
                 yield error.with_traceback(rule.origin.traceback())
 
@@ -272,10 +270,10 @@ def refusal(books: Sequence[RuleBook], came: bytes, lookup: Lookup) -> tuple[str
     """Return what to say of a request that no rule takes, and the declaration that it points at."""
     spent = next((rule for book in books if (rule := book.spent_for(came, lookup)) is not None), None)
     if spent is not None:
-        text = f"no rule is left for {shortened(came)}\n  {spent} matches it, and was declared for {spent.times}"
+        text = f"no rule is left for {shortened(came)}\n  {spent} takes it only {spent.times.at_most}"
         return text, spent.origin
-    near = nearest([rule for book in books for rule in book.rules], came)
+    near = nearest([rule for book in books for rule in book.rules], came, lookup)
     text = f"no rule matches {shortened(came)}"
     for word, (rule, how) in zip(("nearest:", "then    ", "then    "), near, strict=False):
-        text += f"\n  {word} {rule} expects {rule.meant}{how}"
+        text += f"\n  {word} {rule} expects {how}"
     return text, near[0][0].origin if near else None

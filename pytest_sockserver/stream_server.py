@@ -115,7 +115,7 @@ class StreamTestServer(BaseTestServer):
         """
         __tracebackhide__ = True
         checked, script = checked_times(times), self._new_script()
-        self._declare(DeclaredScript(script, checked, self._rules, {}))
+        self._declare(DeclaredScript(script, checked, self._rules, {}, self._recorder))
         return script
 
     def dialogue(self, text: str | os.PathLike[str], *, timed: bool = False, **values: Any) -> None:
@@ -141,7 +141,7 @@ class StreamTestServer(BaseTestServer):
             for each in section.exchanges:
                 chatter.add(each.match, each.parts, each.origin)
             rules = Rules(chatter, self._book, lines=section.framing) if section.exchanges else self._rules
-            self._declare(DeclaredScript(section.script, checked_times(times), rules, values))
+            self._declare(DeclaredScript(section.script, checked_times(times), rules, values, self._recorder))
 
     def _declare(self, declared: DeclaredScript) -> None:
         with self._recorder.lock:
@@ -149,12 +149,12 @@ class StreamTestServer(BaseTestServer):
         self._give_waiting_connections()
 
     def _captured_by_scripts(self) -> set[str]:
-        return {name for declared in list(self._scripts) for name in declared.script.captured}
+        return {name for declared in list(self._scripts) for name in declared.captured}
 
     def _declared(self) -> str | None:
         """Return what takes the connections, in words; ``None`` if nothing was declared."""
         if self._scripts:
-            return f"a script ({self._scripts[0].script.origin})"
+            return f"a script ({self._scripts[0].origin})"
         if self._handler is not None:
             return f"handler {self._handler.name} ({self._handler.origin})"
         return f"{self._book.rules[0]}" if self._book else None
@@ -235,7 +235,7 @@ class StreamTestServer(BaseTestServer):
             return
         self._rules.check(None)
         for declared in list(self._scripts):
-            step = step_needing_frames(declared.script.steps)
+            step = step_needing_frames(declared.steps)
             if step is not None:
                 raise frames_needed(step)
 
@@ -246,7 +246,7 @@ class StreamTestServer(BaseTestServer):
     def _missing(self) -> list[Failure]:
         with self._recorder.lock:
             scripts, runs = list(self._scripts), list(self._runs)
-        missing = [Failure(error, self.name) for each in scripts if (error := each.unmet()) is not None]
+        missing = [self._unmet(error) for each in scripts if (error := each.unmet()) is not None]
         missing += [Failure(error, each._where()) for each, run in runs if (error := run.unmet()) is not None]
         return missing + super()._missing()
 
@@ -370,7 +370,7 @@ class StreamTestServer(BaseTestServer):
         return Unexpected(*self._scripts_are_over()) if self._scripts else None
 
     def _scripts_are_over(self) -> tuple[str | None, Origin]:
-        last = self._scripts[-1].script.origin
+        last = self._scripts[-1].origin
         if self._call_is_over:
             return None, last
         return (
@@ -398,7 +398,7 @@ class StreamTestServer(BaseTestServer):
             for connection in waiting:
                 self._untaken.remove(connection)
                 connection._tape.tap = None
-                connection._framing = self._framing
+                connection._framing, connection._came_early = self._framing, True
                 self._recorder.forget_requests(connection)  # of a stream that nobody was going to read
                 driver = self._drive(connection)
                 assert driver is not None

@@ -416,6 +416,24 @@ def test_a_connection_that_came_before_the_rules_is_answered_by_them(line_server
     assert line_server.requests == [b"a\n"]
 
 
+def test_rules_that_are_declared_one_by_one_under_a_client_that_was_faster(line_server: StreamTestServer) -> None:
+    with connect(line_server) as client:
+        client.sendall(b"b\na\n")
+        line_server.wait_connection().wait_received(b"b\na\n")
+        line_server.on(b"a\n").reply(b"1\n")
+        line_server.on(b"b\n").reply(b"2\n")
+        assert read_exactly(client, 4) == b"2\n1\n"
+
+
+def test_literals_that_are_declared_one_by_one_under_a_client_that_was_faster(tcp_server: StreamTestServer) -> None:
+    with connect(tcp_server) as client:
+        client.sendall(b"ba")
+        tcp_server.wait_connection().wait_received(b"ba")
+        tcp_server.on(b"a").reply(b"1")
+        tcp_server.on(b"b").reply(b"2")
+        assert read_exactly(client, 2) == b"21"
+
+
 def test_a_handler_hands_over_to_the_rules_and_goes_on(line_server: StreamTestServer) -> None:
     after: list[str] = []
     line_server.on(b"PING\n").reply(b"pong\n")

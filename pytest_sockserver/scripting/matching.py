@@ -374,6 +374,11 @@ def compared(shape: Shape, got: bytes) -> tuple[str, str]:
     return shape_shown(shape, at), f"{shown_like(shape, got, at)} ({shape_difference(shape, got)})"
 
 
+def departure(shape: Shape, got: bytes) -> str:
+    """Return what was expected, as a message shows it, and how what came departs from it."""
+    return f"{shape_shown(shape, parted(shape, got))} ({shape_difference(shape, got)})"
+
+
 def shape_shown(shape: Shape, at: int = 0) -> str:
     """Return a literal as a message shows it, or what stands around byte ``at``, if it is long."""
     if not _in_hex(shape):

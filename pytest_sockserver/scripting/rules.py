@@ -15,15 +15,18 @@ from ..origin import Origin
 from .matching import (
     ANY,
     Hex,
+    Lookup,
     Match,
     PatternText,
     Shape,
     Text,
     checked_match,
+    departure,
     described,
     is_literal,
     names_demanded,
-    shape_difference,
+    nothing_kept,
+    parted,
     shape_of,
 )
 from .parts import Part
@@ -71,7 +74,7 @@ class Rule:
     @property
     def meant(self) -> str:
         """What it expects, in words."""
-        return "a connection" if isinstance(self.match, _Connect) else described(self.match)
+        return repr(self.match) if isinstance(self.match, _Connect) else described(self.match)
 
 
 def checked_rule_match(match: RuleMatch) -> RuleMatch:
@@ -125,23 +128,27 @@ def _alike(rules: Sequence[Rule]) -> tuple[Rule, str] | None:
     return None
 
 
-def nearest(rules: Iterable[Rule], data: bytes) -> list[tuple[Rule, str]]:
-    """Return the rules that come nearest to what came, literals first, with how each departs from it."""
+def nearest(rules: Iterable[Rule], data: bytes, lookup: Lookup = nothing_kept) -> list[tuple[Rule, str]]:
+    """Return the rules that come nearest to what came, literals first, with what each expects and how that departs."""
     literals, others = [], []
     for rule in rules:
         if isinstance(rule.match, _Connect):
             continue
-        if is_literal(rule.match) and not names_demanded(rule.match):
-            shape = shape_of(rule.match)  # type: ignore[arg-type]
-            literals.append((_common(shape, data), rule, f" ({shape_difference(shape, data)})"))
+        shape = _shape(rule.match, lookup)
+        if shape is not None:
+            literals.append((parted(shape, data), rule, departure(shape, data)))
         else:
-            others.append((0, rule, ""))
+            others.append((0, rule, rule.meant))
     literals.sort(key=lambda each: (-each[0], -each[1].number))
     others.sort(key=lambda each: -each[1].number)
     return [(rule, how) for _, rule, how in (literals + others)[:NEAREST]]
 
 
-def _common(shape: Shape, data: bytes) -> int:
-    """Return how many bytes at the beginning agree."""
-    at = shape.differs(data)
-    return min(len(shape), len(data)) if at < 0 else at
+def _shape(match: RuleMatch, lookup: Lookup) -> Shape | None:
+    """Return the bytes that a literal demands, if they are known by now."""
+    if not is_literal(match):
+        return None
+    try:
+        return shape_of(match, lookup)  # type: ignore[arg-type]
+    except (KeyError, ValueError):
+        return None  # nothing was captured yet that it names

@@ -17,10 +17,16 @@ class Times:
 
     def __str__(self) -> str:
         if self.most is None:
-            return f"at least {self.least} times" if self.least else "any number of times"
+            least = "once" if self.least == 1 else f"{self.least} times"
+            return f"at least {least}" if self.least else "any number of times"
         if self.least == self.most:
             return "once" if self.most == 1 else f"{self.most} times"
         return f"{self.least} to {self.most} times"
+
+    @property
+    def at_most(self) -> str:
+        """How often at most, in words."""
+        return "once" if self.most == 1 else "any number of times" if self.most is None else f"{self.most} times"
 
 
 ANY_NUMBER = Times(0, None)

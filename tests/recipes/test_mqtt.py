@@ -68,7 +68,7 @@ def publish(client: Client, address: tuple[str, int]) -> None:
 
 
 def test_a_script_of_a_publication(tcp_server: StreamTestServer, client: Client) -> None:
-    (tcp_server.script().expect(CONNECT).send(CONNACK).expect(PUBLISH).send(PUBACK).expect(DISCONNECT))
+    tcp_server.script().expect(CONNECT).send(CONNACK).expect(PUBLISH).send(PUBACK).expect(DISCONNECT)
 
     publish(client, tcp_server.address)
 
