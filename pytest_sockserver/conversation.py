@@ -32,7 +32,9 @@ from .recording.events import NOTE
 from .recording.recorder import Tape
 from .rulebook import RuleBook, refusal
 from .scripting import reading
+from .scripting.buffer import Buffer
 from .scripting.framing import Framing, take_frame
+from .scripting.reading import Steps
 from .scripting.rules import CONNECT, Rule, why_frames_are_needed
 
 

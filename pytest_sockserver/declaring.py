@@ -45,9 +45,14 @@ class Declaring:
         """Wake who waits.  In whichever thread has let the last reference go."""
         self._recorder.tell()
 
+    @property
+    def over(self) -> bool:
+        """Whether nobody can go on with it any more."""
+        return self._owner() is None
+
     def left(self) -> float:
         """Return the seconds for which a further call is to be waited for, 0.0 if there will be none."""
-        return 0.0 if self._owner() is None else max(0.0, self._since + PATIENCE - monotonic())
+        return 0.0 if self.over else max(0.0, self._since + PATIENCE - monotonic())
 
     def wait(self, enough: Callable[[], object]) -> None:
         """Wait until there is enough of it, or until no further call will come.  Any thread, without a lock."""

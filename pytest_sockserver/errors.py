@@ -14,9 +14,11 @@ class SockServerError(Exception):
 
     Attributes:
         summary: What is to say without the place before it and the conversation after it, where there are such.
+        where: That place: the server, and its connection or the client of a datagram.
     """
 
     summary: str | None = None
+    where: str | None = None
     #: The summary says where in the test it stands.
     placed: bool = False
 

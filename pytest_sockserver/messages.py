@@ -39,5 +39,5 @@ def with_conversation(kind: type[E], where: str, text: str, conversation: str) -
     A report, which shows both anyway, takes its ``summary``.
     """
     error = kind(f"{where}: {text}\n{indented(conversation)}")
-    error.summary = text
+    error.summary, error.where = text, where
     return error

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import Any, TypeVar
@@ -151,7 +152,7 @@ class ScriptRun:
             known = len(self._steps)
             if step.verb == "maybe" and all([each.verb == "maybe" for each in self._steps[at:known]]):
                 # Nothing is demanded: no deadline.
-                connection._await_input_or(lambda known=known: len(self._steps) > known)
+                connection._await_input_or(partial(self._has_more_than, known))
             try:
                 taken = self._perform(step, f"step {at + 1} of {len(self._steps)}")
             except _RulesTookIt:
@@ -160,11 +161,19 @@ class ScriptRun:
             back = None if taken else (at if back is None else back)
             self._at = at + 1
 
+    def _has_more_than(self, known: int) -> bool:
+        return len(self._steps) > known
+
     def _after_the_last(self, connection: Connection) -> bool:
         """Answer by the rules, or wait for the client's end; tell whether the script has grown meanwhile."""
         __tracebackhide__ = True
         connection._patient = True  # a client that stays connected is no error
         self._now = None
+        if self._declared.declaring.over and not self._has_grown():  # it can't grow: no need to look out for that
+            if not self._rules:
+                return self._refuse_leftovers(connection)
+            self._rules.answer_all(connection)
+            return False
         while connection._await_input_or(self._has_grown):
             self._declared.declaring.wait(self._has_grown)
             if self._has_grown():

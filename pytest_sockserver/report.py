@@ -21,7 +21,7 @@ from .errors import HandlerStuck
 from .failures import Failure, add_note, combined, is_skip
 from .origin import traceback_at
 from .plugin import ends_key
-from .sections import sections, without_surrogates
+from .sections import said_once, sections, without_surrogates
 
 if TYPE_CHECKING:
     from .factory import SockServer
@@ -136,17 +136,20 @@ class Reports:
             # A fixture built on ours that fails, and a subtest within the call, want the server's side as well.
             if factories_of(item) and (call.when == "setup" or item.stash.get(_calling_key, False)):
                 tell(item, call.excinfo.value, is_over=False)
-        report = yield
         told = item.stash.get(_told_key, [])
+        texts = []
+        if call.when == "teardown":
+            for node in item.listchain():
+                texts += node.stash.get(_late_key, [])
+                node.stash[_late_key] = []
+        elif call.excinfo is not None or (call.when == "call" and set(item.config.option.reportchars) & set("PA")):
+            texts = list(sections(item, factories_of(item), told))
+        with said_once(call.excinfo.value if call.excinfo is not None else None, texts):
+            report = yield
         if call.when != "setup" or report.failed:
             item.stash[_told_key] = []
-        wanted = report.failed or (call.when == "call" and set(item.config.option.reportchars) & set("PA"))
-        if wanted and call.when == "teardown":
-            for node in item.listchain():
-                _add_sections(report, node.stash.get(_late_key, []))
-                node.stash[_late_key] = []
-        elif wanted:
-            _add_sections(report, list(sections(item, factories_of(item), told)))
+        if report.failed or (call.when == "call" and set(item.config.option.reportchars) & set("PA")):
+            _add_sections(report, texts)
         if report.failed:
             without_surrogates(report.longrepr)
         return report

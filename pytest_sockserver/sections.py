@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 #: Lines of conversation in a section, unless -vv: the first and the last ones of each server.
 _HEAD_LINES, _TAIL_LINES = 20, 20
 
+_HIDDEN = "lines more, shown by -vv ..."
+
 #: Characters of a line in a section, unless -vv: two rows of a terminal.
 _LINE_WIDTH = 140
 
@@ -33,7 +36,7 @@ def sections(node: Any, factories: list[SockServer], told: list[Failure]) -> Ite
     everything = node.config.get_verbosity() >= 2
     for failure in told:
         raised = pytest.ExceptionInfo.from_exception(_without_conversation(failure.error))
-        text = str(node.repr_failure(raised))
+        text = _in_full(node.repr_failure(raised))
         yield f"sockserver: raised on the server's side, {printable(failure.where)}", printable(text).rstrip()
     for factory in factories:
         asked_for = factory._fixture in getattr(node, "fixturenames", (factory._fixture,))
@@ -45,6 +48,51 @@ def sections(node: Any, factories: list[SockServer], told: list[Failure]) -> Ite
                 lines = _in_about_a_screen(lines)
             during = " during this test" if server._recorder.tapes else ""
             yield printable(_title(server)), printable("\n".join(lines)) or f"# nobody has come{during}"
+
+
+def _in_full(shown: Any) -> str:
+    """Return what pytest made of an exception, as text, with the indentation that ``str()`` takes off its first line."""
+    traceback = shown.chain[0][0] if getattr(shown, "chain", ()) else getattr(shown, "reprtraceback", None)
+    entry = next(iter(getattr(traceback, "reprentries", ())), None)
+    lines = getattr(entry, "lines", ()) or [""]
+    arguments = getattr(getattr(entry, "reprfuncargs", None), "args", ())  # which stand before the lines
+    indentation = "" if arguments else lines[0][: len(lines[0]) - len(lines[0].lstrip())]
+    return indentation + str(shown)
+
+
+@contextmanager
+def said_once(error: BaseException | None, texts: Sequence[tuple[str, str]]) -> Iterator[None]:
+    """While the block runs, leave out of the text of an exception the conversation that a section has in full.
+
+    What happened comes first then, and where it did last.
+    """
+    whole = [(each, each.args) for each in _errors_of(error) if _is_in_full(each, texts)]
+    try:
+        for each, _ in whole:
+            each.args = (f"{each.summary}\n  on {each.where}",)
+        yield
+    finally:
+        for each, args in whole:
+            each.args = args
+
+
+def _is_in_full(error: SockServerError, texts: Sequence[tuple[str, str]]) -> bool:
+    if error.where is None:
+        return False
+    title = f"sockserver: {printable(error.where.partition(', ')[0])} "
+    return any(each.startswith(title) and _HIDDEN not in text for each, text in texts)
+
+
+def _errors_of(error: BaseException | None) -> list[SockServerError]:
+    """Return the exceptions of ours that a report shows: itself, those of a group, and what came before each."""
+    found: dict[int, BaseException] = {}
+    ahead = [error]
+    while ahead:
+        each = ahead.pop()
+        if each is not None and id(each) not in found:
+            found[id(each)] = each
+            ahead += [each.__cause__, each.__context__, *getattr(each, "exceptions", ())]
+    return [each for each in found.values() if isinstance(each, SockServerError)]
 
 
 def _without_conversation(error: BaseException) -> BaseException:
@@ -59,7 +107,7 @@ def _without_conversation(error: BaseException) -> BaseException:
 def _in_about_a_screen(lines: list[str]) -> list[str]:
     if len(lines) > _HEAD_LINES + _TAIL_LINES:
         hidden = len(lines) - _HEAD_LINES - _TAIL_LINES
-        lines[_HEAD_LINES:-_TAIL_LINES] = [f"# ... {hidden} lines more, shown by -vv ..."]
+        lines[_HEAD_LINES:-_TAIL_LINES] = [f"# ... {hidden} {_HIDDEN}"]
     return [_cut(line) for line in lines]
 
 

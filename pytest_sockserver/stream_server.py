@@ -233,7 +233,8 @@ class StreamTestServer(BaseTestServer):
         __tracebackhide__ = True
         if self._framing is not None:
             return
-        self._rules.check(None)
+        if self._handler is None and not self._scripts:  # either may give the rules a framing: rules(framing)
+            self._rules.check(None)
         for declared in list(self._scripts):
             step = step_needing_frames(declared.steps)
             if step is not None:

@@ -80,7 +80,8 @@ def block(wait: Wait[T]) -> T:
 def failed_early(verb: str, failure: BaseException) -> ServerFailed:
     """Return the exception of a wait that a failure on the server's side has ended."""
     early = ServerFailed(
-        f"{verb}() ended early, since the server's side failed: {type(failure).__name__}: {text_of(failure)}"
+        f"{verb}() ended early, since the server's side failed: {type(failure).__name__}: "
+        f"{getattr(failure, 'summary', None) or text_of(failure)}"
     )
     early.__cause__ = failure
     return early

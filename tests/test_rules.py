@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+import socketserver
 import threading
 from collections.abc import Iterator
 
@@ -476,6 +477,31 @@ def test_frames_in_a_handler(tcp_server: StreamTestServer) -> None:
         assert ask(client, b"a\n") == b"A\n"
 
     assert tcp_server.requests == [b"a\n"]
+
+
+def test_the_frames_that_a_handler_class_reads_are_requests(line_server: StreamTestServer) -> None:
+    class Echo(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while data := self.rfile.readline():
+                self.wfile.write(data)
+
+    line_server.handler(Echo)
+
+    with connect(line_server) as client:
+        assert ask(client, b"a\n") == b"a\n"
+        assert line_server.requests == [b"a\n"]
+        assert ask(client, b"b\n") == b"b\n"
+
+    assert line_server.requests == [b"a\n", b"b\n"]
+
+
+def test_a_greeting_may_be_a_function_of_an_empty_request(tcp_server: StreamTestServer) -> None:
+    tcp_server.on(CONNECT).reply(lambda request: b"hello %d" % request.connection.index)
+
+    for index in range(2):
+        with connect(tcp_server) as client:
+            assert client.recv(9) == b"hello %d" % index
+    assert tcp_server.requests == []
 
 
 def test_the_frames_of_a_stream_that_nothing_reads_are_requests(line_server: StreamTestServer) -> None:

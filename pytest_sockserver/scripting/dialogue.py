@@ -284,6 +284,7 @@ class _SectionReader:
         exchanges = [
             Exchange(each.match, tuple(each.parts), self._place(each.line), each.line.number) for each in self._answers
         ]
+        self._script.place = Origin  # no longer this reader's: a script that nothing else holds counts as whole
         return Section(self._index, self._script, tuple(exchanges), self.line.number, self._framing)
 
     # Steps

@@ -34,7 +34,6 @@ def client(tcp_server: StreamTestServer) -> Iterator[Client]:
 
 
 def test_rules_for_a_store_that_is_not_acknowledged(tcp_server: StreamTestServer, client: Client) -> None:
-    tcp_server.framing = memcached
     tcp_server.on(b"set greeting 0 0 5 noreply\r\nhello\r\n").reply()
     tcp_server.on(b"get greeting\r\n").reply(b"VALUE greeting 0 5\r\nhello\r\nEND\r\n")
 
