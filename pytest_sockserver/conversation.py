@@ -23,6 +23,7 @@ from .errors import (
     DeadlineExceeded,
     EndOfStream,
     IncompleteRequest,
+    ScriptMismatch,
     ServerStopping,
     UnexpectedRequest,
 )
@@ -129,8 +130,8 @@ class Rules:
         __tracebackhide__ = True
         try:
             unit = self._next_unit(connection)
-        except IncompleteRequest:
-            raise
+        except (IncompleteRequest, ScriptMismatch, DeadlineExceeded) as error:
+            raise self._at_a_rule(error) from None
         except EndOfStream:
             return False
         known = len(self._rules())
@@ -150,6 +151,10 @@ class Rules:
                 _reply(connection, unit, rule, count, found)
                 return True
         return False
+
+    def _at_a_rule(self, error: BaseException) -> BaseException:
+        """Let the error about what is no whole request point at the first rule: it is about all of them."""
+        return error.with_traceback(self._rules()[0].origin.traceback()) if self else error
 
     def _next_unit(self, connection: Connection) -> bytes:
         """Take a frame; without framing a literal, or nothing if what came is none."""
@@ -187,7 +192,7 @@ class Rules:
             self._books, unit or connection._stream.buffer.peek(0, reading.QUOTED), connection._lookup
         )
         error: UnexpectedRequest = connection._error(UnexpectedRequest, text)
-        error.placed = True  # it names the rules' lines
+        error.placed = origin is not None  # it names the rules' lines
         if unit:
             connection._request(unit)  # recorded all the same: it came
         return error.with_traceback(origin.traceback() if origin is not None else None)

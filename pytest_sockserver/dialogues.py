@@ -53,10 +53,19 @@ def _in_file(call: Origin, path: Path) -> Callable[[int], Origin]:
 
 
 def _in_test(call: Origin, text: str) -> Callable[[int], Origin]:
-    """Return what places a line of a text that was written where it is declared; else all stand at the call."""
-    lines = text.splitlines()
-    shown = next((at for at, line in enumerate(lines) if line.strip()), 0)
-    for first in range(call.lineno, call.lineno + 30):
-        if lines and linecache.getline(call.code.co_filename, first + shown).strip() == lines[shown].strip():
-            return lambda line: call.at_line(first + line - 1)
+    """Return what places a line of a text that stands in the test's file, where it is declared or elsewhere in it.
+
+    A text that was put together stands nowhere: all its lines are placed at the call.
+    """
+    lines = [line.strip() for line in text.splitlines()]
+    source = [line.strip() for line in linecache.getlines(call.code.co_filename)]
+    last = len(source) - len(lines) if any(lines) else -1
+    near = range(call.lineno - 1, min(call.lineno + 29, last + 1))
+    for start in (*near, *range(last + 1)):
+        # A line of the text may stand between quotes.
+        if all(line in each for line, each in zip(lines, source[start : start + len(lines)], strict=False)):
+            if start in near:
+                return lambda line: call.at_line(start + line)
+            code = compile("", call.code.co_filename, "exec").replace(co_firstlineno=start + 1)
+            return lambda line: Origin.of(code, start + line)
     return lambda line: call

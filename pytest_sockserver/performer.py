@@ -23,6 +23,7 @@ from .errors import (
     EndOfStream,
     ScriptMismatch,
     SockServerError,
+    UnexpectedRequest,
     UnmetExpectation,
 )
 from .origin import Origin, is_ours
@@ -294,7 +295,10 @@ class ScriptRun:
         __tracebackhide__ = True
         connection._patient = True
         connection._framing = step.args[0] if step.args else connection._framing
-        self._rules.answer_all(connection)
+        try:
+            self._rules.answer_all(connection)
+        except UnexpectedRequest as error:
+            raise error if self._rules else error.with_traceback(step.origin.traceback()) from None
         return True
 
     def _rules_take_what_came(self, connection: Connection) -> bool:

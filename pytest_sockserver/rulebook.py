@@ -273,7 +273,7 @@ def refusal(books: Sequence[RuleBook], came: bytes, lookup: Lookup) -> tuple[str
         text = f"no rule is left for {shortened(came)}\n  {spent} takes it only {spent.times.at_most}"
         return text, spent.origin
     near = nearest([rule for book in books for rule in book.rules], came, lookup)
-    text = f"no rule matches {shortened(came)}"
+    text = f"no rule matches {shortened(came)}" + ("" if near else ": none is declared; on(...) declares one")
     for word, (rule, how) in zip(("nearest:", "then    ", "then    "), near, strict=False):
         text += f"\n  {word} {rule} expects {how}"
     return text, near[0][0].origin if near else None

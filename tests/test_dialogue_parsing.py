@@ -336,12 +336,12 @@ def test_without_line_endings_a_pattern_has_no_line_to_take() -> None:
 def test_a_name_in_any_c_line_demands_what_was_kept() -> None:
     text = "C~ (?P<tag>.*)\nC: \\g<tag> x\nC- \\g<tag>\nCx \\g<tag> 00\nC~ \\g<tag>+\nC> \\g<tag>\\n"
 
-    assert steps(text)[1:] == [
-        r"expect(Text(r'\g<tag> x\r\n'))",
-        r"expect(Text(r'\g<tag>'))",
-        r"expect(Hex(r'\g<tag> 00'))",
-        r"expect_line(the pattern \g<tag>+, ending=b'\r\n')",
-        r"recv_until(Text(r'\g<tag>\n'))",
+    assert script(text).steps[1:] == [
+        Step("expect", (Text(r"\g<tag> x\r\n"),)),
+        Step("expect", (Text(r"\g<tag>"),)),
+        Step("expect", (Hex(r"\g<tag> 00"),)),
+        Step("expect_line", (PatternText(r"\g<tag>+", ending=b"\r\n"),), {"ending": b"\r\n"}),
+        Step("recv_until", (Text(r"\g<tag>\n"),)),
     ]
 
 
@@ -507,6 +507,7 @@ def test_a_repeated_block_is_one_step() -> None:
         r"repeat(3, expect(b'a\r\n'), send(b'b\r\nc\r\n'))",
         r"send(b'd\r\n')",
     ]
+    assert steps("% repeat 1\nC- a\n% end") == ["repeat(1, expect(b'a'))"]
 
 
 def test_blocks_may_stand_in_blocks() -> None:

@@ -467,6 +467,7 @@ def test_what_is_demanded_is_one_line_however_long(match: Any, line: str) -> Non
         (re.compile(rb"a", re.IGNORECASE), "C~ (?i)a"),
         (re.compile(rb"(?i)a", re.VERBOSE), "C~ (?ix)a"),
         (re.compile(rb"(?m)^a", re.IGNORECASE | re.ASCII | re.DOTALL), "C~ (?im)^a"),
+        (re.compile(rb"a."), "C~ a."),
         (re.compile(rb"a.", re.DOTALL), "C~ a."),
         (re.compile(b"\xffa"), r"C~ \xffa"),
         (re.compile(b"a\rb\n"), r"C~ a\x0db\x0a"),
@@ -506,6 +507,9 @@ def test_lf_scripts_say_so_first() -> None:
     assert printed(Script().send(b"a\n").expect(b"b\n").expect_line(b"c")) == ["% eol lf", "S: a", "C: b", "C: c"]
     assert printed(Script().send(b"a\n").expect(b"b\r\n")) == [r"S- a\n", "C: b"]
     assert printed(Script().expect_line(b"c", ending=b"\n")) == ["% eol lf", "C: c"]
+    assert printed(Script().send(Text(r"a\n"))) == ["% eol lf", "S: a"]
+    assert printed(Script().repeat(2, Script().send(b"a\n"))) == ["% eol lf", "% repeat 2", "S: a", "% end"]
+    assert printed(Script().send(b"\0\n").send(Hex("0a"))) == ["Sx 00 0a", "Sx 0a"]
     assert printed(Script().send(b"a\r").send(b"\nb")) == ["% eol lf", r"S- a\r", "S:", "S- b"]
 
 
@@ -558,11 +562,20 @@ def answer(request: bytes) -> bytes:
         (Script().expect(re.compile(b"a")), "#! expect(re.compile(b'a'))"),
         (Script().expect_line(b"a", ending=b";"), "#! expect_line(b'a', ending=b';')"),
         (Script().expect_line(re.compile(b"a #\n b", re.X)), "#! expect_line(re.compile(b'a #\\n b', re.VERBOSE))"),
-        (Script().send(Hex("00\n01"), Cut(b"", 0)), "#! send(Hex(r'00 01'), Cut(data=b'', n=0))"),
+        (
+            Script().expect_line(re.compile(rb"a. # b", re.X), ending=b"\r\n"),
+            r"#! expect_line(re.compile(b'a. # b', re.VERBOSE), ending=b'\r\n')",
+        ),
     ],
 )
 def test_what_the_notation_cannot_say_is_printed_as_its_call(script: Script, line: str) -> None:
     assert printed(script) == [line]
+
+
+def test_a_call_is_printed_in_one_line() -> None:
+    (line,) = printed(Script().send(Hex("00\n01"), Cut(b"", 0)))
+
+    assert line.startswith("#! send(Hex(")
 
 
 def test_functions_and_contexts_are_printed_by_name() -> None:

@@ -103,7 +103,7 @@ def _rank(match: RuleMatch) -> int:
 
 def why_frames_are_needed(rules: Sequence[Rule]) -> tuple[Rule, str] | None:
     """Return the first rule that has no meaning on a stream without framing, and why; ``None`` if all have."""
-    asked = [rule for rule in rules if not isinstance(rule.match, _Connect)]
+    asked = sorted((each for each in rules if not isinstance(each.match, _Connect)), key=lambda rule: rule.number)
     for rule in asked:
         if not is_literal(rule.match):
             return rule, (

@@ -1,6 +1,8 @@
 """The README's examples: a real client, and the server that each test tells what to do."""
 
+import poplib
 import re
+import smtplib
 import socket
 
 import pytest
@@ -8,18 +10,54 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from pytest_sockserver import ANY, resp
+
 
 def test_get_returns_what_the_server_has(tcp_server):
-    @tcp_server.handler
-    def one_key(conn):  # called for each connection, in a thread of its own
-        while True:  # the client's end of stream ends it quietly
-            command = read_command(conn)
-            conn.send(b"$5\r\nhello\r\n" if command == [b"GET", b"greeting"] else b"+OK\r\n")
+    tcp_server.framing = resp  # where one command of the Redis protocol ends and the next begins
+    tcp_server.on(b"*2\r\n$3\r\nGET\r\n$8\r\ngreeting\r\n").reply(b"$5\r\nhello\r\n")
+    tcp_server.on(ANY).reply(b"+OK\r\n")  # what the client says by itself
 
     with redis.Redis(*tcp_server.address, protocol=2, socket_timeout=1, retry=None) as client:
         assert client.get("greeting") == b"hello"
 
-    assert b"greeting\r\n" in tcp_server.requests
+
+def test_greylisted(tcp_server):
+    (
+        tcp_server.script()
+        .send(b"220 mx ESMTP\r\n")
+        .expect_line(re.compile(rb"(?i)ehlo \S+"))
+        .send(b"250 mx\r\n")
+        .expect_line(re.compile(rb"(?i)mail from:<ann@x>.*"))
+        .send(b"250 ok\r\n")
+        .expect_line(re.compile(rb"(?i)rcpt to:<bob@y>"))
+        .send(b"451 greylisted\r\n")
+        .expect(b"rset\r\n")
+        .send(b"250 ok\r\n")
+        .expect(b"QUIT\r\n")
+        .send(b"221 bye\r\n")
+        .close()
+    )
+
+    with smtplib.SMTP(*tcp_server.address) as client, pytest.raises(smtplib.SMTPRecipientsRefused):
+        client.sendmail("ann@x", ["bob@y"], "hi")
+
+
+def test_locked_mailbox(tcp_server):
+    tcp_server.dialogue(r"""
+        S: +OK ready
+        C~ USER (?P<user>\w+)
+        S: +OK \g<user>
+        C~ PASS .*
+        S: -ERR locked
+        S! close
+    """)
+
+    client = poplib.POP3(*tcp_server.address)
+    assert client.user("bob") == b"+OK bob"
+    with pytest.raises(poplib.error_proto, match="locked"):
+        client.pass_("secret")
+    client.close()
 
 
 def test_client_reconnects_after_a_reset(tcp_server):

@@ -77,7 +77,6 @@ def test_the_last_command_may_still_be_on_its_way_when_the_client_returns(
     tcp_server: StreamTestServer, client: Client
 ) -> None:
     tcp_server.framing = memcached
-    tcp_server.on(re.compile(rb"delete (\S+) noreply\r\n")).reply()
 
     client.delete("greeting", noreply=True)
 
@@ -123,7 +122,6 @@ def test_a_server_that_remembers(tcp_server: StreamTestServer, client: Client) -
 
 
 def test_an_error_of_the_server_is_raised_and_then_it_answers(tcp_server: StreamTestServer, client: Client) -> None:
-    tcp_server.framing = memcached
     tcp_server.on(b"get greeting\r\n").reply(b"SERVER_ERROR out of memory\r\n").then(b"END\r\n")
 
     with pytest.raises(MemcacheServerError, match="out of memory"):
@@ -135,7 +133,6 @@ def test_an_error_of_the_server_is_raised_and_then_it_answers(tcp_server: Stream
 
 @pytest.mark.parametrize("n", range(len(b"VALUE greeting 0 5\r\nhello\r\nEND\r\n")))
 def test_a_reply_cut_at_every_byte(tcp_server: StreamTestServer, client: Client, n: int) -> None:
-    tcp_server.framing = memcached
     tcp_server.on(b"get greeting\r\n").reply(Cut(b"VALUE greeting 0 5\r\nhello\r\nEND\r\n", n), Close())
 
     with pytest.raises(MemcacheUnexpectedCloseError):
@@ -154,7 +151,6 @@ def test_a_store_of_another_value(tcp_server: StreamTestServer, client: Client) 
 
 
 def test_a_command_that_no_rule_takes(tcp_server: StreamTestServer, client: Client) -> None:
-    tcp_server.framing = memcached
     tcp_server.on(b"get greeting\r\n").reply(b"END\r\n")
 
     with tcp_server.raises(UnexpectedRequest, match=r"no rule matches b'get greetings\\r\\n'"):

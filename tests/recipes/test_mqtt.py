@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from queue import Queue
+from threading import Event
 
 import pytest
 from paho.mqtt.client import Client
@@ -55,11 +56,16 @@ def closing_client(**options: bool) -> Iterator[Client]:
     client._reset_sockets()  # else the pair that wakes its loop is left to the garbage collector
 
 
-def publish(client: Client, address: tuple[str, int]) -> None:
-    """Publish a temperature with QoS 1, and wait until it is acknowledged."""
+def publish(client: Client, address: tuple[str, int], temperature: str = "21.5") -> None:
+    """Publish a temperature with QoS 1, once the broker has let us in, and wait until it is acknowledged."""
+    let_in = Event()
+    client.on_connect = lambda *ignored: let_in.set()
     client.connect(*address)
     client.loop_start()
-    client.publish("temp", "21.5", qos=1).wait_for_publish(timeout=5)
+    assert let_in.wait(timeout=5)
+    message = client.publish("temp", temperature, qos=1)
+    message.wait_for_publish(timeout=5)
+    assert message.is_published()
     client.disconnect()
     client.loop_stop()
 
@@ -77,7 +83,6 @@ def test_rules_for_a_broker(tcp_server: StreamTestServer, client: Client) -> Non
     tcp_server.framing = mqtt
     tcp_server.on(kind(1)).reply(CONNACK)
     tcp_server.on(PUBLISH).reply(PUBACK)
-    tcp_server.on(Hex("c0 00")).reply(Hex("d0 00"))  # PINGREQ, PINGRESP
     tcp_server.on(DISCONNECT).reply(Close())
 
     publish(client, tcp_server.address)
@@ -168,9 +173,7 @@ def test_a_large_packet_has_a_length_of_three_bytes(tcp_server: StreamTestServer
     tcp_server.on(re.compile(rb"\x32.{1,4}\x00\x04temp(?P<id>..)x+", re.DOTALL)).reply(PUBACK)
     tcp_server.on(DISCONNECT).reply()
 
-    client.connect(*tcp_server.address)
-    client.loop_start()
-    client.publish("temp", "x" * 20_000, qos=1).wait_for_publish(timeout=5)
+    publish(client, tcp_server.address, "x" * 20_000)
 
     assert len(tcp_server.requests[1]) == 1 + 3 + 2 + 4 + 2 + 20_000
 

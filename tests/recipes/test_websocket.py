@@ -1,4 +1,4 @@
-"""WebSocket, with websocket-client and websockets; and wsproto on the server's side."""
+"""WebSocket, with websockets and websocket-client; and with wsproto on the server's side."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from dataclasses import dataclass
 
 import pytest
 import websocket
-import websockets.sync.client
-from wsproto import ConnectionType, WSConnection
-from wsproto import events as ws
+import websockets
+from websockets.asyncio.client import connect as connect_in_asyncio
+from websockets.sync.client import connect
+from wsproto import ConnectionType, WSConnection, events
 
 from pytest_sockserver import (
     ANY,
     Close,
-    Connection,
     Cut,
-    Hex,
     Request,
     ScriptMismatch,
     SockServer,
@@ -27,7 +26,7 @@ from pytest_sockserver import (
     UnexpectedRequest,
     http1,
 )
-from pytest_sockserver import websocket as websocket_frames
+from pytest_sockserver import websocket as websocket_frames  # websocket-client's module has the same name
 
 from .relay import byte_by_byte
 
@@ -54,127 +53,264 @@ def frame(opcode: int, data: bytes) -> bytes:
     return bytes([0x80 | opcode, len(data)]) + data
 
 
-def masked(mask: bytes, data: bytes) -> bytes:
-    return bytes(byte ^ mask[at % 4] for at, byte in enumerate(data))
-
-
 @dataclass(frozen=True)
 class Says:
-    """Match a frame of the client: 6 bytes of opcode, length and mask, then the masked data."""
+    """Match a frame of the client; a class, so that a report shows what was expected."""
 
     opcode: int
     data: bytes
 
     def __call__(self, frame: bytes) -> bool:
-        return frame[0] == 0x80 | self.opcode and masked(frame[2:6], frame[6:]) == self.data
+        return frame[0] == 0x80 | self.opcode and data_of(frame) == self.data
 
 
-def opcode(code: int) -> Callable[[bytes], bool]:
-    return lambda frame: frame[0] == 0x80 | code
+def data_of(frame: bytes) -> bytes:
+    """Return what a client says in a frame of less than 126 bytes: two bytes of head, the mask, the masked data."""
+    mask, data = frame[2:6], frame[6:]
+    return bytes(byte ^ mask[at % 4] for at, byte in enumerate(data))
+
+
+HANDSHAKE = re.compile(rb"GET /chat HTTP/1.1\r\n.*", re.DOTALL)
+GOODBYE = b"\x03\xe8"  # 1000, a normal closure
+
+
+# The same story three times
 
 
 def test_rules(tcp_server: StreamTestServer) -> None:
     tcp_server.framing = http1
-    tcp_server.on(re.compile(rb"GET /chat HTTP/1.1\r\n.*", re.DOTALL)).reply(upgrade, frame(TEXT, b"welcome"))
-    tcp_server.on(Says(TEXT, b"hello")).reply(frame(PING, b"are you there?"), frame(TEXT, b"hello yourself"))
-    tcp_server.on(Says(PONG, b"are you there?"), times=1).reply()
-    tcp_server.on(Says(CLOSE, b"\x03\xe8")).reply(frame(CLOSE, b"\x03\xe8"), Close())
+    tcp_server.on(HANDSHAKE).reply(upgrade, frame(TEXT, b"welcome"))
+    tcp_server.on(Says(TEXT, b"hello")).reply(frame(PING, b"still there?"), frame(TEXT, b"hello yourself"))
+    tcp_server.on(Says(PONG, b"still there?"), times=1).reply()
+    tcp_server.on(Says(CLOSE, GOODBYE)).reply(frame(CLOSE, GOODBYE), Close())
 
-    with websockets.sync.client.connect(tcp_server.url("ws") + "/chat", proxy=None) as client:
+    with connect(tcp_server.url("ws") + "/chat", proxy=None) as client:
         assert client.recv(timeout=2) == "welcome"
         client.send("hello")
         assert client.recv(timeout=2) == "hello yourself"
-    print(tcp_server.connections[0])
 
 
-def test_rules_client(tcp_server: StreamTestServer) -> None:
+def test_a_script(tcp_server: StreamTestServer) -> None:
     tcp_server.framing = http1
-    tcp_server.on(re.compile(rb"GET /chat HTTP/1.1\r\n.*", re.DOTALL)).reply(upgrade, frame(TEXT, b"welcome"))
-    tcp_server.on(Says(TEXT, b"hello")).reply(frame(PING, b"are you there?"), frame(TEXT, b"hello yourself"))
-    tcp_server.on(Says(PONG, b"are you there?"), times=1).reply()
-    tcp_server.on(Says(CLOSE, b"\x03\xe8")).reply(frame(CLOSE, b"\x03\xe8"), Close())
+    (
+        tcp_server.script()
+        .expect(HANDSHAKE)
+        .send(upgrade, frame(TEXT, b"welcome"))
+        .expect(Says(TEXT, b"hello"))
+        .send(frame(PING, b"still there?"), frame(TEXT, b"hello yourself"))
+        .expect(Says(PONG, b"still there?"))
+        .expect(Says(CLOSE, GOODBYE))
+        .send(frame(CLOSE, GOODBYE))
+        .close()
+    )
 
-    client = websocket.create_connection(tcp_server.url("ws") + "/chat", timeout=2)
+    with connect(tcp_server.url("ws") + "/chat", proxy=None) as client:
+        assert client.recv(timeout=2) == "welcome"
+        client.send("hello")
+        assert client.recv(timeout=2) == "hello yourself"
+
+
+DIALOGUE = r"""
+    C: GET /chat HTTP/1.1
+    C> Sec-WebSocket-Key:\x20
+    C~ (?P<key>\S+)
+    C> \r\n\r\n
+    S: HTTP/1.1 101 Switching Protocols
+    S: Upgrade: websocket
+    S: Connection: Upgrade
+    S: Sec-WebSocket-Accept: \g<accept>
+    S:
+    S- \x81\x07welcome
+    # four zeros: this client masks with nothing
+    C- \x81\x85\0\0\0\0hello
+    S- \x89\x0cstill there?
+    S- \x81\x0ehello yourself
+    C- \x8a\x8c\0\0\0\0still there?
+    Cx 88 82 00 00 00 00 03 e8
+    Sx 88 02 03 e8
+    S! close
+"""
+
+
+def test_a_dialogue(tcp_server: StreamTestServer) -> None:
+    tcp_server.dialogue(DIALOGUE, accept=lambda connection: accept_key(connection.captured["key"]))
+
+    client = websocket.create_connection(tcp_server.url("ws") + "/chat", timeout=2, get_mask_key=bytes)
     assert client.recv() == "welcome"
     client.send("hello")
     assert client.recv() == "hello yourself"
     client.close()
-    print(tcp_server.connections[0])
 
 
-def test_script(tcp_server: StreamTestServer) -> None:
-    tcp_server.framing = http1
-    (
-        tcp_server.script()
-        .expect(re.compile(rb"GET /chat HTTP/1.1\r\n.*", re.DOTALL))
-        .send(upgrade, frame(TEXT, b"welcome"))
-        .expect(Says(TEXT, b"hello"))
-        .send(frame(PING, b"are you there?"), frame(TEXT, b"hello yourself"))
-        .expect(Says(PONG, b"are you there?"))
-        .expect(Says(CLOSE, b"\x03\xe8"))
-        .send(frame(CLOSE, b"\x03\xe8"))
-        .close()
-    )
-    with websockets.sync.client.connect(tcp_server.url("ws") + "/chat", proxy=None) as client:
-        assert client.recv(timeout=2) == "welcome"
-        client.send("hello")
-        assert client.recv(timeout=2) == "hello yourself"
-    print(tcp_server.connections[0])
+# What a server may do
 
 
-def test_dialogue(tcp_server: StreamTestServer) -> None:
-    tcp_server.dialogue(
-        r"""
-        C: GET /chat HTTP/1.1
-        C> Sec-WebSocket-Key:\x20
-        C~ (?P<key>\S+)
-        C> \r\n\r\n
-        S: HTTP/1.1 101 Switching Protocols
-        S: Upgrade: websocket
-        S: Connection: Upgrade
-        S: Sec-WebSocket-Accept: \g<accept>
-        S:
-        # welcome
-        Sx 81 07
-        S- welcome
-        Cx 81 85 <mask:4>
-        C- \g<hello>
-        Cx 88 82 <mask:4> ?? ??
-        Sx 88 02 03 e8
-        S! close
-        """,
-        accept=lambda connection: accept_key(connection.captured["key"]),
-        hello=lambda connection: masked(connection.captured["mask"], b"hello"),
-    )
-    with websockets.sync.client.connect(tcp_server.url("ws") + "/chat", proxy=None) as client:
-        assert client.recv(timeout=2) == "welcome"
-        client.send("hello")
-    print(tcp_server.connections[0])
-
-
-def test_wsproto(tcp_server: StreamTestServer) -> None:
+def test_wsproto_on_the_servers_side(tcp_server: StreamTestServer) -> None:
     tcp_server.framing = http1
     tcp_server.on(ANY).reply(by_wsproto)
 
-    with websockets.sync.client.connect(tcp_server.url("ws") + "/chat", proxy=None) as client:
+    with connect(tcp_server.url("ws") + "/chat", proxy=None) as client:
         client.send("hello")
         assert client.recv(timeout=2) == "HELLO"
-    print(tcp_server.connections[0])
+        assert client.ping().wait(2)
 
 
 def by_wsproto(request: Request) -> Iterator[bytes | Close]:
-    state = request.connection.state
-    if not hasattr(state, "protocol"):
-        state.protocol = WSConnection(ConnectionType.SERVER)
-        request.connection.framing = websocket_frames
-    state.protocol.receive_data(request)
-    for event in state.protocol.events():
-        if isinstance(event, ws.Request):
-            yield state.protocol.send(ws.AcceptConnection())
-        elif isinstance(event, ws.TextMessage):
-            yield state.protocol.send(ws.TextMessage(event.data.upper()))
-        elif isinstance(event, ws.Ping):
-            yield state.protocol.send(event.response())
-        elif isinstance(event, ws.CloseConnection):
-            yield state.protocol.send(event.response())
+    """Feed a frame to the connection's protocol; say what it says, and each text in capitals."""
+    connection = request.connection
+    if connection.framing is http1:
+        connection.state.protocol = WSConnection(ConnectionType.SERVER)
+        connection.framing = websocket_frames
+    protocol = connection.state.protocol
+    protocol.receive_data(request)
+    for event in protocol.events():
+        if isinstance(event, events.Request):
+            yield protocol.send(events.AcceptConnection())
+        elif isinstance(event, events.TextMessage):
+            yield protocol.send(events.TextMessage(event.data.upper()))
+        elif isinstance(event, events.Ping):
+            yield protocol.send(event.response())
+        elif isinstance(event, events.CloseConnection):
+            yield protocol.send(event.response())
             yield Close()
+
+
+def test_a_script_for_the_handshake_and_rules_for_the_frames(tcp_server: StreamTestServer) -> None:
+    tcp_server.on(Says(TEXT, b"hello")).reply(frame(TEXT, b"hello yourself"))
+    tcp_server.on(Says(CLOSE, GOODBYE)).reply(frame(CLOSE, GOODBYE), Close())
+    (
+        tcp_server.script()
+        .expect_line(b"GET /chat HTTP/1.1")
+        .recv_until(b"\r\n\r\n")
+        .send(upgrade)
+        .rules(websocket_frames)
+    )
+
+    with connect(tcp_server.url("ws") + "/chat", proxy=None) as client:
+        client.send("hello")
+        assert client.recv(timeout=2) == "hello yourself"
+
+
+def test_a_message_that_the_test_itself_pushes(tcp_server: StreamTestServer) -> None:
+    tcp_server.framing = http1
+    tcp_server.on(HANDSHAKE).reply(upgrade)
+    tcp_server.on(Says(CLOSE, GOODBYE)).reply(frame(CLOSE, GOODBYE), Close())
+
+    with connect(tcp_server.url("ws") + "/chat", proxy=None) as client:
+        tcp_server.connections[0].send(frame(TEXT, b"news"))
+        assert client.recv(timeout=2) == "news"
+
+
+def test_a_message_in_fragments_with_a_ping_between_them(tcp_server: StreamTestServer) -> None:
+    first, rest = bytes([TEXT, 4]) + b"hell", frame(0, b"o")
+    tcp_server.framing = http1
+    tcp_server.on(HANDSHAKE).reply(upgrade, first, frame(PING, b"?"), rest)
+    tcp_server.on(Says(PONG, b"?"), times=1).reply()
+    tcp_server.on(Says(CLOSE, GOODBYE)).reply(frame(CLOSE, GOODBYE), Close())
+
+    with connect(tcp_server.url("ws") + "/chat", proxy=None) as client:
+        assert client.recv(timeout=2) == "hello"
+
+
+@pytest.mark.parametrize("n", range(len(frame(TEXT, b"welcome"))))
+def test_a_frame_cut_at_every_byte(tcp_server: StreamTestServer, n: int) -> None:
+    tcp_server.framing = http1
+    tcp_server.on(HANDSHAKE).reply(upgrade, Cut(frame(TEXT, b"welcome"), n), Close())
+
+    with connect(tcp_server.url("ws") + "/chat", proxy=None) as client:
+        with pytest.raises(websockets.ConnectionClosedError):
+            client.recv(timeout=2)
+
+
+def test_an_upgrade_that_is_refused(tcp_server: StreamTestServer) -> None:
+    tcp_server.framing = http1
+    tcp_server.on(HANDSHAKE).reply(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+    with pytest.raises(websockets.InvalidStatus):
+        connect(tcp_server.url("ws") + "/chat", proxy=None)
+
+
+def test_a_wrong_accept_key(tcp_server: StreamTestServer) -> None:
+    tcp_server.framing = http1
+    tcp_server.on(HANDSHAKE).reply(lambda request: upgrade(request).replace(b"-Accept: ", b"-Accept: x"))
+
+    with pytest.raises(websockets.InvalidHandshake):
+        connect(tcp_server.url("ws") + "/chat", proxy=None)
+
+
+@pytest.mark.asyncio
+async def test_the_asyncio_client(tcp_server: StreamTestServer) -> None:
+    tcp_server.framing = http1
+    tcp_server.on(HANDSHAKE).reply(upgrade, frame(TEXT, b"welcome"))
+    tcp_server.on(Says(CLOSE, GOODBYE)).reply(frame(CLOSE, GOODBYE), Close())
+
+    async with connect_in_asyncio(tcp_server.url("ws") + "/chat", proxy=None) as client:
+        assert await client.recv() == "welcome"
+
+
+# When the client departs
+
+
+def test_another_message_than_the_script_expects(tcp_server: StreamTestServer) -> None:
+    tcp_server.framing = http1
+    tcp_server.script().expect(HANDSHAKE).send(upgrade).expect(Says(TEXT, b"hello"))
+
+    with tcp_server.raises(
+        ScriptMismatch, match=r"expected a frame matching the predicate Says\(opcode=1, data=b'hello'"
+    ):
+        with connect(tcp_server.url("ws") + "/chat", proxy=None) as client:
+            client.send("hullo")
+
+
+def test_a_message_that_no_rule_knows(tcp_server: StreamTestServer) -> None:
+    tcp_server.framing = http1
+    tcp_server.on(HANDSHAKE).reply(upgrade)
+    tcp_server.on(Says(TEXT, b"hello")).reply(frame(TEXT, b"hello yourself"))
+
+    with tcp_server.raises(UnexpectedRequest, match="no rule matches hex 81 85"):
+        with connect(tcp_server.url("ws") + "/chat", proxy=None) as client:
+            client.send("hullo")
+
+
+# Byte by byte
+
+
+def declare_script(server: StreamTestServer) -> None:
+    server.framing = http1
+    (
+        server.script()
+        .expect(HANDSHAKE)
+        .send(upgrade, frame(TEXT, b"welcome"))
+        .expect(Says(TEXT, b"hello"))
+        .send(frame(PING, b"still there?"), frame(TEXT, b"hello yourself"))
+        .expect(Says(PONG, b"still there?"))
+        .expect(Says(CLOSE, GOODBYE))
+        .send(frame(CLOSE, GOODBYE))
+        .close()
+    )
+
+
+def declare_rules(server: StreamTestServer) -> None:
+    server.framing = http1
+    server.on(HANDSHAKE).reply(upgrade, frame(TEXT, b"welcome"))
+    server.on(Says(TEXT, b"hello")).reply(frame(PING, b"still there?"), frame(TEXT, b"hello yourself"))
+    server.on(Says(PONG, b"still there?"), times=1).reply()
+    server.on(Says(CLOSE, GOODBYE)).reply(frame(CLOSE, GOODBYE), Close())
+
+
+def declare_dialogue(server: StreamTestServer) -> None:
+    server.dialogue(DIALOGUE, accept=lambda connection: accept_key(connection.captured["key"]))
+
+
+@pytest.mark.parametrize("declare", [declare_script, declare_rules, declare_dialogue])
+def test_frames_that_come_byte_by_byte(
+    sockserver: SockServer, tcp_server: StreamTestServer, declare: Callable[[StreamTestServer], None]
+) -> None:
+    declare(tcp_server)
+    host, port = byte_by_byte(sockserver, tcp_server)
+
+    client = websocket.create_connection(f"ws://{host}:{port}/chat", timeout=2, get_mask_key=bytes)
+    assert client.recv() == "welcome"
+    client.send("hello")
+    assert client.recv() == "hello yourself"
+    client.close()
