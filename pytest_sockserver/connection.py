@@ -23,7 +23,7 @@ from . import questions
 from .captured import Request
 from .deadline import Deadline
 from .errors import DeadlineExceeded, EndOfStream, IncompleteRequest, ServerStopping, WrongState
-from .performing import INPUT, ROOM, Need, perform_parts, say
+from .performing import INPUT, ROOM, Need, perform_parts
 from .recording.recorder import BUSY, PARKED, WAITING
 from .scripting import reading
 from .scripting.checks import checked_timeout
@@ -331,16 +331,22 @@ class Connection(Verbs):
         if not self._writing.acquire(deadline.left()):
             raise self._error(DeadlineExceeded, f"send() waited {deadline}: another send is under way")
         try:
-            for need in self._needs(parts, request, timeout):
-                self._await(need)
+            if all([isinstance(part, bytes) for part in parts]):  # the usual case, the short way
+                self._say_bytes(b"".join(parts), deadline)  # type: ignore[arg-type]
+            else:
+                for need in self._needs(parts, request, timeout):
+                    self._await(need)
         finally:
             self._writing.release()
 
-    def _needs(self, parts: tuple[Part, ...], request: Request | None, timeout: float) -> Iterator[Need]:
-        """Return what saying the parts has to wait for; plain bytes, the usual case, go the short way."""
+    def _say_bytes(self, data: bytes, deadline: Deadline) -> None:
         __tracebackhide__ = True
-        if all([type(part) is bytes for part in parts]):
-            return say(self, b"".join(parts), timeout)  # type: ignore[arg-type]
+        for _ in self._stream.send(data):
+            if not self._stream.socket_for("send on").await_room(deadline.left()) and not deadline.left():
+                raise self._unread(data, deadline)
+
+    def _needs(self, parts: tuple[Part, ...], request: Request | None, timeout: float) -> Iterator[Need]:
+        """Return what saying the parts has to wait for."""
         return perform_parts(self, parts, request, timeout)
 
     def _await(self, need: Need) -> None:

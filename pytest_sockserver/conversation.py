@@ -36,7 +36,7 @@ from .scripting import reading
 from .scripting.buffer import Buffer
 from .scripting.framing import Framing, take_frame
 from .scripting.reading import Steps
-from .scripting.rules import CONNECT, Rule, why_frames_are_needed
+from .scripting.rules import CONNECT, Rule
 
 
 class Driver(Protocol):
@@ -87,7 +87,6 @@ class Rules:
     def __init__(self, *books: RuleBook, lines: Framing | None = None) -> None:
         self._books = books
         self._lines = lines
-        self._checked: list[int] = []  # the numbers of the rules that were found to need no frames
 
     def __bool__(self) -> bool:
         return any(self._books)
@@ -117,13 +116,9 @@ class Rules:
     def check(self, framing: Framing | None) -> None:
         """Refuse rules that have no meaning without frames, pointing at the declaration."""
         __tracebackhide__ = True
-        rules = self._rules()
-        if framing is not None or [rule.number for rule in rules] == self._checked:
-            return
-        problem = why_frames_are_needed(rules)
-        if problem is not None:
-            raise TypeError(problem[1]).with_traceback(problem[0].origin.traceback())
-        self._checked = [rule.number for rule in rules]
+        if framing is None:
+            for book in self._books:
+                book.check_unframed()
 
     def answer_next(self, connection: Connection) -> bool:
         """Take the next request and answer it; tell whether there was one."""
@@ -134,11 +129,11 @@ class Rules:
             raise self._at_a_rule(error) from None
         except EndOfStream:
             return False
-        known = len(self._rules())
+        known = len(self._books[-1])
         while not unit or not self.answer(connection, unit):
             if not connection._came_early or not self._books[-1].wait_for_more(known):
                 raise self._unexpected(connection, unit)
-            known, unit = len(self._rules()), unit or self._next_unit(connection)
+            known, unit = len(self._books[-1]), unit or self._next_unit(connection)
         return True
 
     def answer(self, connection: Connection, unit: bytes) -> bool:

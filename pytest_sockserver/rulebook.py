@@ -20,7 +20,7 @@ from .recording.recorder import Recorder
 from .scripting.matching import Lookup, Shape, is_literal, matches, names_captured, names_demanded, shape_of, shortened
 from .scripting.parts import Part, check_fit, checked_parts
 from .scripting.parts import names_demanded as names_said
-from .scripting.rules import CONNECT, Rule, RuleMatch, checked_rule_match, in_order, nearest
+from .scripting.rules import CONNECT, Rule, RuleMatch, checked_rule_match, in_order, nearest, why_frames_are_needed
 from .scripting.times import checked_times
 
 #: Seconds from one rule to the next, where the client came before them.
@@ -104,9 +104,10 @@ class RuleBook:
         self._asked: list[_Entry] = []  # in the order in which they are asked; replaced, never changed
         self._numbers = counting(1)
         self._declared_at = monotonic()
+        self._unframed: list[_Entry] = []  # those of which it was seen that they need no frames
 
-    def __bool__(self) -> bool:
-        return bool(self._asked)
+    def __len__(self) -> int:
+        return len(self._asked)
 
     @property
     def rules(self) -> list[Rule]:
@@ -120,6 +121,21 @@ class RuleBook:
     def clear(self) -> None:
         """Forget all rules.  The lock must be held."""
         self._entries, self._asked = {}, []
+
+    def check_unframed(self) -> None:
+        """Refuse rules that have no meaning on a stream without framing, pointing at the declaration.
+
+        Raises:
+            TypeError: The first of them, and why.
+        """
+        __tracebackhide__ = True
+        asked = self._asked
+        if asked is self._unframed:
+            return
+        problem = why_frames_are_needed([entry.rule for entry in asked])
+        if problem is not None:
+            raise TypeError(problem[1]).with_traceback(problem[0].origin.traceback())
+        self._unframed = asked
 
     # Declaring
 

@@ -142,11 +142,11 @@ class Stream:
     def send(self, data: bytes) -> Iterator[bool]:
         """Send all of ``data``, yielding whenever the kernel takes no more."""
         __tracebackhide__ = True
-        rest = memoryview(data)
-        sock = self.socket_for("send on")
+        sock, rest = self.socket_for("send on"), memoryview(data)
         while rest:
             try:
-                rest = rest[sock.send(rest[:CHUNK]) :]
+                chunk = data if len(rest) == len(data) <= CHUNK else rest[:CHUNK]  # usually all of it, without a view
+                rest = rest[sock.send(chunk) :]
             except BlockingIOError:
                 yield True
             except OSError as error:

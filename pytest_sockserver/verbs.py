@@ -5,7 +5,7 @@ A reading verb is a generator that yields when it needs more bytes (``scripting/
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from .captured import Request
@@ -117,8 +117,10 @@ class Verbs(Endpoint):
         except ScriptMismatch as early:
             raise self._error(ScriptMismatch, str(early)) from None
 
-    def _checked_parts(self, parts: Iterable[Part], verb: str) -> tuple[Part, ...]:
+    def _checked_parts(self, parts: tuple[Part, ...], verb: str) -> tuple[Part, ...]:
         __tracebackhide__ = True
+        if len(parts) == 1 and isinstance(parts[0], bytes):
+            return parts
         checked = checked_parts(parts, verb)
         check_fit(checked, self._server.transport, verb, tls=self._server.options.tls is not None)
         return checked

@@ -163,8 +163,8 @@ def test_what_no_literal_begins_fails_at_its_first_wrong_byte(tcp_server: Stream
 def test_a_pattern_without_a_framing_resets_the_connection_and_fails(tcp_server: StreamTestServer) -> None:
     tcp_server.on(re.compile(rb"x"))
 
-    with tcp_server.raises(TypeError, match="give the server a framing="), connect(tcp_server) as client:
-        with pytest.raises(ConnectionResetError):
+    with tcp_server.raises(TypeError, match="give the server a framing="):
+        with pytest.raises(ConnectionResetError), connect(tcp_server) as client:
             client.recv(9)
 
 

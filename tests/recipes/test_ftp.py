@@ -46,37 +46,41 @@ def numbers(server: StreamTestServer) -> bytes:
 # The same story three times
 
 
-DIALOGUE = r"""
-    == 0 control
-    S: 220 ready
-    C: USER ann
-    S: 331 password?
-    C: PASS secret
-    S: 230 welcome
-    C: TYPE I
-    S: 200 binary
-    C: PASV
-    S: 227 connect to (\g<data>)
-    C: RETR report.txt
-    S: 150 here it comes
-    S! open transfer
-    S! wait transferred
-    S: 226 done
-    C: QUIT
-    S: 221 bye
-
-    == 1 data, to the same server
-    S! wait transfer
-    S: all is well
-    S! close
-    S! open transferred
-"""
-
-
 def test_a_dialogue_over_two_connections(tcp_server: StreamTestServer) -> None:
-    tcp_server.dialogue(DIALOGUE, data=numbers(tcp_server))
+    dialogue_of_a_transfer(tcp_server)
 
     assert fetch(tcp_server.address) == b"all is well\r\n"
+
+
+def dialogue_of_a_transfer(server: StreamTestServer) -> None:
+    server.dialogue(
+        r"""
+            == 0 control
+            S: 220 ready
+            C: USER ann
+            S: 331 password?
+            C: PASS secret
+            S: 230 welcome
+            C: TYPE I
+            S: 200 binary
+            C: PASV
+            S: 227 connect to (\g<data>)
+            C: RETR report.txt
+            S: 150 here it comes
+            S! open transfer
+            S! wait transferred
+            S: 226 done
+            C: QUIT
+            S: 221 bye
+
+            == 1 data, to the same server
+            S! wait transfer
+            S: all is well
+            S! close
+            S! open transferred
+        """,
+        data=numbers(server),
+    )
 
 
 def test_a_script_for_each_connection(tcp_server: StreamTestServer) -> None:
@@ -334,9 +338,7 @@ def test_the_client_says_what_no_rule_knows(ftp_server: StreamTestServer) -> Non
 # However the bytes arrive
 
 
-@pytest.mark.parametrize(
-    "declare", [lambda server: server.dialogue(DIALOGUE, data=numbers(server)), scripts_of_a_transfer]
-)
+@pytest.mark.parametrize("declare", [dialogue_of_a_transfer, scripts_of_a_transfer])
 def test_what_is_ordered_hears_a_client_byte_by_byte(
     sockserver: SockServer, tcp_server: StreamTestServer, declare: Any
 ) -> None:

@@ -42,38 +42,8 @@ MAIL = {7: b"Subject: t\r\n\r\nhey\r\n"}
 # The same story three times
 
 
-DIALOGUE = r"""
-    S: * OK ready
-    C~ (?P<tag>\S+) LOGIN ann "secret"
-    S: \g<tag> OK welcome
-    C~ (?P<tag>\S+) SELECT "INBOX"
-    S: * 1 EXISTS
-    S: \g<tag> OK selected
-    C~ (?P<tag>\S+) UID SEARCH UNSEEN
-    S: * SEARCH 7
-    S: \g<tag> OK found
-    C~ (?P<tag>\S+) UID FETCH 7 \(BODY\[\]\)
-    S: * 1 FETCH (UID 7 BODY[] {19}
-    S: Subject: t
-    S:
-    S: hey
-    S: )
-    S: \g<tag> OK fetched
-    C~ (?P<tag>\S+) LOGOUT
-    S: * BYE
-    S: \g<tag> OK bye
-
-    % rules
-    # asked by the client itself, when it connects and after the login
-    C~ (?P<tag>\S+) CAPABILITY
-    S: * CAPABILITY IMAP4rev1
-    S: \g<tag> OK done
-    % end
-"""
-
-
 def test_a_dialogue_with_the_tags_of_the_client(tcp_server: StreamTestServer) -> None:
-    tcp_server.dialogue(DIALOGUE)
+    dialogue_of_an_inbox(tcp_server)
 
     assert read_new_mail(tcp_server.address) == MAIL
 
@@ -98,6 +68,37 @@ def script_of_an_inbox(server: StreamTestServer) -> None:
         .expect_line(re.compile(rb"(?P<tag>\S+) LOGOUT"))
         .send(b"* BYE\r\n", ok)
     )
+
+
+def dialogue_of_an_inbox(server: StreamTestServer) -> None:
+    server.dialogue(r"""
+        S: * OK ready
+        C~ (?P<tag>\S+) LOGIN ann "secret"
+        S: \g<tag> OK welcome
+        C~ (?P<tag>\S+) SELECT "INBOX"
+        S: * 1 EXISTS
+        S: \g<tag> OK selected
+        C~ (?P<tag>\S+) UID SEARCH UNSEEN
+        S: * SEARCH 7
+        S: \g<tag> OK found
+        C~ (?P<tag>\S+) UID FETCH 7 \(BODY\[\]\)
+        S: * 1 FETCH (UID 7 BODY[] {19}
+        S: Subject: t
+        S:
+        S: hey
+        S: )
+        S: \g<tag> OK fetched
+        C~ (?P<tag>\S+) LOGOUT
+        S: * BYE
+        S: \g<tag> OK bye
+
+        % rules
+        # asked by the client itself, when it connects and after the login
+        C~ (?P<tag>\S+) CAPABILITY
+        S: * CAPABILITY IMAP4rev1
+        S: \g<tag> OK done
+        % end
+    """)
 
 
 def test_a_script_with_the_tags_of_the_client(tcp_server: StreamTestServer) -> None:
@@ -191,7 +192,7 @@ FETCHED = b"* 1 FETCH (UID 7 BODY[] {19}\r\nSubject: t\r\n\r\nhey\r\n)\r\n"
 def test_a_message_is_cut_at_every_byte(mail_server: StreamTestServer, n: int) -> None:
     mail_server.on(command(rb"uid fetch .*")).reply(Cut(FETCHED, n), Close())
 
-    with pytest.raises(imaplib.IMAP4.abort):
+    with pytest.raises(imaplib.IMAP4.abort, match="^command: FETCH => "):
         read_new_mail(mail_server.address)
 
 
@@ -252,7 +253,7 @@ def test_a_dialogue_over_starttls(secure_server: StreamTestServer, trust: ssl.SS
 
 
 def test_the_client_says_something_else_than_the_dialogue(tcp_server: StreamTestServer) -> None:
-    tcp_server.dialogue(DIALOGUE)
+    dialogue_of_an_inbox(tcp_server)
 
     with tcp_server.raises(ScriptMismatch, match=r"got b'\w+ LIST "):
         with pytest.raises(ConnectionResetError), IMAPClient(*tcp_server.address, ssl=False) as client:
@@ -270,7 +271,7 @@ def test_the_client_says_what_no_rule_knows(mail_server: StreamTestServer) -> No
 # However the bytes arrive
 
 
-@pytest.mark.parametrize("declare", [lambda server: server.dialogue(DIALOGUE), script_of_an_inbox])
+@pytest.mark.parametrize("declare", [dialogue_of_an_inbox, script_of_an_inbox])
 def test_what_is_ordered_hears_a_client_byte_by_byte(
     sockserver: SockServer, tcp_server: StreamTestServer, declare: Callable[[StreamTestServer], None]
 ) -> None:

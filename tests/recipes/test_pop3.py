@@ -52,30 +52,31 @@ def fetch_and_delete(address: Any) -> list[bytes]:
 # The same story three times
 
 
-DIALOGUE = r"""
-    S: +OK ready
-    C: USER ann
-    S: +OK
-    C: PASS secret
-    S: +OK 1 message
-    C: RETR 1
-    S: +OK here it comes
-    S: Subject: dots
-    S:
-    S: ..one
-    S: two
-    S: .
-    C: DELE 1
-    S: +OK deleted
-    C: QUIT
-    S: +OK bye
-"""
-
-
 def test_a_dialogue_gives_a_message(tcp_server: StreamTestServer) -> None:
-    tcp_server.dialogue(DIALOGUE)
+    dialogue_of_a_message(tcp_server)
 
     assert fetch_and_delete(tcp_server.address) == [b"Subject: dots", b"", b".one", b"two"]
+
+
+def dialogue_of_a_message(server: StreamTestServer) -> None:
+    server.dialogue(r"""
+        S: +OK ready
+        C: USER ann
+        S: +OK
+        C: PASS secret
+        S: +OK 1 message
+        C: RETR 1
+        S: +OK here it comes
+        S: Subject: dots
+        S:
+        S: ..one
+        S: two
+        S: .
+        C: DELE 1
+        S: +OK deleted
+        C: QUIT
+        S: +OK bye
+    """)
 
 
 def test_a_script_gives_a_message(tcp_server: StreamTestServer) -> None:
@@ -249,7 +250,7 @@ def test_rules_over_tls_from_the_first_byte(secure_server: StreamTestServer, tru
 
 
 def test_the_client_says_something_else_than_the_dialogue(tcp_server: StreamTestServer) -> None:
-    tcp_server.dialogue(DIALOGUE)
+    dialogue_of_a_message(tcp_server)
 
     with tcp_server.raises(ScriptMismatch, match=r"got b'USER bob\\r\\n' \(differs at byte 5: b'b' is not b'a'\)"):
         with pytest.raises(ConnectionResetError), mailbox(tcp_server.address) as client:
@@ -265,7 +266,7 @@ def test_the_client_says_what_no_rule_knows(mail_server: StreamTestServer) -> No
 # However the bytes arrive
 
 
-@pytest.mark.parametrize("declare", [lambda server: server.dialogue(DIALOGUE), script_of_a_message])
+@pytest.mark.parametrize("declare", [dialogue_of_a_message, script_of_a_message])
 def test_what_is_ordered_hears_a_client_byte_by_byte(
     sockserver: SockServer, tcp_server: StreamTestServer, declare: Any
 ) -> None:

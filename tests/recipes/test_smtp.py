@@ -44,30 +44,31 @@ def send(address: Any, message: EmailMessage) -> None:
 # The same story three times
 
 
-DIALOGUE = r"""
-    S: 220 mx.example.org ESMTP
-    C~ (?i)ehlo \S+
-    S: 250-mx.example.org
-    S: 250 8BITMIME
-    C~ (?i)mail from:<ann@example\.org>.*
-    S: 250 ok
-    C~ (?i)rcpt to:<bob@example\.org>
-    S: 250 ok
-    C~ (?i)data
-    S: 354 go ahead
-    C> \r\n.\r\n
-    S: 250 queued
-    C~ (?i)quit
-    S: 221 bye
-"""
-
-
 def test_a_dialogue_takes_a_mail(tcp_server: StreamTestServer, message: EmailMessage) -> None:
-    tcp_server.dialogue(DIALOGUE)
+    dialogue_of_a_mail(tcp_server)
 
     send(tcp_server.address, message)
 
     assert tcp_server.requests[4].endswith(b"\r\n\r\n..one\r\ntwo\r\n.\r\n")  # the leading dot is doubled
+
+
+def dialogue_of_a_mail(server: StreamTestServer) -> None:
+    server.dialogue(r"""
+        S: 220 mx.example.org ESMTP
+        C~ (?i)ehlo \S+
+        S: 250-mx.example.org
+        S: 250 8BITMIME
+        C~ (?i)mail from:<ann@example\.org>.*
+        S: 250 ok
+        C~ (?i)rcpt to:<bob@example\.org>
+        S: 250 ok
+        C~ (?i)data
+        S: 354 go ahead
+        C> \r\n.\r\n
+        S: 250 queued
+        C~ (?i)quit
+        S: 221 bye
+    """)
 
 
 def test_a_script_takes_a_mail(tcp_server: StreamTestServer, message: EmailMessage) -> None:
@@ -262,7 +263,7 @@ def test_rules_that_ask_for_tls_before_a_login(secure_server: StreamTestServer, 
 
 
 def test_the_client_says_something_else_than_the_dialogue(tcp_server: StreamTestServer) -> None:
-    tcp_server.dialogue(DIALOGUE)
+    dialogue_of_a_mail(tcp_server)
 
     with tcp_server.raises(ScriptMismatch, match=r"(?i)got b'mail from:<bob@example\.org>\\r\\n'"):
         with pytest.raises(smtplib.SMTPServerDisconnected), smtplib.SMTP(*tcp_server.address) as client:
@@ -281,7 +282,7 @@ def test_the_client_says_what_no_rule_knows(mail_server: StreamTestServer) -> No
 def test_a_dialogue_hears_a_client_byte_by_byte(
     sockserver: SockServer, tcp_server: StreamTestServer, message: EmailMessage
 ) -> None:
-    tcp_server.dialogue(DIALOGUE)
+    dialogue_of_a_mail(tcp_server)
 
     send(byte_by_byte(sockserver, tcp_server), message)
 
