@@ -228,10 +228,10 @@ class AsyncConnection:
     async def frames(self, framing: Framing | None = None) -> AsyncIterator[Request]:
         """Yield the frames that come, until the client ends its stream where one would begin."""
         __tracebackhide__ = True
-        checked = self._connection._checked_framing("frames", framing)
+        self._connection._checked_framing("frames", framing)
         while True:
             try:
-                frame = await self._drive("frames", self._connection._frame(checked), None)
+                frame = await self._drive("frames", self._connection._frame(framing), None)
             except IncompleteRequest:
                 raise
             except EndOfStream:

@@ -119,7 +119,8 @@ class Connection(Verbs):
             ScriptMismatch: A frame is longer than the server's ``max_frame``, or is none.
         """
         __tracebackhide__ = True
-        return self._each_frame(self._checked_framing("frames", framing))
+        self._checked_framing("frames", framing)
+        return self._each_frame(framing)
 
     def rules(self, framing: Framing | None = None) -> None:
         """Answer by the server's rules from here on; return when the client has ended its stream, or a rule has.
@@ -445,7 +446,7 @@ class Connection(Verbs):
             self._server._unwatch(wake)
         return arrived or bool(tape.cut)
 
-    def _each_frame(self, framing: Framing) -> Iterator[Request]:
+    def _each_frame(self, framing: Framing | None) -> Iterator[Request]:
         __tracebackhide__ = True
         while True:
             try:

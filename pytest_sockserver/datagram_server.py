@@ -366,5 +366,5 @@ class DatagramTestServer(BaseTestServer):
         with self._recorder.lock:
             said = list(transcript.datagram_lines(self._recorder.tapes, limit=200))
         if len(said) > transcript.MESSAGE_LINES:
-            said = [f"# ... {len(said) - transcript.MESSAGE_LINES} lines before", *said[-transcript.MESSAGE_LINES :]]
+            said = [f"#! ... {len(said) - transcript.MESSAGE_LINES} lines before", *said[-transcript.MESSAGE_LINES :]]
         return "\n".join(said) if said else "no datagram has come so far"

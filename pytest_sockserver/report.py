@@ -136,20 +136,13 @@ class Reports:
             # A fixture built on ours that fails, and a subtest within the call, want the server's side as well.
             if factories_of(item) and (call.when == "setup" or item.stash.get(_calling_key, False)):
                 tell(item, call.excinfo.value, is_over=False)
-        told = item.stash.get(_told_key, [])
-        texts = []
-        if call.when == "teardown":
-            for node in item.listchain():
-                texts += node.stash.get(_late_key, [])
-                node.stash[_late_key] = []
-        elif call.excinfo is not None or (call.when == "call" and set(item.config.option.reportchars) & set("PA")):
-            texts = list(sections(item, factories_of(item), told))
-        with said_once(call.excinfo.value if call.excinfo is not None else None, texts):
+        texts = _texts(item, call) if call.excinfo is not None else None
+        with said_once(call.excinfo.value if call.excinfo is not None else None, texts or []):
             report = yield
+        if report.failed or (call.when == "call" and set(item.config.option.reportchars) & set("PA")):
+            _add_sections(report, _texts(item, call) if texts is None else texts)
         if call.when != "setup" or report.failed:
             item.stash[_told_key] = []
-        if report.failed or (call.when == "call" and set(item.config.option.reportchars) & set("PA")):
-            _add_sections(report, texts)
         if report.failed:
             without_surrogates(report.longrepr)
         return report
@@ -159,6 +152,17 @@ class Reports:
 
     def pytest_leave_pdb(self) -> None:
         deadline.pause(False)
+
+
+def _texts(item: pytest.Item, call: pytest.CallInfo[None]) -> list[tuple[str, str]]:
+    """Return the sections of a phase's report, titles and texts."""
+    if call.when != "teardown":
+        return list(sections(item, factories_of(item), item.stash.get(_told_key, [])))
+    texts = []
+    for node in item.listchain():
+        texts += node.stash.get(_late_key, [])
+        node.stash[_late_key] = []
+    return texts
 
 
 def tell(item: pytest.Item, own: BaseException | None, *, is_over: bool = True) -> list[Failure]:

@@ -107,14 +107,14 @@ def _without_conversation(error: BaseException) -> BaseException:
 def _in_about_a_screen(lines: list[str]) -> list[str]:
     if len(lines) > _HEAD_LINES + _TAIL_LINES:
         hidden = len(lines) - _HEAD_LINES - _TAIL_LINES
-        lines[_HEAD_LINES:-_TAIL_LINES] = [f"# ... {hidden} {_HIDDEN}"]
+        lines[_HEAD_LINES:-_TAIL_LINES] = [f"#! ... {hidden} {_HIDDEN}"]
     return [_cut(line) for line in lines]
 
 
 def _cut(line: str) -> str:
     if len(line) <= _LINE_WIDTH or line.startswith("#"):  # a remark is bounded by itself
         return line
-    return f"{line[:_LINE_WIDTH]}... ({len(line):,} characters)"
+    return f"#! {line[:_LINE_WIDTH]}... ({len(line):,} characters)"  # pasted back it must not pass for the line
 
 
 def _title(server: BaseTestServer) -> str:

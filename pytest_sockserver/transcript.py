@@ -26,7 +26,7 @@ def so_far(tape: Tape) -> str:
     if not said:
         return "nothing was said so far"
     if len(said) > MESSAGE_LINES:
-        said = [f"# ... {len(said) - MESSAGE_LINES} lines before", *said[-MESSAGE_LINES:]]
+        said = [f"#! ... {len(said) - MESSAGE_LINES} lines before", *said[-MESSAGE_LINES:]]
     return "\n".join(said)
 
 
@@ -41,13 +41,13 @@ def lines(tape: Tape, *, limit: int | None = SAID_LIMIT, since: float = 0.0) -> 
         before = len(tape.events) - len(events)
         dropped = tape.recorder.dropped
     if before:
-        yield f"# {before} event{'' if before == 1 else 's'} before this test"
+        yield f"#! {before} event{'' if before == 1 else 's'} before this test"
     ending = line_ending(events)
     if ending != b"\r\n":
         yield "% eol lf"
     yield from format_lines(events, ending=ending, limit=limit)
     if dropped:
-        yield "# the recording reached its record_limit: what came later was counted and not kept"
+        yield "#! the recording reached its record_limit: what came later was counted and not kept"
 
 
 def head(tape: Tape) -> str:

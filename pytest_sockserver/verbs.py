@@ -72,8 +72,10 @@ class Verbs(Endpoint):
         data = yield from reading.expect(self._stream.buffer, shape)
         return self._request(data, captured_by(shape, data))
 
-    def _frame(self, framing: Framing) -> Steps[Request]:
-        return self._unit(take_frame(self._stream.buffer, framing, self._max_frame))
+    def _frame(self, framing: Framing | None) -> Steps[Request]:
+        """Take a frame in this framing, else in the connection's own, as it is by now."""
+        now = framing or self._checked_framing("frames", None)
+        return self._unit(take_frame(self._stream.buffer, now, self._max_frame))
 
     def _checked_framing(self, verb: str, framing: Framing | None) -> Framing:
         __tracebackhide__ = True

@@ -271,8 +271,9 @@ def test_a_match_is_described_as_it_was_written() -> None:
 
     assert described(b"a\n") == r"b'a\n'"
     assert described(ANY) == "ANY"
-    assert described(re.compile(rb"\d+")) == r"the pattern b'\\d+'"
-    assert described(long_enough) == f"the predicate long_enough ({__file__}:{line})"
+    assert described(re.compile(rb"\d+")) == r"the pattern rb'\d+'"
+    assert described(re.compile(rb"a.b", re.IGNORECASE | re.DOTALL)) == "the pattern rb'(?i)a.b'"
+    assert described(long_enough) == f"the predicate long_enough (test_buffer_matching_parts.py:{line})"
     assert described(len) == "the predicate len"
 
 

@@ -177,8 +177,8 @@ def test_our_deadlines_stay_below_the_time_limit_of_the_test(inner: Runner, meth
     kind = "pytest_sockserver.DeadlineExceeded: "
     said = [line.partition(kind)[2] for line in run.stdout.splitlines() if line.startswith("E  ") and kind in line][1:]
     assert [re.sub(r"(waited|within) 0\.[0-3]\d*( s \(.*?\)| s)", r"\1 0.3 s", each) for each in said] == [
-        "tcp_server: accept() waited 0.3 s, and nobody connected",
-        "tcp_server, connection 0 (127.0.0.1:PORT): recv_line() waited 0.3 s, and nothing came",
+        "accept() waited 0.3 s, and nobody connected",
+        "recv_line() waited 0.3 s, and nothing came",
         "expected b'USER' within 0.3 s",
     ]
     assert "from pytest-timeout" not in run.stdout
@@ -189,8 +189,8 @@ def test_a_wait_that_a_time_limit_shortens_says_so_in_round_numbers(inner: Runne
 
     said = next(line for line in run.stdout.splitlines() if line.startswith("E  "))
     assert re.sub(r"(waited|within) 0\.([0-3]|0\d) s", "waited 0.3 s", said) == (
-        "E       pytest_sockserver.DeadlineExceeded: tcp_server: accept() waited 0.3 s (not 5 s: the test's time limit "
-        "is near), and nobody connected"
+        "E       pytest_sockserver.DeadlineExceeded: accept() waited 0.3 s (not 5 s: the test's time limit is near), "
+        "and nobody connected"
     )
 
 

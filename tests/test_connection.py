@@ -379,10 +379,9 @@ def test_expect_of_a_line_by_a_predicate_names_the_predicate(talk: Talk) -> None
     with pytest.raises(ScriptMismatch) as raised:
         talk.conn.expect_line(is_digit)
 
-    name = "test_expect_of_a_line_by_a_predicate_names_the_predicate.<locals>.is_digit"
     assert untimed(str(raised.value)) == (
-        f"{talk.where}: expected a line matching the predicate {name} "
-        f"({__file__}:{is_digit.__code__.co_firstlineno})\n"
+        f"{talk.where}: expected a line matching the predicate is_digit "
+        f"(test_connection.py:{is_digit.__code__.co_firstlineno})\n"
         "  got b'one\\r\\n'\n"
         "    C: one"
     )

@@ -633,7 +633,7 @@ def test_rules_stand_in_no_block(block: str) -> None:
 
 def test_an_answer_after_its_end_is_refused_at_its_line() -> None:
     assert refusal("% rules\nC: a\nS! close\nS: b\n% end") == (
-        "line 4: send() expected nothing after Close(notify=True): b'b\\r\\n' would never be reached\n  S: b"
+        "line 4: send() expected nothing after Close(): b'b\\r\\n' would never be reached\n  S: b"
     )
     assert refusal("% rules\nC: a\nS! reset\n% end", transport="unix").startswith("line 3: send() cannot do Reset()")
 

@@ -314,7 +314,7 @@ def test_a_message_holds_the_last_lines_and_counts_those_before() -> None:
 
     text = so_far(tape).splitlines()
 
-    assert text[0] == "# ... 28 lines before"
+    assert text[0] == "#! ... 28 lines before"
     assert [line[8:] for line in text[1:]] == [each for n in range(14, 20) for each in (f"C: {n}", "S: ok")]
 
 
@@ -335,7 +335,7 @@ def test_a_recording_with_a_gap_says_so_last() -> None:
     tape.received(b"hi\r\n")
     tape.received(b"more\r\n")
 
-    last = "# the recording reached its record_limit: what came later was counted and not kept"
+    last = "#! the recording reached its record_limit: what came later was counted and not kept"
     assert list(lines(tape))[1:] == [last]
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import socket
+import sys
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ from pytest_sockserver import (
     Request,
     Script,
     ScriptMismatch,
+    SockServer,
     StreamTestServer,
     Text,
     UnexpectedRequest,
@@ -45,9 +47,12 @@ from pytest_sockserver import (
 )
 from pytest_sockserver.recording.recorder import Tape
 from pytest_sockserver.scripting.framing import Framing
-from pytest_sockserver.scripting.reading import Steps
 
-from .peers import PATIENCE, connect, read_to_end
+from .peers import PATIENCE, connect, read_exactly, read_to_end
+from .test_framing import CORPUS
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup  # which pytest requires on 3.10
 
 Declare = Callable[[StreamTestServer], None]
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -90,20 +95,20 @@ def performed(declare: Declare, pieces: Sequence[bytes], **options: Any) -> Outc
 
 
 def said_in_pieces(server: StreamTestServer, pieces: Sequence[bytes]) -> bytes | None:
-    """Return what the server has said, ``None`` if it has reset the connection."""
-    with connect(server) as client:
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        conn = server.wait_connection()
-        try:
+    """Return what the server has said; ``None`` if it has ended the connection while the client was still talking."""
+    try:
+        with connect(server) as client:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            conn = server.wait_connection()
             for piece, count in zip(pieces, accumulate(map(len, pieces)), strict=True):
                 client.sendall(piece)
                 if not is_received(conn, count):
                     break
             client.shutdown(socket.SHUT_WR)
             return read_to_end(client)
-        except OSError:
-            assert conn.closed_by == "server"
-            return None
+    except OSError:
+        assert server.wait_connection()._tape.server_ended
+        return None
 
 
 def is_received(conn: Connection, count: int) -> bool:
@@ -521,9 +526,7 @@ ONLY_SCRIPTED_END = Move(call("recv_all"), (), says_the_rest)
 
 
 @st.composite
-def conversations(
-    draw: Draw, kinds: list[Any], ends: list[Move], chatter: Chatter | None = None
-) -> Conversation:
+def conversations(draw: Draw, kinds: list[Any], ends: list[Move], chatter: Chatter | None = None) -> Conversation:
     names: list[str] = []
     numbers, talk = count(), Talk()
     moves = sequence(draw, names, kinds, numbers, most=4)
@@ -584,3 +587,286 @@ def test_a_dialogue_goes_the_same_however_the_bytes_are_cut(
 
     assert check_all_cuts(declare, fits, cuts) == conversation.talk.outcome()
     check_all_cuts(declare, departure.of(fits), cuts)
+
+
+# Rules
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A rule, in words of its own: what it matches is asked of a regular expression, or a function.
+
+    Attributes:
+        match: How it is declared.
+        pattern: What its requests are.
+        rank: A literal is asked before a pattern or a predicate, this before ``ANY``.
+        units: Requests that it matches.
+        replies: What it says first, then, and from then on: parts, and the bytes of each.
+    """
+
+    match: Any
+    pattern: re.Pattern[bytes]
+    rank: int
+    units: st.SearchStrategy[bytes]
+    times: int | tuple[int, int | None] | None
+    replies: tuple[tuple[tuple[Any, Callable[[Heard], bytes]], ...], ...]
+
+    @property
+    def least(self) -> int:
+        return self.times[0] if isinstance(self.times, tuple) else self.times or 0
+
+    @property
+    def most(self) -> int | None:
+        return self.times[1] if isinstance(self.times, tuple) else self.times
+
+
+@dataclass
+class Heard:
+    """A request, and what was captured by then."""
+
+    unit: bytes
+    captured: dict[str, bytes]
+
+
+TIMES = st.sampled_from([None, None, None, 1, 2, (0, 1), (1, None), (0, 2)])
+
+
+def parts_of_replies(names: Sequence[str]) -> st.SearchStrategy[tuple[Any, Callable[[Heard], bytes]]]:
+    """Parts, and what they say."""
+    plain = BYTES.map(lambda data: (data, lambda heard: data))
+    cut = BYTES.map(lambda data: (Cut(data, len(data) // 2), lambda heard: data[: len(data) // 2]))
+    dripped = BYTES.map(lambda data: (Drip(data, 0), lambda heard: data))
+    called = st.just((echoed, lambda heard: b"<" + heard.unit + b">"))
+    kept = [st.just((Text(rf"={each}=\g<{each}>"), said_of(each))) for each in names]
+    return st.one_of(plain, plain, cut, dripped, called, *kept)
+
+
+def said_of(name: str) -> Callable[[Heard], bytes]:
+    return lambda heard: b"=%b=" % name.encode() + heard.captured[name]
+
+
+@st.composite
+def replies(draw: Draw, names: Sequence[str]) -> tuple[tuple[tuple[Any, Callable[[Heard], bytes]], ...], ...]:
+    said = [tuple(each) for each in draw(st.lists(st.lists(parts_of_replies(names), max_size=2), max_size=3))]
+    if said and not draw(st.integers(0, 4)):
+        said[-1] = (*said[-1], (Close(), lambda heard: b""))
+    return tuple(said)
+
+
+PAIRS = st.lists(st.sampled_from(["61", "62", "63", "??"]), min_size=1, max_size=3)
+FILL = st.sampled_from([b"a", b"b", b"\xff", b"?"])
+
+
+@st.composite
+def literal_rules(draw: Draw, number: int, ending: bytes = b"") -> Declared:
+    """A rule by a literal, which may have holes, for whole frames that end in ``ending``."""
+    pairs, name = draw(PAIRS), f"n{number}"
+    named = draw(st.booleans())
+    last = [f"<{name}:1>"] if named else []
+    source = " ".join([*pairs, *last, *([in_hex(ending)] if ending else [])])
+    wanted = [b"." if pair == "??" else bytes.fromhex(pair) for pair in pairs]
+    pattern = b"".join(wanted) + (b"(?P<%b>.)" % name.encode() if named else b"") + re.escape(ending)
+    units = st.tuples(*[FILL if each == b"." else st.just(each) for each in wanted], *([FILL] if named else []))
+    plain = not named and "??" not in pairs
+    match = draw(st.sampled_from([bytes.fromhex(source), Hex(source)])) if plain else Hex(source)
+    return Declared(
+        match,
+        re.compile(pattern, re.DOTALL),
+        0,
+        units.map(lambda data: b"".join(data) + ending),
+        draw(TIMES),
+        draw(replies([name] if named else [])),
+    )
+
+
+def begin_alike(one: Declared, other: Declared) -> bool:
+    """Tell whether a request of the one may begin with a request of the other: asked of what they say in hex."""
+    pairs = [["??" if "<" in each else each for each in shown(rule).split()] for rule in (one, other)]
+    return all(ours == theirs or "??" in (ours, theirs) for ours, theirs in zip(*pairs, strict=False))
+
+
+def shown(rule: Declared) -> str:
+    return rule.match.source if isinstance(rule.match, Hex) else in_hex(rule.match)
+
+
+@st.composite
+def prefix_free_rules(draw: Draw) -> list[Declared]:
+    rules: list[Declared] = []
+    for number in range(draw(st.integers(1, 5))):
+        rule = draw(literal_rules(number))
+        if not any(begin_alike(rule, each) for each in rules):
+            rules.append(rule)
+        if rules and draw(st.booleans()):  # declared again: it is asked first, and steps aside
+            again = draw(st.sampled_from(rules))
+            if again.pattern.groups == 0:
+                rules.append(Declared(again.match, again.pattern, 0, again.units, draw(TIMES), draw(replies([]))))
+    return rules
+
+
+def has_b(data: bytes) -> bool:
+    return b"b" in data
+
+
+@dataclass(frozen=True)
+class Frames:
+    """A framing, and how a frame is written in it."""
+
+    framing: Framing
+    written: Callable[[bytes], bytes]
+
+
+FRAMINGS = {
+    "lines": Frames(lines(b"\n"), lambda data: data + b"\n"),
+    "fixed": Frames(fixed(4), lambda data: (data + b"....")[:4]),
+    "length": Frames(length_prefixed(">B"), lambda data: bytes([len(data)]) + data),
+}
+
+
+@st.composite
+def framed_rules(draw: Draw, frames: Frames) -> list[Declared]:
+    rules = []
+    for number in range(draw(st.integers(1, 5))):
+        kind, name = draw(st.sampled_from(["literal", "holes", "pattern", "predicate", "any"])), f"n{number}"
+        data = frames.written(draw(WORDS))
+        units = WORDS.map(frames.written)
+        match: Any = ANY
+        pattern, names, rank = rb".*", [], 2
+        if kind == "literal":
+            match, pattern, rank, units = data, re.escape(data), 0, st.just(data)
+        elif kind == "holes":
+            names, rank = [name], 0
+            match = Hex(f"{in_hex(data[:-1])} <{name}:1>")
+            pattern = re.escape(data[:-1]) + rb"(?P<%b>.)" % name.encode()
+            units = st.just(data)
+        elif kind == "pattern":
+            names, rank, pattern = [name], 1, rb".*?(?P<%b>a?).*" % name.encode()
+            match = re.compile(pattern, re.DOTALL)
+        elif kind == "predicate":
+            match, pattern, rank, units = has_b, rb".*b.*", 1, units.filter(has_b)
+        rules.append(Declared(match, re.compile(pattern, re.DOTALL), rank, units, draw(TIMES), draw(replies(names))))
+    return rules
+
+
+@dataclass
+class Course:
+    """What is to come of requests and rules, by an account of its own."""
+
+    answers: bytes = b""
+    requests: list[bytes] = field(default_factory=list)
+    captured: dict[str, bytes] = field(default_factory=dict)
+    failure: str | None = None
+
+    def run(self, rules: list[Declared], units: list[bytes], *, framed: bool) -> Course:
+        counts = [0] * len(rules)
+        asked = sorted(range(len(rules)), key=lambda at: (rules[at].rank, -at))
+        for unit in units:
+            at = next((at for at in asked if rules[at].pattern.fullmatch(unit) and counts[at] != rules[at].most), None)
+            known = any(rule.pattern.fullmatch(unit) for rule in rules)
+            if at is None:
+                self.failure = "UnexpectedRequest"
+                self.requests += [unit] if framed or known else []
+                return self
+            counts[at] += 1
+            if self._answer(rules[at], counts[at], unit):
+                break
+        if any(have < rule.least for have, rule in zip(counts, rules, strict=True)):
+            self.failure = "UnmetExpectation"
+        return self
+
+    def _answer(self, rule: Declared, count: int, unit: bytes) -> bool:
+        """Say what a rule answers; tell whether that ends the connection."""
+        found = rule.pattern.fullmatch(unit)
+        assert found is not None
+        self.captured.update(found.groupdict())
+        self.requests.append(unit)
+        reply = rule.replies[min(count, len(rule.replies)) - 1] if rule.replies else ()
+        for _, said in reply:
+            self.answers += said(Heard(unit, self.captured))
+        return any(isinstance(part, Close) for part, _ in reply)
+
+
+def declare_rules(server: StreamTestServer, rules: list[Declared]) -> None:
+    for rule in rules:
+        on = server.on(rule.match, rule.times)
+        for at, reply in enumerate(rule.replies or ((),)):
+            (on.then if at else on.reply)(*[part for part, _ in reply])
+
+
+def check_course(rules: list[Declared], units: list[bytes], outcome: Outcome, *, framed: bool) -> None:
+    course = Course().run(rules, units, framed=framed)
+    types = {each.partition(":")[0] for each in (outcome.failure or "").splitlines() if not each.startswith(" ")}
+    assert types == ({course.failure} if course.failure else set())
+    assert (outcome.sent, outcome.requests, outcome.captured) == (course.answers, course.requests, course.captured)
+
+
+@SOME
+@given(st.data(), prefix_free_rules(), CUTS, DEPARTURES)
+def test_literals_without_frames_answer_the_same_however_the_bytes_are_cut(
+    data: st.DataObject, rules: list[Declared], cuts: list[int], departure: Departure
+) -> None:
+    unknown = [] if any(shown(rule).startswith("??") for rule in rules) else [st.just(b"\0")]
+    units = data.draw(st.lists(st.one_of(*[rule.units for rule in rules], *unknown), max_size=6))
+
+    outcome = check_all_cuts(lambda server: declare_rules(server, rules), b"".join(units), cuts)
+
+    check_course(rules, units, outcome, framed=False)
+    check_all_cuts(lambda server: declare_rules(server, rules), departure.of(b"".join(units)), cuts)
+
+
+@SOME
+@given(st.data(), st.sampled_from(sorted(FRAMINGS)), CUTS, DEPARTURES)
+def test_rules_on_frames_answer_the_same_however_the_bytes_are_cut(
+    data: st.DataObject, name: str, cuts: list[int], departure: Departure
+) -> None:
+    frames = FRAMINGS[name]
+    rules = data.draw(framed_rules(frames))
+    units = data.draw(st.lists(st.one_of(*[rule.units for rule in rules], WORDS.map(frames.written)), max_size=6))
+
+    outcome = check_all_cuts(lambda server: declare_rules(server, rules), b"".join(units), cuts, framing=frames.framing)
+
+    check_course(rules, units, outcome, framed=True)
+    said = departure.of(b"".join(units))
+    check_all_cuts(lambda server: declare_rules(server, rules), said, cuts, framing=frames.framing)
+
+
+@pytest.mark.parametrize("name", CORPUS)
+@settings(deadline=None, max_examples=5)
+@given(cuts=CUTS, turns=st.integers(0, 20))
+def test_every_framing_brings_the_rules_the_same_frames_however_the_bytes_are_cut(
+    name: str, cuts: list[int], turns: int
+) -> None:
+    framing, frames = CORPUS[name]
+    frames = frames[turns % len(frames) :] + frames[: turns % len(frames)]
+
+    outcome = check_all_cuts(lambda server: server.on(ANY).reply(echoed), b"".join(frames), cuts, framing=framing)
+
+    assert outcome.requests == frames
+    assert outcome.sent == b"".join(b"<" + each + b">" for each in frames)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.permutations(["literal", "pattern", "predicate", "any", "later"]))
+def test_which_rule_answers_depends_on_their_order_among_equals_alone(order: list[str]) -> None:
+    """``later`` is a second pattern: of several patterns and predicates the latest answers."""
+    matches: dict[str, Any] = {
+        "literal": b"one\n",
+        "pattern": re.compile(rb"one\n|two\n"),
+        "predicate": begins_with_t,
+        "any": ANY,
+        "later": re.compile(rb"t.*\n"),
+    }
+    with StreamTestServer(framing=lines(b"\n")) as server:
+        for name in order:
+            server.on(matches[name]).reply(name.encode() + b" ")
+        with connect(server) as client:
+            client.sendall(b"one\ntwo\nten\nelse\n")
+            client.shutdown(socket.SHUT_WR)
+            said = read_to_end(client).decode().split()
+
+    two = max(["pattern", "predicate", "later"], key=order.index)
+    ten = max(["predicate", "later"], key=order.index)
+    assert said == ["literal", two, ten, "any"]
+
+
+def begins_with_t(request: bytes) -> bool:
+    return request.startswith(b"t")

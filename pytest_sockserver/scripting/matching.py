@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from os.path import basename
 from typing import Any, Final, Union
 
 from .notation import Hole, Name, Piece, is_binary, read_hex, read_text, references
@@ -223,14 +222,14 @@ def checked_match(match: Match) -> Match:
     if isinstance(match, str):
         raise TypeError(f"expected bytes, not the text {match!r}: write b{match!r}")
     if isinstance(match, re.Pattern) and not isinstance(match.pattern, bytes):
-        raise TypeError(f"expected a pattern of bytes, not of text: write re.compile(rb{match.pattern!r})")
+        raise TypeError(f"expected a pattern of bytes, not of text: write re.compile({_raw('rb', match.pattern)})")
     if isinstance(match, (bytes, re.Pattern, _Any, Text, Hex)):
         return match
     predicate: Any = match
     if not callable(predicate) or isinstance(predicate, type):
         raise TypeError(f"expected bytes, a compiled pattern of bytes, Hex, Text, a predicate or ANY, not {match!r}")
     if is_async(match):
-        raise TypeError(f"expected a predicate that returns a bool, not the async {described(match)}")
+        raise TypeError(f"expected a predicate that returns a bool, not the async function {function_shown(match)}")
     return match
 
 
@@ -308,7 +307,7 @@ def described(match: Match | PatternText) -> str:
         return shortened(match)
     if isinstance(match, (_Any, Text, Hex)):
         return repr(match)
-    return f"the predicate {_function_shown(match)}"
+    return f"the predicate {function_shown(match)}"
 
 
 def matching(what: str, match: Match | PatternText) -> str:
@@ -336,11 +335,14 @@ def _characters(size: int) -> str:
     return f"... ({size:,} characters)" if size > _PATTERN_SHOWN else ""
 
 
-def _function_shown(function: object) -> str:
+def function_shown(function: object) -> str:
     """Return the name of a function, as it is called where it stands, and that place."""
+    name = (getattr(function, "__qualname__", None) or repr(function)).rpartition("<locals>.")[2]
     code = getattr(function, "__code__", None)
-    name = getattr(function, "__qualname__", None) or repr(function)
-    return name.rpartition("<locals>.")[2] + (f" ({basename(code.co_filename)}:{code.co_firstlineno})" if code else "")
+    if code is None:
+        return name
+    file = code.co_filename.replace("\\", "/").rpartition("/")[2]
+    return f"{name} ({file}:{code.co_firstlineno})"
 
 
 def difference(expected: bytes, got: bytes) -> str:

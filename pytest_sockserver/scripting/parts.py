@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Union
 
 from ..errors import UnsupportedFault
-from .matching import Hex, Lookup, Text, described, is_async, rendered
+from .matching import Hex, Lookup, Text, function_shown, is_async, rendered
 from .notation import Hole, references
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ class Close:
     """End the connection cleanly; over TLS without ``close_notify`` if ``notify`` is false."""
 
     notify: bool = True
+
+    def __repr__(self) -> str:
+        return "Close()" if self.notify else "Close(notify=False)"
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ class StartTLS:
     """Do the server's side of a TLS handshake: with ``context``, else the server's ``tls=``."""
 
     context: ssl.SSLContext | None = None
+
+    def __repr__(self) -> str:
+        return "StartTLS()" if self.context is None else f"StartTLS({self.context!r})"
 
 
 @dataclass(frozen=True)
@@ -207,7 +213,7 @@ def _checked_part(part: object, verb: str) -> Part:
     if not callable(part) or isinstance(part, type):
         raise TypeError(f"{verb} expected bytes, not {part!r}")
     if is_async(part):
-        raise TypeError(f"{verb} expected a function that returns parts, not the async {shown(part)}")
+        raise TypeError(f"{verb} expected a function that returns parts, not the async function {function_shown(part)}")
     return part
 
 
@@ -293,7 +299,7 @@ def names_demanded(parts: Iterable[Part]) -> tuple[str, ...]:
 
 def shown(part: Part | Function) -> str:
     """Return how a message names a part."""
-    return described(part).replace("the predicate", "the function") if callable(part) else repr(part)
+    return f"the function {function_shown(part)}" if callable(part) else repr(part)
 
 
 def checked_gate(name: object, verb: str) -> str:

@@ -79,7 +79,7 @@ class Step:
 
     @property
     def wants(self) -> str:
-        """What it waits for, in words: ``a line matching the pattern rb'PASS .*'``."""
+        """What it waits for, in words: ``a line matching rb'PASS .*'``."""
         if self.verb == "expect_line":
             return matching("a line", self.args[0])
         if self.verb == "expect":

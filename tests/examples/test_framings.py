@@ -110,7 +110,7 @@ def test_framings_in_a_framing(tcp_server):
     tcp_server.framing = tagged
     tcp_server.on(ANY).reply(b".")
 
-    assert say(tcp_server.address, b"Mget k\r\n" b"Q\xc0\x00") == b".."
+    assert say(tcp_server.address, b"Mget k\r\nQ\xc0\x00") == b".."
     assert tcp_server.requests == [b"Mget k\r\n", b"Q\xc0\x00"]
 
 

@@ -81,7 +81,7 @@ def addresses(found: Iterable[Any]) -> list[str]:
 # The same story three times
 
 
-def test_rules(udp_server: DatagramTestServer, resolver: dns.resolver.Resolver) -> None:
+def test_rules_answer_by_name(udp_server: DatagramTestServer, resolver: dns.resolver.Resolver) -> None:
     udp_server.on(Asks("a.test")).reply(answer)
     udp_server.on(ANY).reply(lambda query: refusal(query, dns.rcode.NXDOMAIN))
 
@@ -90,7 +90,7 @@ def test_rules(udp_server: DatagramTestServer, resolver: dns.resolver.Resolver) 
     assert addresses(resolver.resolve("a.test")) == ["192.0.2.7"]
 
 
-def test_a_script(udp_server: DatagramTestServer, resolver: dns.resolver.Resolver) -> None:
+def test_a_script_answers_in_order(udp_server: DatagramTestServer, resolver: dns.resolver.Resolver) -> None:
     (
         udp_server.script()
         .expect(Asks("b.test"))
@@ -104,7 +104,7 @@ def test_a_script(udp_server: DatagramTestServer, resolver: dns.resolver.Resolve
     assert addresses(resolver.resolve("a.test")) == ["192.0.2.7"]
 
 
-def test_a_dialogue(udp_server: DatagramTestServer, resolver: dns.resolver.Resolver) -> None:
+def test_a_dialogue_answers_in_order(udp_server: DatagramTestServer, resolver: dns.resolver.Resolver) -> None:
     udp_server.dialogue(r"""
         # each line is a datagram: the id, the flags, how many of what; the question; the answer
         C~ (?P<id>..)\x01\x00.{8}(?P<question>\x01b\x04test\x00\x00\x01\x00\x01)

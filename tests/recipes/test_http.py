@@ -48,7 +48,7 @@ def session() -> Iterator[requests.Session]:
 # The same story three times
 
 
-def test_rules(tcp_server: StreamTestServer, session: requests.Session) -> None:
+def test_rules_answer_by_path(tcp_server: StreamTestServer, session: requests.Session) -> None:
     tcp_server.framing = http1
     tcp_server.on(re.compile(rb"GET /greeting HTTP/1.1\r\n.*", re.DOTALL)).reply(HELLO)
     tcp_server.on(re.compile(rb"POST /notes HTTP/1.1\r\n.*", re.DOTALL)).reply(CREATED)
@@ -63,7 +63,7 @@ def test_rules(tcp_server: StreamTestServer, session: requests.Session) -> None:
     assert len(tcp_server.connections) == 1
 
 
-def test_a_script(tcp_server: StreamTestServer, session: requests.Session) -> None:
+def test_a_script_answers_on_one_connection(tcp_server: StreamTestServer, session: requests.Session) -> None:
     (
         tcp_server.script()
         .expect_line(b"GET /greeting HTTP/1.1")
@@ -80,7 +80,7 @@ def test_a_script(tcp_server: StreamTestServer, session: requests.Session) -> No
     assert session.post(f"{url}/notes", data=iter([b"milk", b"eggs"])).text == "note 1"
 
 
-def test_a_dialogue(tcp_server: StreamTestServer, session: requests.Session) -> None:
+def test_a_dialogue_answers_on_one_connection(tcp_server: StreamTestServer, session: requests.Session) -> None:
     tcp_server.dialogue(r"""
         C: GET /greeting HTTP/1.1
         C> \r\n\r\n

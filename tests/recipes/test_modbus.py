@@ -42,7 +42,7 @@ def client(tcp_server: StreamTestServer) -> Iterator[ModbusTcpClient]:
 # The same story three times
 
 
-def test_a_script(tcp_server: StreamTestServer, client: ModbusTcpClient) -> None:
+def test_a_script_answers_two_requests(tcp_server: StreamTestServer, client: ModbusTcpClient) -> None:
     (
         tcp_server.script()
         .expect(Hex("<tid:2> 00 00 00 06 01 03 00 0a 00 03"))
@@ -55,7 +55,7 @@ def test_a_script(tcp_server: StreamTestServer, client: ModbusTcpClient) -> None
     assert not client.write_register(5, 77).isError()
 
 
-def test_rules(tcp_server: StreamTestServer, client: ModbusTcpClient) -> None:
+def test_rules_answer_in_any_order(tcp_server: StreamTestServer, client: ModbusTcpClient) -> None:
     tcp_server.framing = length_prefixed(">H", offset=4)
     tcp_server.on(READ).reply(REGISTERS)
     tcp_server.on(Hex("?? ?? 00 00 00 06 01 06 ?? ?? ?? ??")).reply(lambda request: request)  # any write is repeated
@@ -71,7 +71,7 @@ def illegal_function(request: Request) -> bytes:
     return request[:4] + b"\x00\x03" + request[6:7] + bytes([request[7] | 0x80, 1])
 
 
-def test_a_dialogue(tcp_server: StreamTestServer, client: ModbusTcpClient) -> None:
+def test_a_dialogue_answers_in_hex(tcp_server: StreamTestServer, client: ModbusTcpClient) -> None:
     tcp_server.dialogue(r"""
         Cx <tid:2> 00 00 00 06 01 03 00 0a 00 03
         Sx \g<tid> 00 00 00 09 01 03 06 00 0a 00 0b 00 0c

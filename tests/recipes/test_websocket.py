@@ -77,7 +77,7 @@ GOODBYE = b"\x03\xe8"  # 1000, a normal closure
 # The same story three times
 
 
-def test_rules(tcp_server: StreamTestServer) -> None:
+def test_rules_answer_each_message(tcp_server: StreamTestServer) -> None:
     tcp_server.framing = http1
     tcp_server.on(HANDSHAKE).reply(upgrade, frame(TEXT, b"welcome"))
     tcp_server.on(Says(TEXT, b"hello")).reply(frame(PING, b"still there?"), frame(TEXT, b"hello yourself"))
@@ -90,7 +90,7 @@ def test_rules(tcp_server: StreamTestServer) -> None:
         assert client.recv(timeout=2) == "hello yourself"
 
 
-def test_a_script(tcp_server: StreamTestServer) -> None:
+def test_a_script_converses(tcp_server: StreamTestServer) -> None:
     tcp_server.framing = http1
     (
         tcp_server.script()
@@ -132,7 +132,7 @@ DIALOGUE = r"""
 """
 
 
-def test_a_dialogue(tcp_server: StreamTestServer) -> None:
+def test_a_dialogue_converses(tcp_server: StreamTestServer) -> None:
     tcp_server.dialogue(DIALOGUE, accept=lambda connection: accept_key(connection.captured["key"]))
 
     client = websocket.create_connection(tcp_server.url("ws") + "/chat", timeout=2, get_mask_key=bytes)
