@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .scripting.matching import NothingKept
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -88,9 +90,9 @@ def looked_up(captured: Mapping[str, bytes], values: Mapping[str, Any], conversa
         value = value(conversation)
     if isinstance(value, (bytes, bytearray)):
         return bytes(value)
-    known = ", ".join(sorted({*captured, *values})) or "nothing"
+    if value is None:
+        known = ", ".join(sorted({*captured, *values})) or "nothing"
+        raise NothingKept(rf"\g<{name}> stands for nothing: captured so far: {known}")
     raise ValueError(
-        rf"\g<{name}> stands for nothing: captured so far: {known}"
-        if value is None
-        else rf"\g<{name}> stands for {value!r}: expected bytes, or a function of the connection that returns them"
+        rf"\g<{name}> stands for {value!r}: expected bytes, or a function of the connection that returns them"
     )

@@ -149,7 +149,8 @@ class Rules:
 
     def _at_a_rule(self, error: BaseException) -> BaseException:
         """Let the error about what is no whole request point at the first rule: it is about all of them."""
-        return error.with_traceback(self._rules()[0].origin.traceback()) if self else error
+        first = min(self._rules(), key=lambda rule: rule.number, default=None)
+        return error if first is None else error.with_traceback(first.origin.traceback())
 
     def _next_unit(self, connection: Connection) -> bytes:
         """Take a frame; without framing a literal, or nothing if what came is none."""

@@ -17,7 +17,17 @@ from .declaring import Declaring
 from .errors import UnmetExpectation, WrongState
 from .origin import Origin
 from .recording.recorder import Recorder
-from .scripting.matching import Lookup, Shape, is_literal, matches, names_captured, names_demanded, shape_of, shortened
+from .scripting.matching import (
+    Lookup,
+    NothingKept,
+    Shape,
+    is_literal,
+    matches,
+    names_captured,
+    names_demanded,
+    shape_of,
+    shortened,
+)
 from .scripting.parts import Part, check_fit, checked_parts
 from .scripting.parts import names_demanded as names_said
 from .scripting.rules import CONNECT, Rule, RuleMatch, checked_rule_match, in_order, nearest, why_frames_are_needed
@@ -234,7 +244,7 @@ class RuleBook:
         for entry in self._asked:
             if entry.spent or entry.rule.match is CONNECT:
                 continue
-            found = matches(entry.rule.match, unit, lookup)  # type: ignore[arg-type]
+            found = _found(entry.rule, unit, lookup)
             if found and (count := self._take(entry)):
                 return entry.rule, count, found
         return None
@@ -264,7 +274,7 @@ class RuleBook:
     def spent_for(self, unit: bytes, lookup: Lookup) -> Rule | None:
         """Return a rule that would have taken ``unit`` if it had not been used up."""
         for entry in self._asked:
-            if entry.spent and entry.rule.match is not CONNECT and matches(entry.rule.match, unit, lookup):  # type: ignore[arg-type]
+            if entry.spent and entry.rule.match is not CONNECT and _found(entry.rule, unit, lookup):
                 return entry.rule
         return None
 
@@ -280,6 +290,15 @@ class RuleBook:
                 error = UnmetExpectation(f"{rule}, on({rule.meant}), was to be taken {rule.times}, and {came}")
                 error.placed = True
                 yield error.with_traceback(rule.origin.traceback())
+
+
+def _found(rule: Rule, unit: Any, lookup: Lookup) -> object:
+    """Return what a rule captures of a unit; nothing as well where it names what was not captured yet."""
+    __tracebackhide__ = True
+    try:
+        return matches(rule.match, unit, lookup)  # type: ignore[arg-type]
+    except NothingKept:
+        return None
 
 
 def refusal(books: Sequence[RuleBook], came: bytes, lookup: Lookup) -> tuple[str, Origin | None]:

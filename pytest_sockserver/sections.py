@@ -114,7 +114,7 @@ def _in_about_a_screen(lines: list[str]) -> list[str]:
 def _cut(line: str) -> str:
     if len(line) <= _LINE_WIDTH or line.startswith("#"):  # a remark is bounded by itself
         return line
-    return f"#! {line[:_LINE_WIDTH]}... ({len(line):,} characters)"  # pasted back it must not pass for the line
+    return f"#! {line[: _LINE_WIDTH - 3]}... ({len(line):,} characters)"  # pasted back it must not pass for the line
 
 
 def _title(server: BaseTestServer) -> str:

@@ -7,6 +7,8 @@ thread by polling, a coroutine by its loop.  What has to be waited for is theref
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import sys
 from collections.abc import Generator, Iterator
@@ -164,7 +166,10 @@ class Stream:
             # Not SSLSocket.shutdown(): it drops the TLS state, and the client may go on in TLS.
             PlainSocket.shutdown(sock, socket.SHUT_WR)
         except OSError as error:
-            raise self._lost(error) from None
+            gone: Any = error
+            if error.errno == errno.ENOTCONN:  # what shutdown(2) says once the client has reset
+                gone = sock._explained(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
+            raise self._lost(gone) from None
 
     def _lost(self, error: OSError) -> OSError:
         if error is self.tape.peer_error:

@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import tracemalloc
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, count, pairwise
@@ -45,10 +46,10 @@ from pytest_sockserver import (
     length_prefixed,
     lines,
 )
-from pytest_sockserver.recording.recorder import Tape
+from pytest_sockserver.recording.recorder import WAITING, Tape
 from pytest_sockserver.scripting.framing import Framing
 
-from .peers import PATIENCE, connect, read_exactly, read_to_end
+from .peers import PATIENCE, connect, read_exactly, read_to_end, until
 from .test_framing import CORPUS
 
 if sys.version_info < (3, 11):
@@ -154,6 +155,7 @@ def check_all_cuts(declare: Declare, data: bytes, cuts: list[int], **options: An
     at_once, one_by_one, in_pieces = [performed(declare, each, **options) for each in segmentations(data, cuts)]
     assert one_by_one == at_once
     assert in_pieces == at_once
+    event((at_once.failure or "no failure").partition(":")[0])
     return at_once
 
 
@@ -870,3 +872,417 @@ def test_which_rule_answers_depends_on_their_order_among_equals_alone(order: lis
 
 def begins_with_t(request: bytes) -> bool:
     return request.startswith(b"t")
+
+
+# What once depended on how the bytes came
+
+
+def test_a_literal_that_is_used_up_is_named_however_its_bytes_come() -> None:
+    def declare(server: StreamTestServer) -> None:
+        server.on(b"PING\n", times=1).reply(b"+PONG\n")
+        server.on(b"QUIT\n").reply(b"+BYE\n")
+
+    outcome = check_all_cuts(declare, b"PING\nPING\n", [7])
+
+    line = declare.__code__.co_firstlineno + 1
+    assert outcome == Outcome(
+        b"+PONG\n",
+        [b"PING\n", b"PING\n"],
+        {},
+        f"UnexpectedRequest: no rule is left for b'PING\\n'\n  rule 1 (test_segmentation.py:{line}) takes it only once",
+    )
+
+
+def test_literals_that_begin_alike_are_refused_after_a_script_too() -> None:
+    """Taken as they came, these were b"PINGX" at once, and b"PING" byte by byte."""
+
+    def declare(server: StreamTestServer) -> None:
+        server.on(b"PING").reply(b"4")
+        server.on(b"PINGX").reply(b"5")
+        server.script().send(b"hi")
+
+    outcome = check_all_cuts(declare, b"PINGX", [2])
+
+    line = declare.__code__.co_firstlineno + 1
+    assert outcome == Outcome(
+        b"hi",
+        [],
+        {},
+        f"TypeError: on(b'PINGX') and rule 1 (test_segmentation.py:{line}), on(b'PING'), begin alike: on a stream "
+        "without frames which of them is meant would depend on how the bytes arrive; give the server a framing=",
+    )
+
+
+def test_a_pattern_without_frames_is_refused_after_a_script_too() -> None:
+    def declare(server: StreamTestServer) -> None:
+        server.on(re.compile(rb"A.*")).reply(b"x")
+        server.script().send(b"hi")
+
+    outcome = check_all_cuts(declare, b"A1", [1])
+
+    assert outcome == Outcome(
+        b"hi",
+        [],
+        {},
+        "TypeError: on() expected bytes, not the pattern rb'A.*': on a stream without frames what it matches would "
+        "depend on how the bytes arrive; give the server a framing=, lines(b'\\r\\n') for example",
+    )
+
+
+def test_a_literal_that_is_declared_while_its_client_waits_answers_it(tcp_server: StreamTestServer) -> None:
+    tcp_server.on(b"one\n").reply(b"1")
+
+    with connect(tcp_server) as client:
+        client.sendall(b"one\n")
+        assert client.recv(1) == b"1"
+        until(lambda: tcp_server.connections[0]._tape.state == WAITING)
+        tcp_server.on(b"two\n").reply(b"2")
+        client.sendall(b"two\n")
+        assert client.recv(1) == b"2"
+
+
+def test_a_literal_that_begins_like_another_is_refused_while_its_client_waits(tcp_server: StreamTestServer) -> None:
+    tcp_server.on(b"one").reply(b"1")
+
+    with connect(tcp_server) as client, tcp_server.raises(TypeError, r"begin alike"):
+        client.sendall(b"one")
+        assert client.recv(1) == b"1"
+        tcp_server.on(b"one\n").reply(b"2")
+        client.sendall(b"one\n")
+
+
+def test_chatter_before_the_end_that_a_script_expects() -> None:
+    def declare(server: StreamTestServer) -> None:
+        chatter_rules(server)
+        server.script().expect(b"QUIT\r\n").send(b"bye").expect_eof()
+
+    outcome = check_all_cuts(declare, b"QUIT\r\n!noop\r\n", [8], framing=lines())
+
+    assert outcome == Outcome(b"bye<noop>", [b"QUIT\r\n", b"!noop\r\n"], {}, None)
+
+
+def test_a_line_that_is_too_long_is_so_before_its_stream_has_ended(sockserver: SockServer) -> None:
+    """What came before a script was declared is there with its end; else the end comes last."""
+    said = []
+    for declared_first in (True, False):
+        server = sockserver.tcp(max_frame=4)
+        if declared_first:
+            server.script().expect_line(b"x")
+        with server.raises(ScriptMismatch) as failure, connect(server) as client:
+            client.sendall(b"abcdef")
+            client.shutdown(socket.SHUT_WR)
+            if not declared_first:
+                until(lambda server=server: server.wait_connection()._stream.buffer.ended)
+                server.script().expect_line(b"x")
+            with pytest.raises(ConnectionResetError):
+                read_to_end(client)
+        said.append(getattr(failure.value, "summary", "").partition(", ")[2].partition(", ")[2])
+
+    assert said == ["expected a line matching b'x'\n  got b'abcdef' and no line ending in 4 bytes"] * 2
+
+
+def test_optional_steps_at_the_end_of_a_script_are_not_demanded(sockserver: SockServer) -> None:
+    server = sockserver.tcp(timeout=0.05)
+    server.script().expect(b"A").send(b"a").maybe(b"B", b"b").maybe(b"C", b"c")
+
+    with connect(server) as client:
+        client.sendall(b"A")
+        assert client.recv(1) == b"a"
+        server.assert_quiet(0.15)
+        client.sendall(b"C")
+        assert client.recv(1) == b"c"
+
+
+@pytest.mark.parametrize("match", [b"", Hex(""), Text("")], ids=repr)
+def test_a_rule_has_at_least_one_byte(tcp_server: StreamTestServer, match: Any) -> None:
+    with pytest.raises(ValueError) as raised:
+        tcp_server.on(match)
+
+    assert str(raised.value) == "on() expected at least one byte; a new connection is CONNECT"
+
+
+# Many clients at once
+
+CLIENTS, EACH = 20, 5
+
+
+def all_at_once(server: StreamTestServer, client: Callable[[socket.socket], None]) -> None:
+    """Run a client in each of so many threads, which begin together."""
+    start = threading.Barrier(CLIENTS)
+
+    def run() -> None:
+        with connect(server) as sock:
+            start.wait(PATIENCE)
+            client(sock)
+
+    for future in [server.in_thread(run) for _ in range(CLIENTS)]:
+        future.result(PATIENCE)
+
+
+def test_so_many_times_is_so_many_for_many_clients_at_once(sockserver: SockServer) -> None:
+    server = sockserver.tcp(framing=lines(b"\n"))
+    server.on(b"take\n").reply(b"-")
+    server.on(b"take\n", times=7).reply(b"+")
+    said: list[bytes] = []
+
+    def client(sock: socket.socket) -> None:
+        for _ in range(EACH):
+            sock.sendall(b"take\n")
+            said.append(read_exactly(sock, 1))
+
+    all_at_once(server, client)
+
+    assert (said.count(b"+"), said.count(b"-")) == (7, CLIENTS * EACH - 7)
+
+
+def test_each_reply_is_given_once_to_many_clients_at_once(tcp_server: StreamTestServer) -> None:
+    replies = [b"%03d" % number for number in range(CLIENTS * EACH)]
+    on = tcp_server.on(b"next\n", times=len(replies)).reply(replies[0])
+    for each in replies[1:]:
+        on.then(each)
+    said: list[bytes] = []
+
+    def client(sock: socket.socket) -> None:
+        sock.sendall(b"next\n" * EACH)
+        said.extend(read_exactly(sock, 3) for _ in range(EACH))
+
+    all_at_once(tcp_server, client)
+
+    assert sorted(said) == replies
+    assert on.count == len(replies)
+
+
+def test_reply_functions_run_for_all_connections_at_once_and_for_one_in_turn(tcp_server: StreamTestServer) -> None:
+    together, running, most = threading.Barrier(CLIENTS), Counter[int](), Counter[int]()
+
+    @tcp_server.on(b"meet\n").reply
+    def meet(request: Request) -> bytes:
+        index = request.connection.index if request.connection is not None else -1
+        running[index] += 1
+        together.wait(PATIENCE)  # passes if all connections are answered at the same time
+        most[index] = max(most[index], running[index])
+        running[index] -= 1
+        return b"."
+
+    def client(sock: socket.socket) -> None:
+        sock.sendall(b"meet\n" * EACH)  # answered one after the other
+        assert read_exactly(sock, EACH) == b"." * EACH
+
+    all_at_once(tcp_server, client)
+
+    assert most == dict.fromkeys(range(CLIENTS), 1)
+
+
+# Memory
+
+MAX_FRAME = 1 << 20
+ONE_READ = 1 << 16  # bytes that are asked of the kernel at once
+
+
+def by_rules(server: StreamTestServer) -> None:
+    server.framing = lines()
+    server.on(ANY).reply(b"")
+
+
+def by_a_script_beside_rules(server: StreamTestServer) -> None:
+    server.framing = lines()
+    server.on(b"!noop\r\n").reply(b"")
+    server.script().expect(b"QUIT\r\n")
+
+
+def by_a_line_of_a_script(server: StreamTestServer) -> None:
+    server.script().expect_line(b"QUIT")
+
+
+def by_a_text_of_a_dialogue(server: StreamTestServer) -> None:
+    server.dialogue("C> .QUIT")
+
+
+def by_frames_of_a_handler(server: StreamTestServer) -> None:
+    @server.handler
+    def each_frame(conn: Connection) -> None:
+        list(conn.frames(lines()))
+
+
+def by_a_line_of_a_handler(server: StreamTestServer) -> None:
+    server.handler(lambda conn: conn.recv_line())
+
+
+@pytest.mark.parametrize(
+    "declare",
+    [
+        by_rules,
+        by_a_script_beside_rules,
+        by_a_line_of_a_script,
+        by_a_text_of_a_dialogue,
+        by_frames_of_a_handler,
+        by_a_line_of_a_handler,
+    ],
+)
+def test_a_line_without_an_end_takes_as_much_memory_as_a_frame_may(
+    sockserver: SockServer, declare: Callable[[StreamTestServer], object]
+) -> None:
+    server = sockserver.tcp(max_frame=MAX_FRAME, record_limit=ONE_READ)
+    declare(server)
+
+    with server.raises(ScriptMismatch), connect(server) as client:
+        tracemalloc.start()
+        try:
+            with pytest.raises(ConnectionError):
+                talk_for_ever(client)
+            server.wait_connection().wait_closed()
+            most = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    (conn,) = server.connections
+    assert MAX_FRAME <= len(conn._stream.buffer) <= MAX_FRAME + ONE_READ
+    assert conn.received_count == len(conn._stream.buffer)
+    # A bytearray that grows has an eighth to spare, and is copied once when it can't grow in place.
+    assert most < 2.5 * MAX_FRAME
+
+
+def talk_for_ever(client: socket.socket) -> None:
+    data = b"x" * ONE_READ
+    while True:
+        client.sendall(data)
+
+
+def test_a_length_that_is_too_large_takes_no_memory_at_all(sockserver: SockServer) -> None:
+    server = sockserver.tcp(framing=length_prefixed(">I"), max_frame=MAX_FRAME)
+    server.on(ANY).reply(b"")
+
+    with server.raises(ScriptMismatch) as failure, connect(server) as client:
+        with pytest.raises(ConnectionError):
+            client.sendall(b"\xff" * 4)
+            talk_for_ever(client)
+
+    assert server.connections[0].received_count <= ONE_READ
+    assert getattr(failure.value, "summary", None) == (
+        "expected a frame of at most 1,048,576 bytes (max_frame)\n  got b'\\xff\\xff\\xff\\xff' and needs "
+        "4,294,967,295 bytes more"
+    )
+
+
+# Time
+
+
+class Fed(Connection):
+    """A connection that receives a byte whenever it wants more; without a socket, whose cost would hide what is asked.
+
+    The end of the stream follows the last byte.  What is said goes nowhere.
+    """
+
+    def __init__(self, server: StreamTestServer, data: bytes) -> None:
+        super().__init__(Tape(server._recorder, 0, ("127.0.0.1", 1)), server)
+        self._bytes = iter(data)
+
+    def _fill(self, verb: str, deadline: object, wanted: object) -> None:
+        byte = next(self._bytes, None)
+        if byte is None:
+            self._stream.buffer.ended = True
+        else:
+            self._tape.received(bytes((byte,)))
+            self._stream.buffer.feed(bytes((byte,)))
+
+    def _await_input_or(self, happened: Callable[[], bool]) -> bool:
+        return True
+
+    def _say(self, parts: object, request: object, timeout: object) -> None:
+        pass
+
+
+def seconds_for(declare: Declare, data: bytes, framing: Framing | None) -> float:
+    """Return the processor's time for a conversation whose bytes come one by one: the best of some, which others slow."""
+    best = float("inf")
+    for _ in range(3):
+        server = StreamTestServer(framing=framing, record_limit=1 << 40, max_frame=1 << 40)
+        declare(server)
+        conn, driver = Fed(server, data), server._next_driver()
+        assert driver is not None
+        began = process_time()
+        driver.run(conn)
+        best = min(best, process_time() - began)
+        assert b"".join(conn.requests) == data
+    return best
+
+
+def a_literal(size: int) -> tuple[Declare, bytes]:
+    data = b"0123456789" * (size // 10)
+    return lambda server: server.script().expect(data), data
+
+
+def many_steps(size: int) -> tuple[Declare, bytes]:
+    def declare(server: StreamTestServer) -> None:
+        server.script().repeat(size // 10, Script().expect(b"abc\n").maybe(b"?").expect_line(b"efgh"))
+
+    return declare, b"abc\nefgh\n" * (size // 10)
+
+
+def chatter_beside_a_step(size: int) -> tuple[Declare, bytes]:
+    def declare(server: StreamTestServer) -> None:
+        server.on(b"abc\n").reply(b"")
+        server.script().expect(b"quit\n")
+
+    return declare, b"abc\n" * (size // 4) + b"quit\n"
+
+
+def literals(size: int) -> tuple[Declare, bytes]:
+    def declare(server: StreamTestServer) -> None:
+        for each in (b"abc\n", b"abd\n", b"efgh\n"):
+            server.on(each).reply(b"")
+
+    return declare, b"abc\nefgh\n" * (size // 9)
+
+
+def a_long_literal_among_others(size: int) -> tuple[Declare, bytes]:
+    def declare(server: StreamTestServer) -> None:
+        server.on(b"a" * size + b"b").reply(b"")
+        server.on(b"a" * size + b"c").reply(b"")
+
+    return declare, b"a" * size + b"b"
+
+
+def frames(size: int) -> tuple[Declare, bytes]:
+    def declare(server: StreamTestServer) -> None:
+        server.on(ANY).reply(b"")
+        server.on(re.compile(rb"a.*\n")).reply(b"")
+
+    return declare, b"abc\nefgh\n" * (size // 9)
+
+
+def one_long_frame(size: int) -> tuple[Declare, bytes]:
+    return lambda server: server.on(ANY).reply(b""), b"\r" * (size - 1) + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("conversation", "framing"),
+    [
+        (a_literal, None),
+        (many_steps, None),
+        (chatter_beside_a_step, lines(b"\n")),
+        (literals, None),
+        (a_long_literal_among_others, None),
+        (frames, lines(b"\n")),
+        (one_long_frame, lines(b"\n")),
+    ],
+    ids=lambda value: getattr(value, "__name__", "") if callable(value) else "",
+)
+def test_bytes_one_by_one_take_linear_time(
+    conversation: Callable[[int], tuple[Declare, bytes]], framing: Framing | None
+) -> None:
+    """Ten times the bytes are ten times the work, up to a megabyte; it would be a hundred times if each looked back."""
+    small, large = (seconds_for(*conversation(size), framing) for size in (4000, 40_000))
+
+    assert large / small < 30
+
+
+def test_a_literal_of_a_megabyte_in_a_script(tcp_server: StreamTestServer) -> None:
+    data = bytes(range(256)) * 4096
+    tcp_server.script().expect(data).send(b"all of it").close()
+
+    with connect(tcp_server) as client:
+        client.sendall(data)
+        assert read_to_end(client) == b"all of it"
+
+    assert tcp_server.requests == [data]

@@ -170,9 +170,13 @@ class HexMatch:
         return f"<HexMatch {self._names!r}>"
 
 
+class NothingKept(ValueError):
+    """A name stands for nothing, so far."""
+
+
 def nothing_kept(name: str) -> bytes:
     """Look a name up where nothing was captured."""
-    raise KeyError(name)
+    raise NothingKept(name)
 
 
 def _checked_source(template: Text | Hex, source: object) -> None:
@@ -294,6 +298,9 @@ def names_in(found: object) -> Mapping[str, bytes]:
 
 #: Characters that a message shows of a pattern's source.
 _PATTERN_SHOWN = 120
+
+#: Bytes by which it is judged whether long ones are text.
+_LOOKED_AT = 4096
 
 #: Flags that a message shows in the source of a pattern to which they were given beside it.
 _FLAGS = {re.IGNORECASE: "i", re.MULTILINE: "m", re.VERBOSE: "x"}
@@ -431,5 +438,5 @@ def shortened(data: bytes, most: int = 120, *, size: int | None = None) -> str:
     size = len(data) if size is None else size
     if size <= most:
         return f"hex {data.hex(' ')}" if len(data) > 8 and is_binary(data) else repr(data)
-    shown = data[: most // 2].hex(" ") if is_binary(data[:most]) else repr(data[:most])
-    return f"{'hex ' if is_binary(data[:most]) else ''}{shown}... ({size:,} bytes)"
+    shown = f"hex {data[: most // 2].hex(' ')}" if is_binary(data[:_LOOKED_AT]) else repr(data[:most])
+    return f"{shown}... ({size:,} bytes)"

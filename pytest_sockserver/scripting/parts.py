@@ -91,7 +91,7 @@ class Open:
 
 @dataclass(frozen=True)
 class Stall:
-    """Say and read nothing any more, until the client is gone or the server stops."""
+    """Say and read nothing any more until the server stops; that the client is gone is not noticed either."""
 
 
 @dataclass(frozen=True)

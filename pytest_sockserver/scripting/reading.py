@@ -66,7 +66,7 @@ def recv_exactly(buffer: Buffer, n: int) -> Steps[bytes]:
     __tracebackhide__ = True
     while len(buffer) < n:
         if buffer.ended:
-            raise _ended(buffer, f"{n} bytes")
+            raise _ended(buffer, f"{n:,} bytes")
         yield bool(buffer)
     return buffer.take(n)
 

@@ -17,6 +17,7 @@ from .matching import (
     Hex,
     Lookup,
     Match,
+    NothingKept,
     PatternText,
     Shape,
     Text,
@@ -150,5 +151,5 @@ def _shape(match: RuleMatch, lookup: Lookup) -> Shape | None:
         return None
     try:
         return shape_of(match, lookup)  # type: ignore[arg-type]
-    except (KeyError, ValueError):
-        return None  # nothing was captured yet that it names
+    except NothingKept:
+        return None  # it names what was not captured yet

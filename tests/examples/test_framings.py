@@ -167,6 +167,19 @@ def test_upgrade_to_another_protocol(tcp_server):
     assert say(tcp_server.address, b"BINARY\n\x00\x03abc") == b"OK\n\x00\x02ok"
 
 
+def test_upgrade_in_a_handler(tcp_server):
+    @tcp_server.handler
+    def echo(conn):
+        conn.framing = lines(b"\n")
+        for frame in conn.frames():
+            conn.send(frame)
+            if frame == b"BINARY\n":
+                conn.framing = length_prefixed(">H")  # from the next frame on
+
+    assert say(tcp_server.address, b"BINARY\n\x00\x03a\nb") == b"BINARY\n\x00\x03a\nb"
+    assert tcp_server.requests == [b"BINARY\n", b"\x00\x03a\nb"]
+
+
 def test_rules_in_a_framing_of_their_own(tcp_server):
     tcp_server.on(ANY).reply(lambda request: b"[%b]" % request)
 

@@ -206,13 +206,16 @@ def test_the_same_rules_on_a_unix_socket(unix_server: StreamTestServer) -> None:
 
 @pytest.mark.asyncio
 async def test_requests_at_the_same_time(tcp_server: StreamTestServer) -> None:
+    slow_request = re.compile(rb"GET /slow .*", re.DOTALL)
     tcp_server.framing = http1
-    tcp_server.on(re.compile(rb"GET /slow .*", re.DOTALL)).reply(Gate("fast-is-answered"), HELLO)
+    tcp_server.on(slow_request).reply(Gate("fast-is-answered"), HELLO)
     tcp_server.on(re.compile(rb"GET /fast .*", re.DOTALL)).reply(HELLO)
 
     async with httpx.AsyncClient(base_url=tcp_server.url("http"), trust_env=False) as client:
         slow = asyncio.create_task(client.get("/slow"))
+        await tcp_server.aio.wait_for(slow_request)
         assert (await client.get("/fast")).text == "hello"
+        assert not slow.done()
         tcp_server.open("fast-is-answered")
         assert (await slow).text == "hello"
 

@@ -185,12 +185,12 @@ def test_mail_arrives_while_the_client_is_idle(tcp_server: StreamTestServer) -> 
         client.idle_done()
 
 
-FETCHED = b"* 1 FETCH (UID 7 BODY[] {19}\r\nSubject: t\r\n\r\nhey\r\n)\r\n"
+FETCHED = r"* 1 FETCH (UID 7 BODY[] {19}\r\nSubject: t\r\n\r\nhey\r\n)\r\n\g<tag> OK done\r\n"
 
 
-@pytest.mark.parametrize("n", range(len(FETCHED)))
+@pytest.mark.parametrize("n", range(67))  # of 67 bytes, with the five of the tag
 def test_a_message_is_cut_at_every_byte(mail_server: StreamTestServer, n: int) -> None:
-    mail_server.on(command(rb"uid fetch .*")).reply(Cut(FETCHED, n), Close())
+    mail_server.on(command(rb"uid fetch .*")).reply(Cut(Text(FETCHED), n), Close())
 
     with pytest.raises(imaplib.IMAP4.abort, match="^command: FETCH => "):
         read_new_mail(mail_server.address)
