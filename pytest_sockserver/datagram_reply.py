@@ -145,7 +145,7 @@ def say_datagrams(
 ) -> Iterator[Need]:
     """Say parts to whoever sent a request: each bytes part is one datagram."""
     __tracebackhide__ = True
-    for action in actions(parts, partial(called, request), lookup):
+    for action in actions(parts, partial(called, server.transport, request), lookup):
         if isinstance(action, bytes):
             say(action, request.peer)
         elif isinstance(action, Delay):

@@ -56,6 +56,7 @@ class Endpoint:
         self._done = False  # its handler has ended, and the connection with it
         self._patient = True  # waits for the start of a unit without a deadline: a handler does, a test does not
         self._came_early = False  # before anything was declared for it
+        self._tentative = False  # a mismatch may be none: whoever asks adds the conversation, if he tells of it
         self._told_end = False  # recv() and recv_all() say b"" once, then raise
         self._writing = Turn(tape.recorder)  # guards the order of bytes on the wire: one send at a time
         self._reader = threading.Lock()  # held by the one reader
@@ -192,6 +193,8 @@ class Endpoint:
     def _explained(self, error: Exception) -> BaseException:
         """Return the user's exception for what the steps of a reading verb raised."""
         if isinstance(error, reading.Mismatch):
+            if self._tentative:
+                return ScriptMismatch(str(error))
             mismatch: ScriptMismatch = self._error(ScriptMismatch, str(error))
             return mismatch
         if isinstance(error, reading.EndedWithin):

@@ -245,12 +245,21 @@ class ScriptRun:
         """Take what is demanded; what is not is offered to the rules."""
         __tracebackhide__ = True
         try:
-            getattr(connection, step.verb)(*step.args, **step.options)
+            self._try(connection, step)
         except ScriptMismatch:
             if self._rules_take_what_came(connection):
                 raise _RulesTookIt from None
             raise
         return True
+
+    def _try(self, connection: Connection, step: Step) -> None:
+        """Take what a step demands.  A mismatch has no conversation: chatter would write all of it, each time."""
+        __tracebackhide__ = True
+        connection._tentative = True
+        try:
+            getattr(connection, step.verb)(*step.args, **step.options)
+        finally:
+            connection._tentative = False
 
     def _recv_until(self, connection: Connection, step: Step, place: str) -> bool:
         __tracebackhide__ = True
@@ -272,7 +281,7 @@ class ScriptRun:
         __tracebackhide__ = True
         first = step.steps[0]
         try:
-            getattr(connection, first.verb)(*first.args, **first.options)
+            self._try(connection, first)
         except ScriptMismatch:
             return False
         self._sequence(step.steps, f"{place}, which is optional", 1)

@@ -29,6 +29,7 @@ from .scripting.parts import (
     Stall,
     StartTLS,
     actions,
+    check_fit,
     parts_of,
     shown,
 )
@@ -65,7 +66,8 @@ def perform_parts(
     """
     __tracebackhide__ = True
     said: list[bytes] = []
-    for action in actions(parts, partial(called, request), connection._lookup):
+    call = partial(called, connection._server.transport, request)
+    for action in actions(parts, call, connection._lookup):
         if isinstance(action, bytes):
             said.append(action)
             continue
@@ -108,13 +110,15 @@ def pass_gate(gates: set[str], name: str, timeout: float) -> Iterator[Need]:
             raise TimeoutError(f"the gate {name!r} was not opened within {deadline}: server.open({name!r}) opens it")
 
 
-def called(request: Request | None, function: Function) -> Iterator[Part]:
+def called(transport: str, request: Request | None, function: Function) -> Iterator[Part]:
     """Call a reply function; yield the parts that it returned, checked."""
     __tracebackhide__ = True
     if request is None:
         raise WrongState(f"{shown(function)} was to be called with a request, and the client has sent none yet")
     try:
-        yield from parts_of(function(request), shown(function))
+        for part in parts_of(function(request), shown(function)):
+            check_fit([part], transport, shown(function))
+            yield part
     except (TypeError, ValueError) as error:
         last = error.__traceback__
         while last is not None and last.tb_next is not None:

@@ -9,8 +9,8 @@ import asyncio
 import linecache
 import re
 import socket
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -36,6 +36,9 @@ from pytest_sockserver import (
 
 from .peers import connect, datagram_client, read_exactly, read_to_end, reset
 from .plugin_runs import Runner, dedent, plain
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup  # which pytest requires on 3.10
 
 BLOB = bytes(range(256)) * 400  # 102,400 bytes
 
@@ -172,7 +175,7 @@ def test_a_line_that_a_predicate_refuses(tcp_server: StreamTestServer) -> None:
         talk(tcp_server, b"PSAS secret\r\n")
 
     assert told(caught.value) == dedent(
-        rf"""
+        r"""
         tcp_server, connection 0 (127.0.0.1:PORT): step 1 of 1, LINE, expected a line matching the predicate is_login (LINE-5)
           got b'PSAS secret\r\n'
             [T] C: PSAS secret
@@ -489,7 +492,7 @@ def test_the_place_of_a_step_that_is_optional(tcp_server: StreamTestServer) -> N
             [T] C: STARTTLS
             [T] S: go
             [T] C: EHOL
-        """
+        """  # noqa: E501
     )
     assert pointed_at(within.value) == "C: EHLO"
     assert told(after.value) == dedent(
@@ -870,7 +873,8 @@ def test_a_blob_that_ends_early_is_shown_where_it_ends(tcp_server: StreamTestSer
     assert told(literal.value).splitlines()[:2] == [
         "tcp_server, connection 0 (127.0.0.1:PORT): step 1 of 1, LINE, expected "
         f"hex ...{BLOB[69_984:70_016].hex(' ')}... (bytes 69,984 to 70,016 of 102,400)",
-        f"  got hex ...{BLOB[69_984:70_000].hex(' ')} (bytes 69,984 to 70,000 of 70,000) and then the end of the stream",
+        f"  got hex ...{BLOB[69_984:70_000].hex(' ')} (bytes 69,984 to 70,000 of 70,000) "
+        "and then the end of the stream",
     ]
     assert told(size.value).splitlines()[:2] == [
         "tcp_server, connection 1 (127.0.0.1:PORT): step 1 of 1, LINE, expected 102,400 bytes",
@@ -1192,9 +1196,6 @@ async def test_a_mismatch_in_a_coroutine(tcp_server: StreamTestServer) -> None:
         await conn.expect_line(timeout=0.02)
     writer.close()
     await writer.wait_closed()
-    with pytest.raises(UnmetExpectation) as unmet:
-        async with tcp_server.aio.raises(ScriptMismatch):
-            tcp_server.timeout = 0.02
 
     assert told(line.value) == dedent(
         r"""
@@ -1210,4 +1211,304 @@ async def test_a_mismatch_in_a_coroutine(tcp_server: StreamTestServer) -> None:
             [T] C: HELO me
         """
     )
-    assert told(unmet.value) == ""
+
+
+@pytest.mark.asyncio
+async def test_a_step_never_reached_in_a_coroutine(tcp_server: StreamTestServer) -> None:
+    tcp_server.script().send(b"hi\r\n").expect(b"A\r\n")
+    reader, writer = await asyncio.open_connection(*tcp_server.address)
+    await reader.readline()
+
+    with pytest.raises(UnmetExpectation) as caught:
+        await tcp_server.aio.verify()
+
+    tcp_server.stop()
+    writer.close()
+    assert told(caught.value) == dedent(
+        r"""
+        tcp_server, connection 0 (127.0.0.1:PORT): step 2 of 2, LINE, was never reached: expected b'A\r\n'
+            [T] S: hi
+        """
+    )
+
+
+# Through pytest: the source, what happened, where, and the conversation once
+
+
+def test_the_report_of_a_script(inner: Runner) -> None:
+    run = inner(
+        r"""
+        import re
+        from client import connect
+
+        def test_it(tcp_server):
+            (tcp_server.script()
+                .send(b"+OK ready\r\n")
+                .expect_line(re.compile(rb"USER \w+")).send(b"+OK\r\n")
+                .expect_line(re.compile(rb"PASS .*")).send(b"+OK\r\n"))
+            with connect(tcp_server) as client:
+                client.recv(11)
+                client.sendall(b"USER bob\r\n")
+                client.recv(5)
+                client.sendall(b"PSAS secret\r\n")
+        """
+    )
+
+    assert run.phases("test_it") == ["call failed"]
+    assert run.block("test_it") == dedent(
+        r"""
+            def test_it(tcp_server):
+                (tcp_server.script()
+                    .send(b"+OK ready\r\n")
+                    .expect_line(re.compile(rb"USER \w+")).send(b"+OK\r\n")
+        >           .expect_line(re.compile(rb"PASS .*")).send(b"+OK\r\n"))
+        E       pytest_sockserver.ScriptMismatch: step 4 of 5, test_it.py:8, expected a line matching rb'PASS .*'
+        E         got b'PSAS secret\r\n'
+        E         on tcp_server, connection 0 (127.0.0.1:PORT)
+        test_it.py:8: ScriptMismatch
+        --- sockserver: tcp_server 127.0.0.1:PORT (1 connection) ---
+        == 0  from 127.0.0.1:PORT, reset by the server after T s
+        [T] S: +OK ready
+        [T] C: USER bob
+        [T] S: +OK
+        [T] C: PSAS secret
+        # ScriptMismatch: step 4 of 5, test_it.py:8, expected a line matching rb'PASS .*'
+        #   got b'PSAS secret\r\n'
+        [T] S! reset
+        """
+    )
+    assert run.summary() == [
+        "FAILED test_it.py::test_it - pytest_sockserver.ScriptMismatch: step 4 of 5, t...",
+        "1 failed",
+    ]
+
+
+def test_the_report_of_a_clients_error_shows_the_script_with_its_indentation(inner: Runner) -> None:
+    run = inner(
+        r"""
+        from client import connect
+
+        def test_it(tcp_server):
+            tcp_server.script().send(b"+OK\r\n").expect(b"USER bob\r\n", timeout=0.02)
+            with connect(tcp_server) as client:
+                assert client.recv(5) == b"+OK\r\n"
+                client.recv(100)
+        """
+    )
+
+    assert run.phases("test_it") == ["call failed"]
+    said = run.block("test_it")
+    assert said[said.index("E  ") :] == dedent(
+        r"""
+        E           ConnectionResetError: [Errno 104] Connection reset by peer
+        E           on the server's side, tcp_server, connection 0 (127.0.0.1:PORT):
+        E             DeadlineExceeded: step 2 of 2, test_it.py:4, expected b'USER bob\r\n' within 0.02 s
+        E             got nothing
+        test_it.py:7: ConnectionResetError
+        --- sockserver: raised on the server's side, tcp_server, connection 0 (127.0.0.1:PORT) ---
+            def test_it(tcp_server):
+        >       tcp_server.script().send(b"+OK\r\n").expect(b"USER bob\r\n", timeout=0.02)
+        E       pytest_sockserver.DeadlineExceeded: step 2 of 2, test_it.py:4, expected b'USER bob\r\n' within 0.02 s
+        E         got nothing
+        test_it.py:4: DeadlineExceeded
+        --- sockserver: tcp_server 127.0.0.1:PORT (1 connection) ---
+        == 0  from 127.0.0.1:PORT, reset by the server after T s
+        [T] S: +OK
+        # DeadlineExceeded: step 2 of 2, test_it.py:4, expected b'USER bob\r\n' within 0.02 s
+        #   got nothing
+        [T] S! reset
+        """
+    )
+
+
+def test_the_report_of_rules(inner: Runner) -> None:
+    run = inner(
+        r"""
+        from client import ask
+        from pytest_sockserver import lines
+
+        def test_it(tcp_server):
+            tcp_server.framing = lines(b"\n")
+            tcp_server.on(b"PING\n").reply(b"+PONG\n")
+            tcp_server.on(b"QUIT\n").reply(b"+BYE\n")
+            ask(tcp_server, b"PIGN\n")
+        """
+    )
+
+    assert run.phases("test_it") == ["call failed"]
+    assert run.block("test_it") == "    " + dedent(
+        r"""
+        def test_it(tcp_server):
+                tcp_server.framing = lines(b"\n")
+        >       tcp_server.on(b"PING\n").reply(b"+PONG\n")
+        E       pytest_sockserver.UnexpectedRequest: no rule matches b'PIGN\n'
+        E         nearest: rule 1 (test_it.py:6) expects b'PING\n' (differs at byte 2: b'G' is not b'N')
+        E         then     rule 2 (test_it.py:7) expects b'QUIT\n' (differs at byte 0: b'P' is not b'Q')
+        E         on tcp_server, connection 0 (127.0.0.1:PORT)
+        test_it.py:6: UnexpectedRequest
+        --- sockserver: tcp_server 127.0.0.1:PORT (1 connection) ---
+        == 0  from 127.0.0.1:PORT, reset by the server after T s
+        % eol lf
+        [T] C: PIGN
+        # UnexpectedRequest: no rule matches b'PIGN\n'
+        #   nearest: rule 1 (test_it.py:6) expects b'PING\n' (differs at byte 2: b'G' is not b'N')
+        #   then     rule 2 (test_it.py:7) expects b'QUIT\n' (differs at byte 0: b'P' is not b'Q')
+        [T] S! reset
+        """
+    )
+
+
+def test_the_report_of_a_dialogue_and_of_the_file_of_one(inner: Runner) -> None:
+    inner.pytester.path.joinpath("login.txt").write_text("C: USER bob\nS: +OK\nC: QUIT\n")
+    run = inner(
+        r'''
+        from pathlib import Path
+        from client import ask
+
+        def test_text(tcp_server):
+            tcp_server.dialogue("""
+                C: USER bob
+                S: +OK
+            """)
+            ask(tcp_server, b"USER eve\r\n")
+
+        def test_file(tcp_server):
+            tcp_server.dialogue(Path("login.txt"))
+            ask(tcp_server, b"USER eve\r\n")
+        '''
+    )
+
+    assert run.block("test_text").splitlines()[1:9] == [
+        '        tcp_server.dialogue("""',
+        ">           C: USER bob",
+        "            S: +OK",
+        '        """)',
+        r"E       pytest_sockserver.ScriptMismatch: step 1 of 2, test_it.py:6, expected b'USER bob\r\n'",
+        r"E         got b'USER eve\r\n' (differs at byte 5: b'e' is not b'b')",
+        "E         on tcp_server, connection 0 (127.0.0.1:PORT)",
+        "test_it.py:6: ScriptMismatch",
+    ]
+    assert run.block("test_file").splitlines()[:5] == [
+        ">   C: USER bob",
+        r"E   pytest_sockserver.ScriptMismatch: step 1 of 3, login.txt:1, expected b'USER bob\r\n'",
+        r"E     got b'USER eve\r\n' (differs at byte 5: b'e' is not b'b')",
+        "E     on tcp_server, connection 0 (127.0.0.1:PORT)",
+        "login.txt:1: ScriptMismatch",
+    ]
+
+
+def test_the_report_of_several_failures_and_of_what_is_missing(inner: Runner) -> None:
+    run = inner(
+        r"""
+        from client import ask
+
+        def test_wrong(tcp_server):
+            tcp_server.script().expect(b"A\n")
+            tcp_server.script().expect(b"B\n")
+            ask(tcp_server, b"B\n")
+            ask(tcp_server, b"A\n")
+
+        def test_missing(tcp_server):
+            tcp_server.script().expect(b"A\n")
+            tcp_server.on(b"PING\n", times=2).reply(b"+PONG\n")
+
+        def test_datagrams(udp_server):
+            udp_server.script().expect(b"A")
+        """
+    )
+
+    wrong = [line.partition("| ")[2] for line in run.block("test_wrong").splitlines() if "| " in line]
+    assert [line for line in wrong if not line.startswith("  File")] == [
+        "    def test_wrong(tcp_server):",
+        "ExceptionGroup: 2 failures on the server's side: tcp_server, connection 0 (127.0.0.1:PORT); "
+        "tcp_server, connection 1 (127.0.0.1:PORT) (2 sub-exceptions)",
+        "Traceback (most recent call last):",
+        r'    tcp_server.script().expect(b"A\n")',
+        r"pytest_sockserver.ScriptMismatch: step 1 of 1, test_it.py:4, expected b'A\n'",
+        r"  got b'B\n' (differs at byte 0: b'B' is not b'A')",
+        "  on tcp_server, connection 0 (127.0.0.1:PORT)",
+        "Traceback (most recent call last):",
+        r'    tcp_server.script().expect(b"B\n")',
+        r"pytest_sockserver.ScriptMismatch: step 1 of 1, test_it.py:5, expected b'B\n'",
+        r"  got b'A\n' (differs at byte 0: b'A' is not b'B')",
+        "  on tcp_server, connection 1 (127.0.0.1:PORT)",
+    ]
+    missing = [line.partition("| ")[2] for line in run.block("test_missing").splitlines() if "| " in line]
+    assert [line for line in missing if line.startswith(("pytest_sockserver", "  on"))] == [
+        "pytest_sockserver.UnmetExpectation: the script at test_it.py:10, of 1 step, was not taken: "
+        "no connection came for it",
+        "  on tcp_server",
+        r"pytest_sockserver.UnmetExpectation: rule 1 (test_it.py:11), on(b'PING\n'), was to be taken 2 times, "
+        "and was never",
+        "  on tcp_server",
+    ]
+    assert run.block("test_datagrams") == "    " + dedent(
+        """
+        def test_datagrams(udp_server):
+        >       udp_server.script().expect(b"A")
+        E       pytest_sockserver.UnmetExpectation: step 1 of 1, test_it.py:14, was never reached: expected b'A'
+        E         on udp_server
+        test_it.py:14: UnmetExpectation
+        --- sockserver: udp_server 127.0.0.1:PORT (0 peers) ---
+        # nobody has come
+        """
+    )
+
+
+def test_the_conversation_stays_with_the_error_where_no_section_has_all_of_it(inner: Runner) -> None:
+    run = inner(
+        r"""
+        from client import ask
+        from pytest_sockserver import SockServer
+
+        def test_another_server(tcp_server):
+            with SockServer() as factory:
+                server = factory.tcp(name="other")
+                server.script().expect(b"A\n")
+                ask(server, b"B\n")
+
+        def test_long(tcp_server):
+            tcp_server.script().expect(b"A\n" * 100).expect(b"B\n")
+            ask(tcp_server, b"A\n" * 101)
+        """
+    )
+
+    assert [line for line in run.block("test_another_server").splitlines() if line.startswith("E  ")] == [
+        r"E           pytest_sockserver.ScriptMismatch: other, connection 0 (127.0.0.1:PORT): "
+        r"step 1 of 1, test_it.py:7, expected b'A\n'",
+        r"E             got b'B\n' (differs at byte 0: b'B' is not b'A')",
+        "E               % eol lf",
+        "E               [T] C: B",
+    ]
+    said = [line for line in run.block("test_long").splitlines() if line.startswith("E  ")]
+    assert said[0] == (
+        "E       pytest_sockserver.ScriptMismatch: tcp_server, connection 0 (127.0.0.1:PORT): "
+        r"step 2 of 2, test_it.py:11, expected b'B\n'"
+    )
+    assert said[-1] == "E           [T] C: A"
+
+
+def test_a_report_has_only_what_every_terminal_takes(inner: Runner) -> None:
+    run = inner.outside(
+        r"""
+        import re
+        from client import ask
+        from pytest_sockserver import Text, lines
+
+        def test_script(tcp_server):
+            tcp_server.script().expect(Text("a\ud800\u202e\u001b[31m".replace("\u001b", r"\x1b")))
+            ask(tcp_server, b"\xff\xfe\x1b[31m\x00\n")
+
+        def test_rules(tcp_server):
+            tcp_server.framing = lines(b"\n")
+            tcp_server.on(re.compile(b"\xff\x1b[31m\n")).reply(b"1")
+            tcp_server.on(Text("a\ud800\u202e")).reply(b"1")
+            ask(tcp_server, b"\xff\xfe\x1b[31m\x00\n")
+        """,
+        *("-n", "1"),
+        loaded=("-p", "pytest_sockserver.plugin", "-p", "xdist.plugin", "-p", "xdist.looponfail"),
+    )
+
+    assert "INTERNALERROR" not in run.stdout + run.stderr
+    assert run.summary()[-1] == "2 failed"
+    assert [each for each in run.stdout if not each.isprintable() and each != "\n"] == []
