@@ -27,7 +27,7 @@ from .performing import INPUT, ROOM, Need, perform_parts
 from .recording.recorder import BUSY, PARKED, WAITING
 from .scripting import reading
 from .scripting.checks import checked_timeout
-from .scripting.framing import Framing, checked_framing
+from .scripting.framing import Framing, checked_framing, name_of
 from .scripting.matching import ANY, Match
 from .scripting.parts import Part
 from .scripting.reading import Steps
@@ -450,7 +450,7 @@ class Connection(Verbs):
         __tracebackhide__ = True
         while True:
             try:
-                frame = self._drive("frames", self._frame(framing), None)
+                frame = self._drive("frames", self._frame(framing), None, wanted=f"a frame ({name_of(framing)})")
             except IncompleteRequest:
                 raise
             except EndOfStream:

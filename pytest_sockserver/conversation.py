@@ -34,7 +34,7 @@ from .recording.recorder import Tape
 from .rulebook import RuleBook, refusal
 from .scripting import reading
 from .scripting.buffer import Buffer
-from .scripting.framing import Framing, take_frame
+from .scripting.framing import Framing, name_of, take_frame
 from .scripting.reading import Steps
 from .scripting.rules import CONNECT, Rule
 
@@ -157,8 +157,9 @@ class Rules:
         __tracebackhide__ = True
         buffer, framing = connection._stream.buffer, self.framing_for(connection)
         if framing is not None:
-            return connection._drive("rules", take_frame(buffer, framing, connection._max_frame), None)
-        return connection._drive("rules", self._literal(buffer), None)
+            steps = take_frame(buffer, framing, connection._max_frame)
+            return connection._drive("rules", steps, None, wanted=f"the rest of a frame ({name_of(framing)})")
+        return connection._drive("rules", self._literal(buffer), None, wanted="the rest of a request")
 
     def _literal(self, buffer: Buffer) -> Steps[bytes]:
         """Take a literal; which there are is looked at when its first byte has come."""

@@ -32,7 +32,7 @@ from .recording.recorder import Recorder
 from .scripting import reading
 from .scripting.framing import take_frame
 from .scripting.matching import Text, rendered, shortened
-from .scripting.script import READING, Script, Step, demands, needs_frames, walk
+from .scripting.script import READING, Script, Step, demands, step_needing_frames
 from .scripting.times import Times
 
 E = TypeVar("E", bound=SockServerError)
@@ -82,11 +82,6 @@ class DeclaredScript:
 def counted(steps: Sequence[Step]) -> str:
     """Return how many steps there are, in words."""
     return f"{len(steps)} step{'' if len(steps) == 1 else 's'}"
-
-
-def step_needing_frames(steps: Sequence[Step]) -> Step | None:
-    """Return the first step that has no meaning on a stream without framing."""
-    return next((step for step in walk(steps) if needs_frames(step)), None)
 
 
 def frames_needed(step: Step) -> TypeError:
@@ -237,6 +232,10 @@ class ScriptRun:
         connection._say(step.args, connection._latest, connection._timeout)
         return True
 
+    def _switch(self, connection: Connection, step: Step, place: str) -> bool:
+        connection._framing = step.args[0]
+        return True
+
     def _open(self, connection: Connection, step: Step, place: str) -> bool:
         connection._server.open(step.args[0])
         return True
@@ -356,6 +355,7 @@ _VERBS: dict[str, _Performing] = {
     "recv_until": ScriptRun._recv_until,
     "send": ScriptRun._send,
     "open": ScriptRun._open,
+    "framing": ScriptRun._switch,
     "maybe": ScriptRun._maybe,
     "repeat": ScriptRun._repeat,
     "rules": ScriptRun._hand_over,

@@ -21,13 +21,13 @@ from .errors import WrongState
 from .failures import Failure
 from .handler import Handler
 from .origin import Origin
-from .performer import DeclaredScript, ScriptRun, frames_needed, step_needing_frames
+from .performer import DeclaredScript, ScriptRun, frames_needed
 from .recording.recorder import BUSY, Tape
 from .recording.sockets import ready
 from .rulebook import On, RuleBook
 from .scripting.framing import Cutter, Framing, checked_framing
 from .scripting.rules import RuleMatch
-from .scripting.script import Script
+from .scripting.script import Script, step_needing_frames
 from .scripting.times import checked_times
 from .sink import Sink
 from .transport import AcceptingServer, adopt, connection_of

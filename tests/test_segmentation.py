@@ -11,6 +11,7 @@ quotes of the bytes that came is more when more of them came at once.  ``failure
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import sys
@@ -967,7 +968,8 @@ def test_a_line_that_is_too_long_is_so_before_its_stream_has_ended(sockserver: S
             server.script().expect_line(b"x")
         with server.raises(ScriptMismatch) as failure, connect(server) as client:
             client.sendall(b"abcdef")
-            client.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):  # reset already
+                client.shutdown(socket.SHUT_WR)
             if not declared_first:
                 until(lambda server=server: server.wait_connection()._stream.buffer.ended)
                 server.script().expect_line(b"x")
@@ -988,6 +990,47 @@ def test_optional_steps_at_the_end_of_a_script_are_not_demanded(sockserver: Sock
         server.assert_quiet(0.15)
         client.sendall(b"C")
         assert client.recv(1) == b"c"
+
+
+@pytest.mark.xfail(reason="a step that was skipped within another is forgotten when the rules take a frame")
+@pytest.mark.parametrize(
+    ("calls", "said", "answers"),
+    [
+        (
+            (*call("repeat", 2, (*call("expect", b"A"), *call("maybe", b"?", b"?"))), *call("expect", b"C")),
+            b"A!noop\r\n?AC",
+            b"<noop>?",
+        ),
+        (
+            (*call("maybe", b"?", b"?"), *call("repeat", 1, call("expect", b"A"))),
+            b"!noop\r\n?A",
+            b"<noop>?",
+        ),
+        ((*call("expect", b"A"), *call("maybe", b"?", b"?")), b"A!noop\r\n?", b"<noop>?"),
+    ],
+    ids=["last of a repeat", "before a repeat", "last of all"],
+)
+def test_chatter_before_an_optional_step(calls: tuple[Call, ...], said: bytes, answers: bytes) -> None:
+    def declare(server: StreamTestServer) -> None:
+        chatter_rules(server)
+        declared(server.script(), calls)
+
+    outcome = check_all_cuts(declare, said, [3], framing=lines())
+
+    assert (outcome.failure, outcome.sent) == (None, answers)
+
+
+@pytest.mark.xfail(reason="the deadline of a step that may be skipped is only lifted at the end of the whole script")
+def test_optional_steps_at_the_end_of_a_repeat_at_the_end_are_not_demanded(sockserver: SockServer) -> None:
+    server = sockserver.tcp(timeout=0.05)
+    server.script().repeat(1, Script().expect(b"A").send(b"a").maybe(b"B", b"b"))
+
+    with connect(server) as client:
+        client.sendall(b"A")
+        assert client.recv(1) == b"a"
+        server.assert_quiet(0.15)
+        client.sendall(b"B")
+        assert client.recv(1) == b"b"
 
 
 @pytest.mark.parametrize("match", [b"", Hex(""), Text("")], ids=repr)
@@ -1136,6 +1179,7 @@ def test_a_line_without_an_end_takes_as_much_memory_as_a_frame_may(
     assert MAX_FRAME <= len(conn._stream.buffer) <= MAX_FRAME + ONE_READ
     assert conn.received_count == len(conn._stream.buffer)
     # A bytearray that grows has an eighth to spare, and is copied once when it can't grow in place.
+    print("MOST", declare.__name__, most / MAX_FRAME)
     assert most < 2.5 * MAX_FRAME
 
 

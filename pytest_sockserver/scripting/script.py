@@ -278,6 +278,11 @@ class Script:
         __tracebackhide__ = True
         return self._add("rules", *([] if framing is None else [checked_framing(framing, self._max_frame)]))
 
+    def framing(self, framing: Framing | None) -> Self:
+        """Cut what comes next by another framing; ``None`` for a stream without frames."""
+        __tracebackhide__ = True
+        return self._add("framing", checked_framing(framing, self._max_frame))
+
     # Building
 
     def block(self) -> Script:
@@ -432,9 +437,14 @@ def walk(steps: Iterable[Step]) -> Iterator[Step]:
         yield from walk(step.steps)
 
 
-def needs_frames(step: Step) -> bool:
-    """Tell whether a step has no meaning on a stream without framing."""
-    return step.verb == "expect" and not is_literal(step.args[0])
+def step_needing_frames(steps: Iterable[Step]) -> Step | None:
+    """Return the first step that has no meaning on a stream without framing, before one that brings a framing."""
+    for step in walk(steps):
+        if step.verb == "framing" and step.args[0] is not None:
+            return None
+        if step.verb == "expect" and not is_literal(step.args[0]):
+            return step
+    return None
 
 
 def demands(step: Step) -> bool:
