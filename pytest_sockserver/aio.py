@@ -341,6 +341,7 @@ class AsyncConnection:
                     next(steps)
                 except StopIteration as done:
                     return cast(T, done.value)
+                connection._stream.await_more(connection._stream.socket_for("read"))
                 while not connection._stream.receive(connection._stream.socket_for("read")):
                     if not deadline.left():
                         raise connection._late(verb, deadline, wanted)

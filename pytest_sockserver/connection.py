@@ -409,6 +409,7 @@ class Connection(Verbs):
     def _fill(self, verb: str, deadline: Deadline | None, wanted: object) -> None:
         """Wait for what comes next, or for the end of the stream."""
         __tracebackhide__ = True
+        self._stream.await_more(self._stream.socket_for("read"))
         while True:
             sock = self._stream.socket_for("read")
             if sock.await_input(None if deadline is None else deadline.left()):
@@ -416,6 +417,14 @@ class Connection(Verbs):
                     return
             elif deadline is not None and not deadline.left():  # else a debugger gave it more time
                 raise self._late(verb, deadline, wanted)
+
+    def _is_at_its_end(self) -> bool:
+        """Receive what is there; tell whether that was the end of the stream, and everything was taken."""
+        __tracebackhide__ = True
+        buffer = self._stream.buffer
+        if not len(buffer) and not buffer.ended:
+            self._stream.receive(self._stream.socket_for("read"))
+        return not len(buffer) and buffer.ended
 
     def _await_input_or(self, happened: Callable[[], bool]) -> bool:
         """Wait, without a deadline, until there is input, or something has happened; tell whether there is input.

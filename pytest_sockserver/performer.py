@@ -123,6 +123,7 @@ class ScriptRun:
         connection._values = self._declared.values
         connection._patient = False
         if connection._framing is None and (step := step_needing_frames(self._steps)) is not None:
+            self.over = True
             raise frames_needed(step)
         try:
             self._run(connection)
@@ -171,6 +172,8 @@ class ScriptRun:
             self._rules.answer_all(connection)
             return False
         while connection._await_input_or(self._has_grown):
+            if not self._has_grown() and connection._is_at_its_end():
+                return False
             self._declared.declaring.wait(self._has_grown)
             if self._has_grown():
                 break

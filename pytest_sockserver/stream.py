@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import ScriptMismatch, ServerStopping, WrongState
 from .recording.events import CLOSE, NOTE, RESET, SEND_EOF, SENT
-from .recording.outside import begins_tls, cut, hard_close, unacknowledged, unread
+from .recording.outside import acknowledge_now, begins_tls, cut, hard_close, unacknowledged, unread
 from .recording.recorder import PARKED, Tape
 from .recording.sockets import PlainSocket, Taped
 from .recording.sockets import start_tls as wrap_tls
@@ -138,6 +138,14 @@ class Stream:
         """Whether a handshake may come now: first of all, or after we have said something (STARTTLS)."""
         events = self.tape.events
         return self.tls is None and (not events or events[-1][2] == SENT)
+
+    def await_more(self, sock: Taped) -> None:
+        """Let the rest of a unit of which something has come arrive at once."""
+        if len(self.buffer):
+            try:
+                acknowledge_now(sock)
+            except OSError:
+                pass  # the client is gone, which the next receive says
 
     # Sending
 

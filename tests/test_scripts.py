@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from time import monotonic
 
 import pytest
 
@@ -93,6 +94,52 @@ def test_accept_is_refused_where_a_script_takes_the_connections(tcp_server: Stre
         tcp_server.accept()
 
 
+# Nothing waits for what will not come
+
+#: Seconds.  Half of what a declaration is waited for that may go on, far above what the rest takes.
+AT_ONCE = 0.5
+
+
+def test_a_dialogue_is_whole_when_it_was_declared(tcp_server: StreamTestServer) -> None:
+    tcp_server.dialogue("S: hi\nC: QUIT\nS! close")
+    began = monotonic()
+
+    with connect(tcp_server) as client:
+        client.recv(9)
+        client.sendall(b"QUIT\r\n")
+        assert client.recv(9) == b""
+
+    assert monotonic() - began < AT_ONCE
+
+
+def test_a_script_in_a_variable_ends_with_its_client(tcp_server: StreamTestServer) -> None:
+    script = tcp_server.script()
+    script.expect(b"a\n").send(b"1\n")
+    began = monotonic()
+
+    with connect(tcp_server) as client:
+        assert ask(client, b"a\n") == b"1\n"
+    until(lambda: tcp_server.connections[0].closed_by)
+    tcp_server.stop()
+
+    assert monotonic() - began < AT_ONCE
+    assert len(script.steps) == 2
+
+
+def test_a_client_that_writes_twice_before_it_reads_is_not_held_up(tcp_server: StreamTestServer) -> None:
+    """Nagle's algorithm there and a delayed acknowledgement here would cost 40 ms each time."""
+    tcp_server.script().repeat(20, Script().expect(b"a LOGIN\r\n").send(b"OK\r\n"))
+    began = monotonic()
+
+    with connect(tcp_server) as client:
+        for _ in range(20):
+            client.sendall(b"a LOGIN")
+            client.sendall(b"\r\n")
+            assert client.recv(9) == b"OK\r\n"
+
+    assert monotonic() - began < AT_ONCE
+
+
 # The verbs
 
 
@@ -174,6 +221,14 @@ def test_start_tls_with_the_servers_own_context(sockserver: SockServer) -> None:
         with trusting.wrap_socket(client, server_hostname="localhost") as secured:
             assert ask(secured, b"hi\n") == b"secret\n"
         assert server.connections[0].tls is not None
+
+
+def test_a_script_switches_its_framing(tcp_server: StreamTestServer) -> None:
+    tcp_server.script().expect(b"up").send(b"ok").framing(lines(b"\n")).expect(re.compile(rb"b.*\n")).send(b"1")
+
+    with connect(tcp_server) as client:
+        assert ask(client, b"up") == b"ok"
+        assert ask(client, b"bcd\n") == b"1"
 
 
 # Steps of steps

@@ -1178,9 +1178,8 @@ def test_a_line_without_an_end_takes_as_much_memory_as_a_frame_may(
     (conn,) = server.connections
     assert MAX_FRAME <= len(conn._stream.buffer) <= MAX_FRAME + ONE_READ
     assert conn.received_count == len(conn._stream.buffer)
-    # A bytearray that grows has an eighth to spare, and is copied once when it can't grow in place.
-    print("MOST", declare.__name__, most / MAX_FRAME)
-    assert most < 2.5 * MAX_FRAME
+    # A bytearray that grows has an eighth to spare; two reads are on their way, here and in the client, and one is kept.
+    assert most < 1.125 * (MAX_FRAME + ONE_READ) + 5 * ONE_READ
 
 
 def talk_for_ever(client: socket.socket) -> None:

@@ -30,7 +30,7 @@ from typing import Any, Final, cast
 
 from .buffer import Buffer
 from .matching import Lookup, Match, PatternText, matches, matching, shortened
-from .reading import Ended, EndedWithin, Mismatch, Steps, and_the_end
+from .reading import QUOTED, Ended, EndedWithin, Mismatch, Steps, and_the_end
 
 
 class _Wish:
@@ -312,7 +312,8 @@ def _took_nothing(framing: Framing) -> ValueError:
 
 
 def _too_long(buffer: Buffer, need: Need, taken: int, max_frame: int) -> Mismatch:
-    got = shortened(buffer.peek(0, taken if isinstance(need, int) else max_frame))
+    size = taken if isinstance(need, int) else min(max_frame, len(buffer))
+    got = shortened(buffer.peek(0, min(size, QUOTED)), size=size)
     if isinstance(need, int):
         what = f"needs {counted(need)} more"
     elif isinstance(need, bytes):

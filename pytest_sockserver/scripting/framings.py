@@ -249,6 +249,7 @@ def _resp_count(kind: bytes, line: bytes) -> int:
 _TCHAR = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # RFC 9110 section 5.6.2
 _REQUEST_LINE = re.compile(_TCHAR + rb"+ .+ HTTP/\d\.\d\r?\n")
 _FIELD_LINE = re.compile(rb"(" + _TCHAR + rb"+):(.*)\n")
+_LINE_START = re.compile(_TCHAR + rb"|[\r\n]")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?\r\n")
 
 
@@ -257,9 +258,9 @@ def http1() -> Generator[Need, bytes, None]:
 
     A client that waits for ``100 Continue`` before its body waits in vain: its request is not whole before.
     """
-    line = yield b"\n"
+    line = yield from _http_line()
     while line in (b"\r\n", b"\n"):  # RFC 9112 section 2.2: ignore an empty line before the request
-        line = yield b"\n"
+        line = yield from _http_line()
     if not _REQUEST_LINE.fullmatch(line):
         raise Mismatch(f"expected a request line, METHOD target HTTP/1.1\n  got {shortened(line)}")
     codings, lengths = yield from _http_fields()
@@ -269,6 +270,14 @@ def http1() -> Generator[Need, bytes, None]:
         yield from _http_chunks()
     elif lengths:
         yield _http_length(lengths)
+
+
+def _http_line() -> Generator[Need, bytes, bytes]:
+    """Take a line; what is no request at its first byte (TLS, WebSocket's frames) fails there, not at a deadline."""
+    first = yield 1
+    if not _LINE_START.fullmatch(first):
+        raise Mismatch(f"expected a request line, METHOD target HTTP/1.1\n  got {shortened(first)}")
+    return first if first == b"\n" else first + (yield b"\n")
 
 
 def _http_fields() -> Generator[Need, bytes, tuple[list[bytes], list[bytes]]]:

@@ -12,6 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Union
 
+# pytest shows no frame of this module: what cannot be read is in the user's line.
+__tracebackhide__ = True
+
 _ESCAPES = {0x5C: "\\\\", 0x0D: "\\r", 0x0A: "\\n", 0x09: "\\t", 0x00: "\\0"}
 _MEANINGS = {"\\": b"\\", "r": b"\r", "n": b"\n", "t": b"\t", "0": b"\0"}
 _NO_TEXT = frozenset(["\x7f", *map(chr, range(0xDC80, 0xDD00))])  # DEL, and what surrogateescape makes of odd bytes

@@ -22,6 +22,9 @@ from .notation import Hole, references
 if TYPE_CHECKING:
     import ssl
 
+# pytest shows no frame of this module, of the classes' generated __init__ neither: what is wrong is the user's line.
+__tracebackhide__ = True
+
 #: Seconds.  Longer than any test waits: a larger number is milliseconds, by mistake.
 LONGEST_DELAY: Final = 3600.0
 
