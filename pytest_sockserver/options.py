@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
@@ -100,7 +101,7 @@ def check_option(name: str, value: Any) -> None:
     if value is None and name in ("path", "rcvbuf", "name", "framing", "tls"):
         return
     if name == "framing":
-        checked_framing(value, DEFAULT_RECORD_LIMIT)  # against the server's max_frame it is checked by the server
+        checked_framing(value, sys.maxsize)  # against the server's max_frame it is checked by the server
         return
     if name == "tls":
         if not hasattr(value, "wrap_socket"):

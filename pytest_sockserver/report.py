@@ -158,9 +158,9 @@ def _texts(item: pytest.Item, call: pytest.CallInfo[None]) -> list[tuple[str, st
     """Return the sections of a phase's report, titles and texts."""
     if call.when != "teardown":
         return list(sections(item, factories_of(item), item.stash.get(_told_key, [])))
-    texts = []
+    texts: list[tuple[str, str]] = []
     for node in item.listchain():
-        texts += node.stash.get(_late_key, [])
+        texts += node.stash.get(_late_key, None) or []
         node.stash[_late_key] = []
     return texts
 

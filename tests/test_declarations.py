@@ -404,7 +404,7 @@ WRONG_FRAMINGS: list[tuple[object, type[Exception], str]] = [
     (
         fixed(1 << 30),
         ValueError,
-        "framing fixed(1073741824) needs 1,073,741,824 bytes at once: max_frame is 67,108,864",
+        "framing fixed(1073741824) needs 1,073,741,824 bytes at once: max_frame is 16,777,216",
     ),
 ]
 
@@ -422,6 +422,12 @@ def test_a_framing_that_is_none_is_an_error_where_it_is_declared(
     servers.clear()
 
     assert str(attribute.value) == str(option.value) == str(step.value) == said
+
+
+def test_a_framing_that_needs_no_more_than_its_servers_max_frame_is_taken(sockserver: SockServer) -> None:
+    server = sockserver.tcp(framing=fixed(1 << 30), max_frame=1 << 30)
+
+    assert server.framing is not None
 
 
 @pytest.mark.parametrize(

@@ -1178,7 +1178,7 @@ def test_a_line_without_an_end_takes_as_much_memory_as_a_frame_may(
     (conn,) = server.connections
     assert MAX_FRAME <= len(conn._stream.buffer) <= MAX_FRAME + ONE_READ
     assert conn.received_count == len(conn._stream.buffer)
-    # A bytearray that grows has an eighth to spare; two reads are on their way, here and in the client, and one is kept.
+    # A bytearray that grows has an eighth to spare.  A read is on its way here, one in the client, and one is kept.
     assert most < 1.125 * (MAX_FRAME + ONE_READ) + 5 * ONE_READ
 
 
@@ -1233,18 +1233,16 @@ class Fed(Connection):
 
 
 def seconds_for(declare: Declare, data: bytes, framing: Framing | None) -> float:
-    """Return the processor's time for a conversation whose bytes come one by one: the best of three."""
-    best = float("inf")
-    for _ in range(3):
-        server = StreamTestServer(framing=framing, record_limit=1 << 40, max_frame=1 << 40)
-        declare(server)
-        conn, driver = Fed(server, data), server._next_driver()
-        assert driver is not None
-        began = process_time()
-        driver.run(conn)
-        best = min(best, process_time() - began)
-        assert b"".join(conn.requests) == data
-    return best
+    """Return the processor's time for a conversation whose bytes come one by one."""
+    server = StreamTestServer(framing=framing, record_limit=1 << 40, max_frame=1 << 40)
+    declare(server)
+    conn, driver = Fed(server, data), server._next_driver()
+    assert driver is not None
+    began = process_time()
+    driver.run(conn)
+    seconds = process_time() - began
+    assert b"".join(conn.requests) == data
+    return seconds
 
 
 def a_literal(size: int) -> tuple[Declare, bytes]:
@@ -1296,25 +1294,26 @@ def one_long_frame(size: int) -> tuple[Declare, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("conversation", "framing"),
+    ("conversation", "size", "framing"),
     [
-        (a_literal, None),
-        (many_steps, None),
-        (chatter_beside_a_step, lines(b"\n")),
-        (literals, None),
-        (a_long_literal_among_others, None),
-        (frames, lines(b"\n")),
-        (one_long_frame, lines(b"\n")),
+        (a_literal, 1_000_000, None),
+        (many_steps, 100_000, None),
+        (chatter_beside_a_step, 60_000, lines(b"\n")),
+        (literals, 100_000, None),
+        (a_long_literal_among_others, 200_000, None),
+        (frames, 100_000, lines(b"\n")),
+        (one_long_frame, 1_000_000, lines(b"\n")),
     ],
-    ids=lambda value: getattr(value, "__name__", "") if callable(value) else "",
+    ids=lambda value: getattr(value, "__name__", "") if callable(value) else f"{value}",
 )
 def test_bytes_one_by_one_take_linear_time(
-    conversation: Callable[[int], tuple[Declare, bytes]], framing: Framing | None
+    conversation: Callable[[int], tuple[Declare, bytes]], size: int, framing: Framing | None
 ) -> None:
     """Ten times the bytes are ten times the work, and not a hundred."""
-    small, large = (seconds_for(*conversation(size), framing) for size in (4000, 40_000))
+    small = min(seconds_for(*conversation(size // 10), framing) for _ in range(3))
 
-    assert large / small < 30
+    # Other processes only make it slower: the best of three, where the first is not good enough.
+    assert any(seconds_for(*conversation(size), framing) < 20 * small for _ in range(3))
 
 
 def test_a_literal_of_a_megabyte_in_a_script(tcp_server: StreamTestServer) -> None:

@@ -17,7 +17,6 @@ from typing import Any, Final, Union
 
 from .notation import Hole, Name, Piece, is_binary, read_hex, read_text, references
 
-
 # pytest shows no frame of this module, of the classes' generated __init__ neither: what is wrong is the user's line.
 __tracebackhide__ = True
 

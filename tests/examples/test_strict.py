@@ -7,7 +7,17 @@ from contextlib import closing
 
 import pytest
 
-from pytest_sockserver import ANY, CONNECT, Close, Reset, ScriptMismatch, UnexpectedRequest, UnmetExpectation, lines
+from pytest_sockserver import (
+    ANY,
+    CONNECT,
+    Close,
+    Reset,
+    ScriptMismatch,
+    UnexpectedRequest,
+    UnmetExpectation,
+    UnsupportedFault,
+    lines,
+)
 
 
 def mailbox(address):
@@ -154,6 +164,22 @@ def test_one_connection_too_few(tcp_server):
 
     with pytest.raises(UnmetExpectation, match="was not taken: only 1 of 2 connections came"):
         tcp_server.verify()
+
+
+# Parts that the transport cannot do
+
+
+def test_reset_is_declared_for_datagrams(udp_server):
+    with pytest.raises(UnsupportedFault, match=r"reply\(\) cannot do Reset\(\) with datagrams"):
+        udp_server.on(b"hi").reply(Reset())
+
+
+def test_reset_is_returned_for_datagrams(udp_server):
+    udp_server.on(b"hi").reply(lambda request: Reset())
+
+    with udp_server.raises(UnsupportedFault, match=r"cannot do Reset\(\) with datagrams"):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.sendto(b"hi", udp_server.address)
 
 
 # When it is asked
