@@ -34,13 +34,16 @@ from .scripting.reading import Steps
 from .stream import CHUNK
 from .turns import Reading
 from .verbs import Verbs
-from .waiting import block
+from .waiting import block, refuse_in_coroutine
 
 if TYPE_CHECKING:
     import socket
     import ssl
 
 T = TypeVar("T")
+
+#: Seconds.  Longer than any reply takes that does not wait by itself.
+_A_REPLY = 0.1
 
 
 class Connection(Verbs):
@@ -329,8 +332,11 @@ class Connection(Verbs):
     def _say(self, parts: tuple[Part, ...], request: Request | None, timeout: float) -> None:
         __tracebackhide__ = True
         deadline = Deadline(timeout)
-        if not self._writing.acquire(deadline.left()):
-            raise self._error(DeadlineExceeded, f"send() waited {deadline}: another send is under way")
+        if not self._writing.acquire(min(_A_REPLY, deadline.left() or 0.0)):
+            refuse_in_coroutine("send")  # a reply that takes so long may wait for that very loop
+            if not self._writing.acquire(deadline.left()):
+                text = f"send() waited {deadline}: another send, or the reply to a request, is under way"
+                raise self._error(DeadlineExceeded, text)
         try:
             if all([isinstance(part, bytes) for part in parts]):  # the usual case, the short way
                 self._say_bytes(b"".join(parts), deadline)  # type: ignore[arg-type]

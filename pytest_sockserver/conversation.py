@@ -28,7 +28,7 @@ from .errors import (
     UnexpectedRequest,
 )
 from .failures import Failures, said_shortly
-from .origin import Origin, from_users_frame
+from .origin import Origin, from_users_frame, pointing_at
 from .recording.events import NOTE
 from .recording.recorder import Tape
 from .rulebook import RuleBook, refusal
@@ -250,6 +250,8 @@ def _reply(connection: Connection, unit: bytes, rule: Rule, count: int, found: o
     try:
         request = connection._request(unit, found, rule)
         connection._say(rule.reply(count), request, connection._timeout)
+    except (TypeError, ValueError, DeadlineExceeded) as error:
+        raise pointing_at(error, rule.origin) from None
     finally:
         connection._patient = patient
         connection._writing.release()

@@ -107,3 +107,13 @@ def from_users_frame(error: BaseException) -> BaseException:
     while traceback is not None and traceback.tb_next is not None and is_ours(traceback.tb_frame):
         traceback = traceback.tb_next
     return error.with_traceback(traceback)
+
+
+def pointing_at(error: BaseException, origin: Origin) -> BaseException:
+    """Let an error of ours point at a declaration; one that comes from the user's code keeps its own place."""
+    at = error.__traceback__
+    while at is not None:
+        if not is_ours(at.tb_frame):
+            return error
+        at = at.tb_next
+    return error.with_traceback(origin.traceback())

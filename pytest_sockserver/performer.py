@@ -26,7 +26,7 @@ from .errors import (
     UnexpectedRequest,
     UnmetExpectation,
 )
-from .origin import Origin, is_ours
+from .origin import pointing_at
 from .performing import PAUSE, Need
 from .recording.recorder import Recorder
 from .scripting import reading
@@ -218,7 +218,7 @@ class ScriptRun:
                 raise
             raise _placed_at(connection, error, step, place) from None
         except (TypeError, ValueError) as error:
-            raise _at_the_step(error, step.origin) from None
+            raise pointing_at(error, step.origin) from None
 
     def _wait_until(self, connection: Connection, moment: float) -> None:
         __tracebackhide__ = True
@@ -377,13 +377,3 @@ def _placed(connection: Connection, kind: type[E], text: str, traceback: Traceba
     error.placed = True
     error.__traceback__ = traceback
     return error
-
-
-def _at_the_step(error: Exception, origin: Origin) -> Exception:
-    """Let an error of ours point at the step; one of the user's code keeps its own place."""
-    at = error.__traceback__
-    while at is not None:
-        if not is_ours(at.tb_frame):
-            return error
-        at = at.tb_next
-    return error.with_traceback(origin.traceback())

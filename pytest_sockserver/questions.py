@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .captured import Request
 from .deadline import Deadline
 from .errors import DeadlineExceeded, UnexpectedRequest, UnmetExpectation, WrongState
-from .failures import Expected
+from .failures import Expected, said_shortly
 from .messages import with_conversation
 from .recording.events import RECEIVED
 from .scripting.checks import checked_index, checked_literal, checked_seconds, checked_timeout
@@ -115,7 +115,9 @@ def failure(server: BaseTestServer, expected: Expected) -> Wait[None]:
 
     def late(deadline: Deadline) -> None:
         __tracebackhide__ = True
-        text = f"expected the server's side to raise {expected} within {deadline}\n  it did not"
+        other = server._failures.pending()
+        came = "it did not" if other is None else f"it raised {said_shortly(other.error)}"
+        text = f"expected the server's side to raise {expected} within {deadline}\n  {came}"
         raise with_conversation(UnmetExpectation, server.name, text, server._said())
 
     return _wait(server, "raises", ask, None, late, given_up=lambda server, verb: None, checked=False)

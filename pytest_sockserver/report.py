@@ -160,7 +160,8 @@ def _texts(item: pytest.Item, call: pytest.CallInfo[None]) -> list[tuple[str, st
         return list(sections(item, factories_of(item), item.stash.get(_told_key, [])))
     texts: list[tuple[str, str]] = []
     for node in item.listchain():
-        texts += node.stash.get(_late_key, None) or []
+        late = node.stash.get(_late_key, None)
+        texts += late if late is not None else []
         node.stash[_late_key] = []
     return texts
 

@@ -30,7 +30,7 @@ from .scripting.matching import (
 )
 from .scripting.parts import Part, check_fit, checked_parts
 from .scripting.parts import names_demanded as names_said
-from .scripting.rules import CONNECT, Rule, RuleMatch, checked_rule_match, in_order, nearest, why_frames_are_needed
+from .scripting.rules import CONNECT, Rule, RuleMatch, checked_rule_match, nearest, rank, why_frames_are_needed
 from .scripting.times import checked_times
 
 #: Seconds from one rule to the next, where the client came before them.
@@ -158,9 +158,9 @@ class RuleBook:
         with self._recorder.lock:
             number = next(self._numbers)
             on = On(self, number)
-            entry = self._entries[number] = _Entry(replace(rule, number=number))
+            entry = _Entry(replace(rule, number=number))
             entry.declaring = Declaring(self._recorder, on)
-            self._sort()
+            self._insert(entry)
             self._declared_at = monotonic()
             self._recorder.changed()
         return on
@@ -169,8 +169,7 @@ class RuleBook:
         """Add a rule that is whole, of a dialogue."""
         with self._recorder.lock:
             number = next(self._numbers)
-            self._entries[number] = _Entry(Rule(number, match, checked_times(None), (parts,), origin))
-            self._sort()
+            self._insert(_Entry(Rule(number, match, checked_times(None), (parts,), origin)))
 
     def add_reply(self, number: int, parts: Iterable[object], verb: str) -> None:
         """Add a further reply to a rule."""
@@ -196,9 +195,12 @@ class RuleBook:
                 f"known so far: {said}"
             )
 
-    def _sort(self) -> None:
-        order = {rule.number: at for at, rule in enumerate(in_order(entry.rule for entry in self._entries.values()))}
-        self._asked = sorted(self._entries.values(), key=lambda entry: order[entry.rule.number])
+    def _insert(self, entry: _Entry) -> None:
+        """Put the latest rule before its equals, into a new list: whoever walks through the old one goes on with it."""
+        mine, asked = rank(entry.rule.match), self._asked
+        at = next((at for at, each in enumerate(asked) if rank(each.rule.match) >= mine), len(asked))
+        self._entries[entry.rule.number] = entry
+        self._asked = [*asked[:at], entry, *asked[at:]]
 
     def wait_for_more(self, known: int) -> bool:
         """Wait until there are more rules than are known, if the last was declared just now; tell whether there are.

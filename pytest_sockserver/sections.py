@@ -51,7 +51,7 @@ def sections(node: Any, factories: list[SockServer], told: list[Failure]) -> Ite
 
 
 def _in_full(shown: Any) -> str:
-    """Return what pytest made of an exception as text, with the indentation of its first line, which ``str()`` drops."""
+    """Return what pytest made of an exception as text, its first line's indentation included, which ``str()`` drops."""
     traceback = shown.chain[0][0] if getattr(shown, "chain", ()) else getattr(shown, "reprtraceback", None)
     entry = next(iter(getattr(traceback, "reprentries", ())), None)
     lines = getattr(entry, "lines", ()) or [""]

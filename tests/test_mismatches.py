@@ -183,6 +183,18 @@ def test_a_line_that_a_predicate_refuses(tcp_server: StreamTestServer) -> None:
     )
 
 
+def test_a_predicate_within_a_test_is_named_without_the_test(tcp_server: StreamTestServer) -> None:
+    tcp_server.script().expect_line(lambda line: line == b"QUIT")
+
+    with tcp_server.raises(ScriptMismatch) as caught:
+        talk(tcp_server, b"PSAS secret\r\n")
+
+    assert told(caught.value).splitlines()[0] == (
+        "tcp_server, connection 0 (127.0.0.1:PORT): step 1 of 1, LINE, "
+        "expected a line matching the predicate <lambda> (LINE)"
+    )
+
+
 def test_a_line_that_is_another_literal(tcp_server: StreamTestServer) -> None:
     tcp_server.script().expect_line(b"USER bob")
 
@@ -1097,13 +1109,22 @@ def test_a_datagram_that_no_pattern_matches(udp_server: DatagramTestServer) -> N
 def test_a_datagram_that_is_neither_what_is_optional_nor_what_follows(udp_server: DatagramTestServer) -> None:
     udp_server.script().maybe(b"HELP", b"help").repeat(2, Script().expect(b"QUIT").send(b"bye"))
 
+    with udp_server.raises(ScriptMismatch) as first:
+        tell(udp_server, b"HLEP")
     with udp_server.raises(ScriptMismatch) as caught:
         tell(udp_server, b"QUIT", b"QUTI")
 
+    assert told(first.value).splitlines()[:2] == [
+        "udp_server, datagram from 127.0.0.1:PORT: step 2 of 2, round 1 of 2, step 1 of 2, LINE, expected b'QUIT'",
+        "  got b'HLEP' (differs at byte 0: b'H' is not b'Q')",
+    ]
     assert told(caught.value) == dedent(
         """
         udp_server, datagram from 127.0.0.1:PORT: step 2 of 2, round 2 of 2, step 1 of 2, LINE, expected b'QUIT'
           got b'QUTI' (differs at byte 2: b'T' is not b'I')
+            == 0  127.0.0.1:PORT
+            [T] C: HLEP
+            == 1  127.0.0.1:PORT
             [T] C: QUIT
             [T] S: bye
             [T] C: QUTI

@@ -91,12 +91,8 @@ def checked_rule_match(match: RuleMatch) -> RuleMatch:
     return checked
 
 
-def in_order(rules: Iterable[Rule]) -> list[Rule]:
-    """Return the rules, those first that are asked first."""
-    return sorted(rules, key=lambda rule: (_rank(rule.match), -rule.number))
-
-
-def _rank(match: RuleMatch) -> int:
+def rank(match: RuleMatch) -> int:
+    """Return a number by which rules are asked, the lowest first; among equals the latest declared is."""
     if is_literal(match):
         return 0
     return 2 if match is ANY else 1
