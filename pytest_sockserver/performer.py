@@ -8,6 +8,7 @@ last step the rules answer, if there are any; else whatever else the client says
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -30,8 +31,8 @@ from .origin import pointing_at
 from .performing import PAUSE, Need
 from .recording.recorder import Recorder
 from .scripting import reading
-from .scripting.framing import take_frame
-from .scripting.matching import Text, rendered, shortened
+from .scripting.framing import Framing, frame_size, take_frame
+from .scripting.matching import Shape, Text, is_literal, names_demanded, rendered, shape_of, shortened
 from .scripting.script import READING, Script, Step, demands, step_needing_frames
 from .scripting.times import Times
 
@@ -111,6 +112,8 @@ class ScriptRun:
         self._steps = declared.steps
         self._rules = declared.rules
         self._at = 0  # of the steps at the top; written by the connection's thread, read by who verifies
+        self._ahead: tuple[Sequence[Step], int] = ((), 0)  # the steps among which one is performed, and its index
+        self._vouched = 0  # bytes of the frame that is being taken in pieces, and that is the steps' as a whole
         self._now: tuple[str, Step] | None = None  # the step that is being performed, with its place
         self._connection: Connection | None = None
         self._told = False
@@ -150,6 +153,7 @@ class ScriptRun:
             if step.verb == "maybe" and all([each.verb == "maybe" for each in self._steps[at:known]]):
                 # Nothing is demanded: no deadline.
                 connection._await_input_or(partial(self._has_more_than, known))
+            self._ahead = self._steps, at
             try:
                 taken = self._perform(step, f"step {at + 1} of {len(self._steps)}")
             except _RulesTookIt:
@@ -246,6 +250,8 @@ class ScriptRun:
     def _expect(self, connection: Connection, step: Step, place: str) -> bool:
         """Take what is demanded; what is not is offered to the rules."""
         __tracebackhide__ = True
+        if self._departs_within_its_frame(connection, step):
+            raise _RulesTookIt
         try:
             self._try(connection, step)
         except ScriptMismatch:
@@ -294,6 +300,7 @@ class ScriptRun:
         back = None
         while at < len(steps):
             inner = f"{place}, step {at + 1} of {len(steps)}" if len(steps) > 1 else place
+            self._ahead = steps, at
             try:
                 taken = self._perform(steps[at], inner)
             except _RulesTookIt:
@@ -311,6 +318,55 @@ class ScriptRun:
         except UnexpectedRequest as error:
             raise error if self._rules else error.with_traceback(step.origin.traceback()) from None
         return True
+
+    def _departs_within_its_frame(self, connection: Connection, step: Step) -> bool:
+        """Offer a frame to the rules that begins as a step, and goes on otherwise than those after it.
+
+        Literals that follow one another may say one frame in pieces, as the lines of a dialogue do.  Nothing of it is
+        taken before it is known whose it is.
+        """
+        __tracebackhide__ = True
+        framing = self._rules.framing_for(connection)
+        run = self._literals_ahead(connection) if framing is not None and self._rules else []
+        if self._vouched and run:
+            self._vouched = max(0, self._vouched - len(run[0]))
+            return False
+        if framing is None or len(run) < 2:
+            return False
+        size = self._size_of_frame(connection, framing)
+        if size <= len(run[0]):
+            return False
+        said, buffer = sum(run[1:], run[0]), connection._stream.buffer
+        frame = buffer.peek(0, size)
+        at = said.differs(frame[: len(said)])
+        if at < 0:
+            self._vouched = size - len(run[0])
+        if at < len(run[0]):
+            return False
+        buffer.take(size)
+        if self._rules.answer(connection, frame):
+            return True
+        buffer.put_back(frame)
+        return False
+
+    def _literals_ahead(self, connection: Connection) -> list[Shape]:
+        """Return the literals that are demanded one after the other, from the step that is performed on."""
+        steps, at = self._ahead
+        run: list[Shape] = []
+        for step in itertools.islice(steps, at, None):
+            if step.verb != "expect" or not is_literal(step.args[0]) or names_demanded(step.args[0]):
+                break
+            run.append(shape_of(step.args[0]))
+        return run
+
+    def _size_of_frame(self, connection: Connection, framing: Framing) -> int:
+        """Return the size of the frame that comes, once it is whole; 0 if it will not be."""
+        __tracebackhide__ = True
+        buffer = connection._stream.buffer
+        try:
+            return connection._drive("rules", frame_size(buffer, framing, connection._max_frame), None)
+        except (EndOfStream, DeadlineExceeded, ScriptMismatch):
+            return 0
 
     def _rules_take_what_came(self, connection: Connection) -> bool:
         """Offer the frame that a step did not match to the rules; tell whether one took it."""

@@ -24,6 +24,7 @@ from pytest_sockserver import (
     UnexpectedRequest,
     WrongState,
     lines,
+    resp,
 )
 
 from .peers import PATIENCE, connect, datagram_client, read_exactly, read_to_end, reset, tls_contexts, until
@@ -317,6 +318,31 @@ def test_chatter_does_not_cost_an_optional_step(chatty: StreamTestServer) -> Non
         assert ask(client, b"NOOP\n") == b"noop\n"
         client.sendall(b"QUIT\n")
         assert read_to_end(client) == b"bye\n"
+
+
+def test_a_frame_in_pieces_is_the_steps_or_the_rules_as_a_whole(sockserver: SockServer) -> None:
+    """The lines of a command of Redis, say: other commands begin as it does."""
+    server = sockserver.tcp(framing=resp)
+    server.on(b"*1\r\n$4\r\nPING\r\n").reply(b"+PONG\r\n")
+    server.dialogue("C: *1\nC: $3\nC: GET\nS: _\nC: *1\nC: $4\nC: QUIT\nS: +OK\nS! close")
+
+    with connect(server) as client:
+        for piece in (b"*1\r\n", b"$4\r\nPING", b"\r\n"):
+            client.sendall(piece)
+        assert client.recv(9) == b"+PONG\r\n"
+        assert ask(client, b"*1\r\n$3\r\nGET\r\n") == b"_\r\n"
+        assert ask(client, b"*1\r\n$4\r\nPING\r\n") == b"+PONG\r\n"
+        assert ask(client, b"*1\r\n$4\r\nQUIT\r\n") == b"+OK\r\n"
+
+
+def test_a_frame_in_pieces_that_nobody_takes_is_the_failure_of_its_step(sockserver: SockServer) -> None:
+    server = sockserver.tcp(framing=resp)
+    server.on(b"*1\r\n$4\r\nPING\r\n").reply(b"+PONG\r\n")
+    server.dialogue("C: *1\nC: $3\nC: GET\nS: _")
+
+    with server.raises(ScriptMismatch, match=r"step 3 of 4, .*, expected b'GET"), connect(server) as client:
+        with pytest.raises(ConnectionResetError):
+            ask(client, b"*1\r\n$3\r\nSET\r\n")
 
 
 def test_a_step_that_takes_anything_takes_chatter_too(chatty: StreamTestServer) -> None:

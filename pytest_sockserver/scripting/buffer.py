@@ -43,6 +43,11 @@ class Buffer:
         del self._data[:count]
         return taken
 
+    def put_back(self, data: bytes) -> None:
+        """Put bytes that were taken before those that are there."""
+        self._asked = None
+        self._data[:0] = data
+
     def peek(self, start: int, stop: int) -> bytes:
         """Return a copy of the bytes from ``start`` to ``stop``, fewer if there are fewer; take nothing."""
         with memoryview(self._data) as view:

@@ -142,6 +142,11 @@ class Shape:
         both = enumerate(zip(expected, got, strict=False), at)
         return next((index for index, (ours, theirs) in both if ours != theirs and index not in self.holes), -1)
 
+    def __add__(self, other: Shape) -> Shape:
+        have = len(self)
+        names = tuple((name, have + start, have + stop) for name, start, stop in other.names)
+        return Shape(self.data + other.data, self.holes | {have + each for each in other.holes}, self.names + names)
+
     def begins(self, other: Shape) -> bool:
         """Tell whether bytes that match ``other`` may begin with bytes that match this one."""
         holes = self.holes | other.holes
