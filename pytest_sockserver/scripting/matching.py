@@ -36,7 +36,7 @@ ANY: Final = _Any()
 Lookup = Callable[[str], bytes]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Text:
     r"""Text in the notation of dialogues: UTF-8, ``\r \n \t \0 \\ \xNN``, and ``\g<name>`` for what was captured.
 
@@ -49,16 +49,16 @@ class Text:
     source: str
     pieces: tuple[Piece, ...] = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
+    def __init__(self, source: str) -> None:
         __tracebackhide__ = True
-        _checked_source(self, self.source)
-        object.__setattr__(self, "pieces", read_text(self.source))
+        object.__setattr__(self, "source", _checked_source("Text", source))
+        object.__setattr__(self, "pieces", read_text(source))
 
     def __repr__(self) -> str:
         return _raw_call("Text", self.source)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Hex:
     r"""Bytes in hex: pairs of digits, blanks free, and ``\g<name>`` for what was captured.
 
@@ -71,10 +71,10 @@ class Hex:
     source: str
     pieces: tuple[Piece, ...] = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
+    def __init__(self, source: str) -> None:
         __tracebackhide__ = True
-        _checked_source(self, self.source)
-        object.__setattr__(self, "pieces", read_hex(self.source, holes=True))
+        object.__setattr__(self, "source", _checked_source("Hex", source))
+        object.__setattr__(self, "pieces", read_hex(source, holes=True))
 
     def __repr__(self) -> str:
         return _raw_call("Hex", self.source)
@@ -187,10 +187,11 @@ def nothing_kept(name: str) -> bytes:
     raise NothingKept(name)
 
 
-def _checked_source(template: Text | Hex, source: object) -> None:
+def _checked_source(name: str, source: object) -> str:
     __tracebackhide__ = True
     if not isinstance(source, str):
-        raise TypeError(f"{type(template).__name__}() expected a str, not {source!r}: bytes are sent as they are")
+        raise TypeError(f"{name}() expected a str, not {source!r}: bytes are sent as they are")
+    return source
 
 
 def _raw_call(name: str, source: str) -> str:

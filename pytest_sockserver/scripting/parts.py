@@ -4,6 +4,9 @@
 returns parts.  The rest says what else happens: ``Delay``, ``Gate``, ``Stall`` wait; ``SendEof``, ``StartTLS``,
 ``Close`` and ``Reset`` do something to the connection; ``Cut`` and ``Drip`` hold the parts that they modify.
 
+Their ``__init__`` are written out: a generated one has no source, and would show as a line of nowhere in the traceback
+of what it refuses.
+
 The vocabulary is closed, and this is the one place that knows it: what is not a part is refused here, with a message
 that says what to write, and so is a part on a transport that cannot do it.  To perform parts is to walk through their
 :func:`actions`, in which functions, templates and modifiers are resolved: bytes, and the parts that are more than bytes.
@@ -59,37 +62,38 @@ class StartTLS:
         return "StartTLS()" if self.context is None else f"StartTLS({self.context!r})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Delay:
     """Say nothing for ``seconds``."""
 
     seconds: float
 
-    def __post_init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
         __tracebackhide__ = True
-        _check_seconds("Delay()", self.seconds)
+        _check_seconds("Delay()", seconds)
+        object.__setattr__(self, "seconds", seconds)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Gate:
     """Wait until somebody opens the gate of this name: ``server.open(name)``, or a step of another script."""
 
     name: str
 
-    def __post_init__(self) -> None:
+    def __init__(self, name: str) -> None:
         __tracebackhide__ = True
-        checked_gate(self.name, "Gate()")
+        object.__setattr__(self, "name", checked_gate(name, "Gate()"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Open:
     """Open the gate of this name: whoever waits for it, in this or another conversation, goes on."""
 
     name: str
 
-    def __post_init__(self) -> None:
+    def __init__(self, name: str) -> None:
         __tracebackhide__ = True
-        checked_gate(self.name, "Open()")
+        object.__setattr__(self, "name", checked_gate(name, "Open()"))
 
 
 @dataclass(frozen=True)
@@ -97,22 +101,24 @@ class Stall:
     """Say and read nothing any more until the server stops; that the client is gone is not noticed either."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Cut:
     """Say only the first ``n`` bytes of a part."""
 
     data: Part
     n: int
 
-    def __post_init__(self) -> None:
+    def __init__(self, data: Part, n: int) -> None:
         __tracebackhide__ = True
-        object.__setattr__(self, "data", checked_parts([self.data], "Cut()")[0])
-        if type(self.n) is not int:
-            raise TypeError(f"Cut() expected a number of bytes, 0 or more, not {self.n!r}")
-        if self.n < 0:
-            raise ValueError(f"Cut() expected a number of bytes, 0 or more, not {self.n!r}")
-        if isinstance(self.data, bytes) and self.n > len(self.data):
-            raise ValueError(f"Cut() expected at most the {len(self.data)} bytes that there are, not {self.n}")
+        (checked,) = checked_parts([data], "Cut()")
+        if type(n) is not int:
+            raise TypeError(f"Cut() expected a number of bytes, 0 or more, not {n!r}")
+        if n < 0:
+            raise ValueError(f"Cut() expected a number of bytes, 0 or more, not {n!r}")
+        if isinstance(checked, bytes) and n > len(checked):
+            raise ValueError(f"Cut() expected at most the {len(checked)} bytes that there are, not {n}")
+        object.__setattr__(self, "data", checked)
+        object.__setattr__(self, "n", n)
 
     def applied(self, actions: Iterator[Action]) -> Iterator[Action]:
         """Yield the actions up to the cut."""
@@ -130,7 +136,7 @@ class Cut:
             raise ValueError(f"Cut() was to say {self.n} bytes, and there were only {self.n - left}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Drip:
     """Say a part in pieces of ``size`` bytes, with a pause of so many seconds between them.
 
@@ -141,12 +147,14 @@ class Drip:
     pause: float
     size: int = 1
 
-    def __post_init__(self) -> None:
+    def __init__(self, data: Part, pause: float, size: int = 1) -> None:
         __tracebackhide__ = True
-        object.__setattr__(self, "data", checked_parts([self.data], "Drip()")[0])
-        _check_seconds("Drip()", self.pause)
-        if type(self.size) is not int or self.size < 1:
-            raise ValueError(f"Drip() expected pieces of at least 1 byte, not {self.size!r}")
+        object.__setattr__(self, "data", checked_parts([data], "Drip()")[0])
+        _check_seconds("Drip()", pause)
+        if type(size) is not int or size < 1:
+            raise ValueError(f"Drip() expected pieces of at least 1 byte, not {size!r}")
+        object.__setattr__(self, "pause", pause)
+        object.__setattr__(self, "size", size)
 
     def applied(self, actions: Iterator[Action]) -> Iterator[Action]:
         """Yield the actions in pieces, with pauses between."""
