@@ -8,8 +8,8 @@ last step the rules answer, if there are any; else whatever else the client says
 
 from __future__ import annotations
 
-import itertools
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import monotonic
@@ -31,6 +31,7 @@ from .origin import pointing_at
 from .performing import PAUSE, Need
 from .recording.recorder import Recorder
 from .scripting import reading
+from .scripting.agenda import Agenda, Item
 from .scripting.framing import Framing, frame_size, take_frame
 from .scripting.matching import Shape, Text, is_literal, names_demanded, rendered, shape_of, shortened
 from .scripting.script import READING, Script, Step, demands, step_needing_frames
@@ -111,10 +112,10 @@ class ScriptRun:
         self._declared = declared
         self._steps = declared.steps
         self._rules = declared.rules
-        self._at = 0  # of the steps at the top; written by the connection's thread, read by who verifies
-        self._ahead: tuple[Sequence[Step], int] = ((), 0)  # the steps among which one is performed, and its index
+        self._agenda = Agenda(declared.steps)  # changed by the connection's thread, under the lock
+        self._lock = threading.Lock()  # guards the agenda against who verifies
         self._vouched = 0  # bytes of the frame that is being taken in pieces, and that is the steps' as a whole
-        self._now: tuple[str, Step] | None = None  # the step that is being performed, with its place
+        self._now: Item | None = None  # what is being performed
         self._connection: Connection | None = None
         self._told = False
         self.over = False
@@ -140,56 +141,67 @@ class ScriptRun:
     def _run(self, connection: Connection) -> None:
         __tracebackhide__ = True
         while True:
-            self._perform_known(connection)
-            if connection._tape.server_ended or not self._after_the_last(connection):
+            with self._lock:
+                item = self._agenda.now
+            if item is not None:
+                self._perform_item(connection, item)
+            elif connection._tape.server_ended or not self._after_the_last(connection):
                 return
 
-    def _perform_known(self, connection: Connection) -> None:
+    def _perform_item(self, connection: Connection, item: Item) -> None:
         __tracebackhide__ = True
-        back = None  # where the optional steps begin that were skipped just now
-        while self._at < len(self._steps):
-            at, step = self._at, self._steps[self._at]
-            known = len(self._steps)
-            if step.verb == "maybe" and all([each.verb == "maybe" for each in self._steps[at:known]]):
-                # Nothing is demanded: no deadline.
-                connection._await_input_or(partial(self._has_more_than, known))
-            self._ahead = self._steps, at
-            try:
-                taken = self._perform(step, f"step {at + 1} of {len(self._steps)}")
-            except _RulesTookIt:
-                self._at = back if back is not None else at
-                continue
-            back = None if taken else (at if back is None else back)
-            self._at = at + 1
+        if item.step.verb == "maybe" and not self._demanded():
+            connection._await_input_or(partial(self._has_more_than, len(self._steps)))  # nothing demanded: no deadline
+        try:
+            taken = self._perform(connection, item)
+        except _RulesTookIt:
+            with self._lock:
+                self._agenda.look_again()
+            return
+        with self._lock:
+            if taken:
+                self._agenda.took()
+            else:
+                self._agenda.pass_over()
 
     def _has_more_than(self, known: int) -> bool:
         return len(self._steps) > known
 
+    def _demanded(self) -> list[Item]:
+        with self._lock:
+            return self._agenda.demanded()
+
     def _after_the_last(self, connection: Connection) -> bool:
-        """Answer by the rules, or wait for the client's end; tell whether the script has grown meanwhile."""
+        """Answer by the rules, or wait for the client's end; tell whether there is something to be performed again."""
         __tracebackhide__ = True
-        connection._patient = True  # a client that stays connected is no error
-        self._now = None
-        if self._declared.declaring.over and not self._has_grown():  # it can't grow: no need to look out for that
-            if not self._rules:
-                return self._refuse_leftovers(connection)
-            self._rules.answer_all(connection)
-            return False
-        while connection._await_input_or(self._has_grown):
-            if not self._has_grown() and connection._is_at_its_end():
-                return False
-            self._declared.declaring.wait(self._has_grown)
-            if self._has_grown():
+        connection._patient, self._now = True, None  # a client that stays connected is no error
+        agenda = self._agenda
+        if self._declared.declaring.over and not agenda.has_grown() and not agenda.passed:
+            return self._to_the_end(connection)  # it can't grow: no need to look out for that
+        while connection._await_input_or(agenda.has_grown):
+            if not agenda.has_grown():
+                if connection._is_at_its_end():
+                    return False
+                self._declared.declaring.wait(agenda.has_grown)
+            if agenda.has_grown():
                 break
             if not self._rules:
                 return self._refuse_leftovers(connection)
             if connection._tape.server_ended or not self._rules.answer_next(connection):
                 return False
+            if agenda.passed:
+                with self._lock:
+                    agenda.look_again()
+                break
         connection._patient = False
         return True
 
-    def _has_grown(self) -> bool:
-        return self._at < len(self._steps)
+    def _to_the_end(self, connection: Connection) -> bool:
+        __tracebackhide__ = True
+        if not self._rules:
+            return self._refuse_leftovers(connection)
+        self._rules.answer_all(connection)
+        return False
 
     def _refuse_leftovers(self, connection: Connection) -> bool:
         __tracebackhide__ = True
@@ -207,20 +219,18 @@ class ScriptRun:
 
     # One step
 
-    def _perform(self, step: Step, place: str) -> bool:
+    def _perform(self, connection: Connection, item: Item) -> bool:
         """Perform a step; tell whether it was, and not skipped."""
         __tracebackhide__ = True
-        connection = self._connection
-        assert connection is not None
-        self._now = place, step
+        self._now, step = item, item.step
         if step.at:
             self._wait_until(connection, connection._tape.began + step.at)
         try:
-            return _VERBS.get(step.verb, ScriptRun._verb)(self, connection, step, place)
+            return _VERBS.get(step.verb, ScriptRun._verb)(self, connection, step)
         except (ScriptMismatch, DeadlineExceeded, EndOfStream) as error:
             if getattr(error, "placed", False):
                 raise
-            raise _placed_at(connection, error, step, place) from None
+            raise _placed_at(connection, error, item) from None
         except (TypeError, ValueError) as error:
             raise pointing_at(error, step.origin) from None
 
@@ -229,25 +239,25 @@ class ScriptRun:
         recorder = connection._tape.recorder
         connection._pause(Need(PAUSE, lambda: max(0.0, recorder.began + moment - monotonic())))
 
-    def _verb(self, connection: Connection, step: Step, place: str) -> bool:
+    def _verb(self, connection: Connection, step: Step) -> bool:
         __tracebackhide__ = True
         getattr(connection, step.verb)(*step.args, **step.options)
         return True
 
-    def _send(self, connection: Connection, step: Step, place: str) -> bool:
+    def _send(self, connection: Connection, step: Step) -> bool:
         __tracebackhide__ = True
         connection._say(step.args, connection._latest, connection._timeout)
         return True
 
-    def _switch(self, connection: Connection, step: Step, place: str) -> bool:
+    def _switch(self, connection: Connection, step: Step) -> bool:
         connection._framing = step.args[0]
         return True
 
-    def _open(self, connection: Connection, step: Step, place: str) -> bool:
+    def _open(self, connection: Connection, step: Step) -> bool:
         connection._server.open(step.args[0])
         return True
 
-    def _expect(self, connection: Connection, step: Step, place: str) -> bool:
+    def _expect(self, connection: Connection, step: Step) -> bool:
         """Take what is demanded; what is not is offered to the rules."""
         __tracebackhide__ = True
         if self._departs_within_its_frame(connection, step):
@@ -269,7 +279,7 @@ class ScriptRun:
         finally:
             connection._tentative = False
 
-    def _recv_until(self, connection: Connection, step: Step, place: str) -> bool:
+    def _recv_until(self, connection: Connection, step: Step) -> bool:
         __tracebackhide__ = True
         (delimiter,) = step.args
         if isinstance(delimiter, Text):
@@ -277,39 +287,17 @@ class ScriptRun:
         connection.recv_until(delimiter, **step.options)
         return True
 
-    def _repeat(self, connection: Connection, step: Step, place: str) -> bool:
-        __tracebackhide__ = True
-        (times,) = step.args
-        for turn in range(times):
-            self._sequence(step.steps, f"{place}, round {turn + 1} of {times}")
-        return True
-
-    def _maybe(self, connection: Connection, step: Step, place: str) -> bool:
-        """Take the step if it is what comes next, and what belongs to it."""
+    def _maybe(self, connection: Connection, step: Step) -> bool:
+        """Take the step if it is what comes next; what belongs to it follows."""
         __tracebackhide__ = True
         first = step.steps[0]
         try:
             self._try(connection, first)
         except ScriptMismatch:
             return False
-        self._sequence(step.steps, f"{place}, which is optional", 1)
         return True
 
-    def _sequence(self, steps: Sequence[Step], place: str, at: int = 0) -> None:
-        __tracebackhide__ = True
-        back = None
-        while at < len(steps):
-            inner = f"{place}, step {at + 1} of {len(steps)}" if len(steps) > 1 else place
-            self._ahead = steps, at
-            try:
-                taken = self._perform(steps[at], inner)
-            except _RulesTookIt:
-                at = back if back is not None else at
-                continue
-            back = None if taken else (at if back is None else back)
-            at += 1
-
-    def _hand_over(self, connection: Connection, step: Step, place: str) -> bool:
+    def _hand_over(self, connection: Connection, step: Step) -> bool:
         __tracebackhide__ = True
         connection._patient = True
         connection._framing = step.args[0] if step.args else connection._framing
@@ -327,7 +315,7 @@ class ScriptRun:
         """
         __tracebackhide__ = True
         framing = self._rules.framing_for(connection)
-        run = self._literals_ahead(connection) if framing is not None and self._rules else []
+        run = self._literals_ahead() if framing is not None and self._rules else []
         if self._vouched and run:
             self._vouched = max(0, self._vouched - len(run[0]))
             return False
@@ -349,14 +337,15 @@ class ScriptRun:
         buffer.put_back(frame)
         return False
 
-    def _literals_ahead(self, connection: Connection) -> list[Shape]:
+    def _literals_ahead(self) -> list[Shape]:
         """Return the literals that are demanded one after the other, from the step that is performed on."""
-        steps, at = self._ahead
         run: list[Shape] = []
-        for step in itertools.islice(steps, at, None):
-            if step.verb != "expect" or not is_literal(step.args[0]) or names_demanded(step.args[0]):
-                break
-            run.append(shape_of(step.args[0]))
+        with self._lock:
+            for item in self._agenda.from_now():
+                match: Any = item.step.args[0] if item.step.verb == "expect" else None
+                if not is_literal(match) or names_demanded(match):
+                    break
+                run.append(shape_of(match))
         return run
 
     def _size_of_frame(self, connection: Connection, framing: Framing) -> int:
@@ -387,23 +376,19 @@ class ScriptRun:
         now, connection = self._now, self._connection
         if self.over or self._told or connection is None:
             return None
-        waiting = [self._steps[at] for at in range(self._at, len(self._steps)) if demands(self._steps[at])]
+        waiting = self._demanded()
         if not waiting:
             return None
         self._told = True
-        place, step = now if now is not None and demands(now[1]) else self._place_of(waiting[0])
+        item = now if now is not None and demands(now.step) else waiting[0]
         after = len(waiting) - 1
-        text = f"{place}, {step.origin.short}, was never reached: expected {step.wants}"
+        text = f"{item.place}, {item.step.origin.short}, was never reached: expected {item.step.wants}"
         nor = "was the one after it that expects" if after == 1 else f"were the {after} after it that expect"
         text += f"\n  nor {nor} something" if after else ""
-        return _placed(connection, UnmetExpectation, text, step.origin.traceback())
-
-    def _place_of(self, step: Step) -> tuple[str, Step]:
-        at = next(at for at, each in enumerate(self._steps) if each is step)
-        return f"step {at + 1} of {len(self._steps)}", step
+        return _placed(connection, UnmetExpectation, text, item.step.origin.traceback())
 
 
-_Performing = Callable[[ScriptRun, Connection, Step, str], bool]
+_Performing = Callable[[ScriptRun, Connection, Step], bool]
 
 _VERBS: dict[str, _Performing] = {
     **dict.fromkeys(READING, ScriptRun._verb),
@@ -416,16 +401,16 @@ _VERBS: dict[str, _Performing] = {
     "open": ScriptRun._open,
     "framing": ScriptRun._switch,
     "maybe": ScriptRun._maybe,
-    "repeat": ScriptRun._repeat,
     "rules": ScriptRun._hand_over,
 }
 
 
-def _placed_at(connection: Connection, error: SockServerError, step: Step, place: str) -> BaseException:
+def _placed_at(connection: Connection, error: SockServerError, item: Item) -> BaseException:
     """Return an error again, with the step that it is about."""
     kind = ScriptMismatch if type(error) is EndOfStream else type(error)  # a script demands whatever it takes
     said = error.summary or str(error)
-    return _placed(connection, kind, f"{place}, {step.origin.short}, {said}", step.origin.traceback())
+    where, origin = item.place, item.step.origin
+    return _placed(connection, kind, f"{where}, {origin.short}, {said}", origin.traceback())
 
 
 def _placed(connection: Connection, kind: type[E], text: str, traceback: TracebackType | None) -> E:

@@ -992,7 +992,6 @@ def test_optional_steps_at_the_end_of_a_script_are_not_demanded(sockserver: Sock
         assert client.recv(1) == b"c"
 
 
-@pytest.mark.xfail(reason="a step that was skipped within another is forgotten when the rules take a frame")
 @pytest.mark.parametrize(
     ("calls", "said", "answers"),
     [
@@ -1020,7 +1019,6 @@ def test_chatter_before_an_optional_step(calls: tuple[Call, ...], said: bytes, a
     assert (outcome.failure, outcome.sent) == (None, answers)
 
 
-@pytest.mark.xfail(reason="the deadline of a step that may be skipped is only lifted at the end of the whole script")
 def test_optional_steps_at_the_end_of_a_repeat_at_the_end_are_not_demanded(sockserver: SockServer) -> None:
     server = sockserver.tcp(timeout=0.05)
     server.script().repeat(1, Script().expect(b"A").send(b"a").maybe(b"B", b"b"))

@@ -180,6 +180,20 @@ def test_upgrade_in_a_handler(tcp_server):
     assert tcp_server.requests == [b"BINARY\n", b"\x00\x03a\nb"]
 
 
+def test_upgrade_in_a_script(tcp_server):
+    tcp_server.framing = lines(b"\n")
+    (
+        tcp_server.script()
+        .expect(re.compile(rb"BINARY.*\n"))
+        .send(b"OK\n")
+        .framing(length_prefixed(">H"))
+        .expect(re.compile(rb"..a\nb", re.DOTALL))
+        .send(b"\x00\x02ok")
+    )
+
+    assert say(tcp_server.address, b"BINARY 1\n\x00\x03a\nb") == b"OK\n\x00\x02ok"
+
+
 def test_rules_in_a_framing_of_their_own(tcp_server):
     tcp_server.on(ANY).reply(lambda request: b"[%b]" % request)
 
