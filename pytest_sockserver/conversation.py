@@ -26,6 +26,7 @@ from .errors import (
     ScriptMismatch,
     ServerStopping,
     UnexpectedRequest,
+    WrongState,
 )
 from .failures import Failures, said_shortly
 from .origin import Origin, from_users_frame, pointing_at
@@ -250,7 +251,7 @@ def _reply(connection: Connection, unit: bytes, rule: Rule, count: int, found: o
     try:
         request = connection._request(unit, found, rule)
         connection._say(rule.reply(count), request, connection._timeout)
-    except (TypeError, ValueError, DeadlineExceeded) as error:
+    except (TypeError, ValueError, DeadlineExceeded, WrongState) as error:
         raise pointing_at(error, rule.origin) from None
     finally:
         connection._patient = patient

@@ -59,7 +59,7 @@ class Reply:
     def _answer(self) -> Iterator[Need]:
         __tracebackhide__ = True
         script, declared = self._server._script_for(self.request)
-        if script is not None:
+        while script is not None:
             if self._server._later(script, self.request, self._socket):
                 return
             try:
@@ -67,6 +67,9 @@ class Reply:
                     return
             finally:
                 self._server._answered(script)
+            if not script.over:
+                break
+            script, _ = self._server._script_for(self.request)  # only optional steps were left of it
         if self._server._handler is not None and script is None:
             yield from self._by_handler()
             return

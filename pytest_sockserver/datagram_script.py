@@ -7,7 +7,7 @@ order of appearance.  What a section says in answer to a datagram is said before
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,9 @@ from .errors import ScriptMismatch, UnmetExpectation
 from .origin import Origin
 from .recording.recorder import Recorder
 from .rulebook import RuleBook
+from .scripting.agenda import Agenda
 from .scripting.matching import Lookup, compared, is_literal, matches, shape_of, shortened
-from .scripting.script import Script, Step, demands
+from .scripting.script import Script, Step
 from .scripting.times import Times
 
 
@@ -47,8 +48,7 @@ class DatagramScript:
         self.chatter, self.values = chatter, values
         self._times = times
         self._rounds = 0  # how often it was performed to its end
-        self._ahead: deque[tuple[str, Step]] = deque()  # the rest of this round, with the place of each step
-        self._begun = False
+        self._agenda: Agenda | None = None  # what is left of this round; changed by the thread that answers
         self._told = False
         self.answering = False
         self.waiting: deque[Any] = deque()
@@ -56,50 +56,50 @@ class DatagramScript:
     @property
     def over(self) -> bool:
         """Whether it takes no datagram any more."""
-        return not self._ahead and self._begun and self._times.most is not None and self._rounds >= self._times.most
+        return self._agenda is None and self._times.most is not None and self._rounds >= self._times.most
 
     def take(self, datagram: Request, lookup: Lookup) -> Taken | None:
-        """Take a datagram, if it is what comes next."""
+        """Take a datagram, if it is what comes next.  A script of which only optional steps are left is over then."""
         __tracebackhide__ = True
-        if not self._ahead:
+        if self._agenda is None:
             self._declaring.wait(bool)
-            self._ahead.extend(expanded(self.steps))
-            self._begun = True
-        at = 0
-        while at < len(self._ahead):
-            _, step = self._ahead[at]
-            first = step.steps[0] if step.verb == "maybe" else step
+            self._agenda = Agenda(self.steps)
+        agenda = self._agenda
+        while (item := agenda.now) is not None:
+            first = item.step.steps[0] if item.step.verb == "maybe" else item.step
             found = matches(first.args[0], datagram, lookup) if first.verb == "expect" else None
             if found:
-                return Taken(found, self._advance(at))
-            if step.verb != "maybe":
-                return None
-            at += 1
+                return Taken(found, self._go_on(agenda))
+            if item.step.verb != "maybe":
+                break
+            agenda.pass_over()
+        agenda.look_again()
+        if not agenda.demanded():
+            self._end_round()
         return None
 
-    def _advance(self, at: int) -> list[Step]:
+    def _go_on(self, agenda: Agenda) -> list[Step]:
         """Go past the step that was taken; return those that answer it."""
-        for _ in range(at):
-            self._ahead.popleft()
-        place, step = self._ahead.popleft()
-        if step.verb == "maybe":
-            self._ahead.extendleft((place, each) for each in reversed(step.steps[1:]))
+        agenda.took()
         answer: list[Step] = []
-        while self._ahead and self._ahead[0][1].verb in ("send", "open"):
-            answer.append(self._ahead.popleft()[1])
-        if not self._ahead:
-            self._rounds += 1
+        while (item := agenda.now) is not None and item.step.verb in ("send", "open"):
+            answer.append(agenda.took().step)
+        if item is None:
+            self._end_round()
         return answer
+
+    def _end_round(self) -> None:
+        self._agenda, self._rounds = None, self._rounds + 1
 
     def refusal(self, datagram: Request, lookup: Lookup, error: Callable[[Any, str], Any]) -> BaseException:
         """Return the error about a datagram that is not what comes next."""
-        if not self._ahead:
+        demanded = self._agenda.demanded() if self._agenda is not None else []
+        if not demanded:
             last = self.steps[-1].origin if self.steps else self.origin
             text = f"after step {len(self.steps)} of {len(self.steps)}, {last.short}, expected no further datagram"
             return _placed(error, f"{text}\n  got {shortened(datagram)}", last)
         self._told = True  # what is missing from here on is a consequence
-        # What is optional is not what was missed, but where nothing else follows.
-        place, step = next((each for each in self._ahead if each[1].verb != "maybe"), self._ahead[-1])
+        place, step = demanded[0].place, demanded[0].step
         wants, got = step.wants, shortened(datagram)
         match = step.args[0] if step.verb == "expect" else None
         if is_literal(match):
@@ -108,14 +108,13 @@ class DatagramScript:
 
     def unmet(self) -> UnmetExpectation | None:
         """Return the error about what was demanded and has not come; once."""
-        if self._told or not self.steps or (not self._ahead and self._rounds >= self._times.least):
+        if self._told or not self.steps or (self._agenda is None and self._rounds >= self._times.least):
             return None
-        ahead = self._ahead or deque(expanded(self.steps))
-        missing = next(((place, step) for place, step in ahead if demands(step)), None)
-        if missing is None:
+        missing = (self._agenda or Agenda(self.steps)).demanded()
+        if not missing:
             return None
         self._told = True
-        place, step = missing
+        place, step = missing[0].place, missing[0].step
         error = UnmetExpectation(f"{place}, {step.origin.short}, was never reached: expected {step.wants}")
         error.placed = True
         return error.with_traceback(step.origin.traceback())
@@ -126,19 +125,6 @@ def _placed(error: Callable[[Any, str], Any], text: str, origin: Origin) -> Scri
     made.placed = True
     made.__traceback__ = origin.traceback()
     return made
-
-
-def expanded(steps: Sequence[Step], place: str = "") -> Iterable[tuple[str, Step]]:
-    """Yield the steps, those of a repeat as often as they are to be performed, each with its place in words."""
-    for at, step in enumerate(steps):
-        here = f"step {at + 1} of {len(steps)}"
-        if place:
-            here = f"{place}, {here}" if len(steps) > 1 else place
-        if step.verb != "repeat":
-            yield here, step
-            continue
-        for turn in range(step.args[0]):
-            yield from expanded(step.steps, f"{here}, round {turn + 1} of {step.args[0]}")
 
 
 class Sections:

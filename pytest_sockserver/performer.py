@@ -26,6 +26,7 @@ from .errors import (
     SockServerError,
     UnexpectedRequest,
     UnmetExpectation,
+    WrongState,
 )
 from .origin import pointing_at
 from .performing import PAUSE, Need
@@ -231,7 +232,7 @@ class ScriptRun:
             if getattr(error, "placed", False):
                 raise
             raise _placed_at(connection, error, item) from None
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, WrongState) as error:
             raise pointing_at(error, step.origin) from None
 
     def _wait_until(self, connection: Connection, moment: float) -> None:

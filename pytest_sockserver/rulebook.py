@@ -47,7 +47,7 @@ class On:
 
     def __repr__(self) -> str:
         rule = self._book.rule(self._number)
-        return f"<{rule}: on({rule.meant}), {len(rule.replies)} replies>"
+        return f"<{rule}: on({rule.meant}), {'a reply' if len(rule.replies) == 1 else f'{len(rule.replies)} replies'}>"
 
     @property
     def count(self) -> int:

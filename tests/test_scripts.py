@@ -459,6 +459,15 @@ def test_a_datagram_that_is_not_what_comes_next_is_offered_to_the_rules(udp_serv
         assert ask(client, b"ping") == b"pong"
 
 
+def test_a_script_of_which_only_an_optional_step_is_left_gives_way_to_the_next(udp_server: DatagramTestServer) -> None:
+    udp_server.script().expect(b"a").send(b"1").maybe(b"again", b"yes")
+    udp_server.script().expect(b"b").send(b"2")
+
+    with datagram_client(udp_server) as client:
+        assert ask(client, b"a") == b"1"
+        assert ask(client, b"b") == b"2"
+
+
 def test_a_datagram_that_nothing_takes_names_the_step(udp_server: DatagramTestServer) -> None:
     udp_server.script().expect(b"a").send(b"1")
 

@@ -473,12 +473,12 @@ def repeated(draw: Draw, names: list[str], kinds: list[Any], chatter: Chatter | 
 
     calls = tuple(each for move in moves for each in move.calls)
     lines = tuple(each for move in moves for each in move.lines)
-    return Move(call("repeat", times, calls), (f"% repeat {times}", *lines, "% end"), play)
+    return Move(call("repeat", times, calls), (f"% repeat {times}", *lines, "% end"), play, wants=True)
 
 
 def sequence(draw: Draw, names: list[str], kinds: list[Any], numbers: Iterator[int], most: int) -> list[Move]:
     moves = []
-    for kind in draw(st.lists(st.sampled_from([*kinds, None]), max_size=most)):
+    for kind in draw(st.lists(st.sampled_from([*kinds, None, None]), max_size=most)):
         moves.append(optional(draw, next(numbers)) if kind is None else kind(draw, names))
     return moves
 
@@ -980,6 +980,19 @@ def test_a_line_that_is_too_long_is_so_before_its_stream_has_ended(sockserver: S
     assert said == ["expected a line matching b'x'\n  got b'abcdef' and no line ending in 4 bytes"] * 2
 
 
+@pytest.mark.xfail(reason="a frame that may be said in pieces is waited for, even when all the pieces have come")
+def test_literals_beside_rules_do_not_wait_for_the_end_of_a_frame(sockserver: SockServer) -> None:
+    """None of these ends a line: whoever waits for that here waits for ever."""
+    server = sockserver.tcp(framing=lines(), timeout=1)
+    chatter_rules(server)
+    server.script().expect(b"A").expect(b"B").send(b"b")
+
+    with connect(server) as client:
+        client.settimeout(server.timeout / 2)
+        client.sendall(b"AB")
+        assert client.recv(1) == b"b"
+
+
 def test_optional_steps_at_the_end_of_a_script_are_not_demanded(sockserver: SockServer) -> None:
     server = sockserver.tcp(timeout=0.05)
     server.script().expect(b"A").send(b"a").maybe(b"B", b"b").maybe(b"C", b"c")
@@ -995,6 +1008,13 @@ def test_optional_steps_at_the_end_of_a_script_are_not_demanded(sockserver: Sock
 @pytest.mark.parametrize(
     ("calls", "said", "answers"),
     [
+        ((*call("maybe", b"?", b"?"), *call("expect", b"A")), b"!noop\r\n?A", b"<noop>?"),
+        (
+            (*call("maybe", b"?1", b"1"), *call("maybe", b"?2", b"2"), *call("expect", b"A")),
+            b"!noop\r\n?1!noop\r\n?2!noop\r\nA",
+            b"<noop>1<noop>2<noop>",
+        ),
+        (call("repeat", 2, (*call("maybe", b"?", b"?"), *call("expect", b"A"))), b"A!noop\r\n?A", b"<noop>?"),
         (
             (*call("repeat", 2, (*call("expect", b"A"), *call("maybe", b"?", b"?"))), *call("expect", b"C")),
             b"A!noop\r\n?AC",
@@ -1007,7 +1027,7 @@ def test_optional_steps_at_the_end_of_a_script_are_not_demanded(sockserver: Sock
         ),
         ((*call("expect", b"A"), *call("maybe", b"?", b"?")), b"A!noop\r\n?", b"<noop>?"),
     ],
-    ids=["last of a repeat", "before a repeat", "last of all"],
+    ids=["before a step", "twice", "in a repeat", "last of a repeat", "before a repeat", "last of all"],
 )
 def test_chatter_before_an_optional_step(calls: tuple[Call, ...], said: bytes, answers: bytes) -> None:
     def declare(server: StreamTestServer) -> None:
@@ -1263,6 +1283,16 @@ def chatter_beside_a_step(size: int) -> tuple[Declare, bytes]:
     return declare, b"abc\n" * (size // 4) + b"quit\n"
 
 
+def literals_in_a_row(size: int) -> tuple[Declare, bytes]:
+    def declare(server: StreamTestServer) -> None:
+        server.on(b"noop\n").reply(b"")
+        script = server.script()
+        for _ in range(size // 5):
+            script.expect(b"ab").expect(b"cd\n")
+
+    return declare, b"abcd\n" * (size // 5)
+
+
 def literals(size: int) -> tuple[Declare, bytes]:
     def declare(server: StreamTestServer) -> None:
         for each in (b"abc\n", b"abd\n", b"efgh\n"):
@@ -1297,6 +1327,14 @@ def one_long_frame(size: int) -> tuple[Declare, bytes]:
         (a_literal, 1_000_000, None),
         (many_steps, 100_000, None),
         (chatter_beside_a_step, 60_000, lines(b"\n")),
+        pytest.param(
+            literals_in_a_row,
+            3000,
+            lines(b"\n"),
+            marks=pytest.mark.xfail(
+                reason="each literal looks at all that follow it, for a frame that is said in pieces"
+            ),
+        ),
         (literals, 100_000, None),
         (a_long_literal_among_others, 200_000, None),
         (frames, 100_000, lines(b"\n")),
