@@ -7,7 +7,6 @@ the test's local variables alive, and with them the client's open socket.  When 
 
 from __future__ import annotations
 
-import ast
 import itertools
 import linecache
 import sys
@@ -61,26 +60,21 @@ def is_ours(frame: types.FrameType) -> bool:
 def traceback_at(code: types.CodeType, lineno: int, lasti: int | None = None) -> types.TracebackType | None:
     """Return a traceback of one frame that stands at ``lineno`` of the function ``code``.
 
-    Made by running a function whose only line raises, compiled to claim that place: a bare
-    ``types.TracebackType`` takes its line from the code's position table from 3.11 on, and showed another.
+    Made by running a function whose only line raises, and whose line table says that it is that line: a bare
+    ``types.TracebackType`` takes its line from the table from 3.11 on, and showed another.  Not by compiling a syntax
+    tree: this runs in handlers' threads, and on 3.11 two threads that make syntax trees at once, pytest being the other,
+    end in a SystemError (CPython issue 106905).
     """
     column = end = -1  # no columns: no carets
     if sys.version_info >= (3, 11) and lasti is not None:
         line, last, start, stop = next(itertools.islice(code.co_positions(), lasti // 2, None))
         if line == last == lineno and start is not None and stop is not None:
             column, end = start, stop
-    tree = ast.parse("def f():\n raise RuntimeError")
-    function = tree.body[0]
-    assert isinstance(function, ast.FunctionDef)
-    for node in ast.walk(function.body[0]):
-        if isinstance(node, (ast.stmt, ast.expr)):
-            node.lineno = node.end_lineno = lineno
-            node.col_offset, node.end_col_offset = column, end
-    function.lineno = code.co_firstlineno  # from here on pytest prints the function
-    function.end_lineno = max(code.co_firstlineno, lineno)
-    module = compile(tree, code.co_filename, "exec")
-    raising = next(each for each in module.co_consts if isinstance(each, types.CodeType))
-    raising = raising.replace(co_name=code.co_name)
+    first = code.co_firstlineno  # from here on pytest prints the function
+    table = _line_table(len(_RAISES.co_code), lineno - first, column, end)
+    raising = _RAISES.replace(
+        co_name=code.co_name, co_filename=code.co_filename, co_firstlineno=first, co_linetable=table
+    )
     if sys.version_info >= (3, 11):
         raising = raising.replace(co_qualname=code.co_qualname)
     try:
@@ -88,6 +82,38 @@ def traceback_at(code: types.CodeType, lineno: int, lasti: int | None = None) ->
     except RuntimeError as error:
         return error.__traceback__.tb_next if error.__traceback__ is not None else None
     return None
+
+
+def _raises() -> None:
+    raise RuntimeError
+
+
+_RAISES = _raises.__code__
+
+
+def _line_table(size: int, delta: int, column: int, end: int) -> bytes:
+    """Return the line table of ``size`` bytes of code that all stand ``delta`` lines below the first one."""
+    if sys.version_info < (3, 11):  # CPython 3.10, Objects/lnotab_notes.txt: pairs of code and line, a line at most 127
+        step = 127 if delta > 0 else -127
+        far, rest = divmod(abs(delta), 127)
+        return bytes([0, step & 0xFF] * far + [size, (rest if delta > 0 else -rest) & 0xFF])
+    table = bytearray()  # CPython 3.11, Objects/locations.md: for each 8 code units a form, a line and columns
+    for done in range(0, size // 2, 8):
+        form = 13 if column < 0 else 14
+        table.append(0x80 | form << 3 | min(8, size // 2 - done) - 1)
+        table += _varint(abs(delta) << 1 | (delta < 0) if not done else 0)
+        if column >= 0:
+            table += _varint(0) + _varint(column + 1) + _varint(end + 1)
+    return bytes(table)
+
+
+def _varint(value: int) -> bytes:
+    """Return a number in pieces of six bits, the lowest first."""
+    pieces = bytearray()
+    while value > 63:
+        pieces.append(0x40 | value & 63)
+        value >>= 6
+    return bytes([*pieces, value])
 
 
 def traceback_at_definition(function: object) -> types.TracebackType | None:

@@ -8,9 +8,10 @@ last step the rules answer, if there are any; else whatever else the client says
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from time import monotonic
 from types import TracebackType
@@ -33,7 +34,7 @@ from .performing import PAUSE, Need
 from .recording.recorder import Recorder
 from .scripting import reading
 from .scripting.agenda import Agenda, Item
-from .scripting.framing import Framing, frame_size, take_frame
+from .scripting.framing import Framing, agrees, take_frame
 from .scripting.matching import Shape, Text, is_literal, names_demanded, rendered, shape_of, shortened
 from .scripting.script import READING, Script, Step, demands, step_needing_frames
 from .scripting.times import Times
@@ -316,47 +317,42 @@ class ScriptRun:
         """
         __tracebackhide__ = True
         framing = self._rules.framing_for(connection)
-        run = self._literals_ahead() if framing is not None and self._rules else []
-        if self._vouched and run:
-            self._vouched = max(0, self._vouched - len(run[0]))
+        if framing is None or not self._rules or step.verb != "expect" or not is_literal(step.args[0]):
             return False
-        if framing is None or len(run) < 2:
+        if self._vouched:
+            self._vouched = max(0, self._vouched - len(shape_of(step.args[0], connection._lookup)))
             return False
-        size = self._size_of_frame(connection, framing)
-        if size <= len(run[0]):
+        if len(list(itertools.islice(self._literals_ahead(), 2))) < 2:
             return False
-        said, buffer = sum(run[1:], run[0]), connection._stream.buffer
-        frame = buffer.peek(0, size)
-        at = said.differs(frame[: len(said)])
-        if at < 0:
-            self._vouched = size - len(run[0])
-        if at < len(run[0]):
-            return False
-        buffer.take(size)
+        buffer = connection._stream.buffer
+        steps = agrees(buffer, framing, connection._max_frame, self._literals_ahead())
+        try:
+            self._vouched = connection._drive("expect", steps, None, patient=False)
+        except (EndOfStream, DeadlineExceeded, ScriptMismatch):
+            return False  # which the step itself will say
+        return self._vouched < 0 and self._offer_the_frame(connection, framing)
+
+    def _offer_the_frame(self, connection: Connection, framing: Framing) -> bool:
+        """Offer the frame that has come, all of it, to the rules; it stays where it is if they do not take it."""
+        __tracebackhide__ = True
+        self._vouched = 0
+        frame = connection._drive("rules", take_frame(connection._stream.buffer, framing, connection._max_frame), None)
         if self._rules.answer(connection, frame):
             return True
-        buffer.put_back(frame)
+        connection._stream.buffer.put_back(frame)
         return False
 
-    def _literals_ahead(self) -> list[Shape]:
-        """Return the literals that are demanded one after the other, from the step that is performed on."""
-        run: list[Shape] = []
-        with self._lock:
-            for item in self._agenda.from_now():
-                match: Any = item.step.args[0] if item.step.verb == "expect" else None
-                if not is_literal(match) or names_demanded(match):
-                    break
-                run.append(shape_of(match))
-        return run
-
-    def _size_of_frame(self, connection: Connection, framing: Framing) -> int:
-        """Return the size of the frame that comes, once it is whole; 0 if it will not be."""
-        __tracebackhide__ = True
-        buffer = connection._stream.buffer
-        try:
-            return connection._drive("rules", frame_size(buffer, framing, connection._max_frame), None)
-        except (EndOfStream, DeadlineExceeded, ScriptMismatch):
-            return 0
+    def _literals_ahead(self) -> Iterator[Shape]:
+        """Yield the literals that are demanded one after the other, from the step that is performed on."""
+        at = 0
+        while True:
+            with self._lock:
+                item = self._agenda.item(at)
+            match: Any = item.step.args[0] if item is not None and item.step.verb == "expect" else None
+            if not is_literal(match) or names_demanded(match):
+                return
+            yield shape_of(match)
+            at += 1
 
     def _rules_take_what_came(self, connection: Connection) -> bool:
         """Offer the frame that a step did not match to the rules; tell whether one took it."""

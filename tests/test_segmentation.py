@@ -980,7 +980,6 @@ def test_a_line_that_is_too_long_is_so_before_its_stream_has_ended(sockserver: S
     assert said == ["expected a line matching b'x'\n  got b'abcdef' and no line ending in 4 bytes"] * 2
 
 
-@pytest.mark.xfail(reason="a frame that may be said in pieces is waited for, even when all the pieces have come")
 def test_literals_beside_rules_do_not_wait_for_the_end_of_a_frame(sockserver: SockServer) -> None:
     """None of these ends a line: whoever waits for that here waits for ever."""
     server = sockserver.tcp(framing=lines(), timeout=1)
@@ -1327,14 +1326,7 @@ def one_long_frame(size: int) -> tuple[Declare, bytes]:
         (a_literal, 1_000_000, None),
         (many_steps, 100_000, None),
         (chatter_beside_a_step, 60_000, lines(b"\n")),
-        pytest.param(
-            literals_in_a_row,
-            3000,
-            lines(b"\n"),
-            marks=pytest.mark.xfail(
-                reason="each literal looks at all that follow it, for a frame that is said in pieces"
-            ),
-        ),
+        (literals_in_a_row, 50_000, lines(b"\n")),
         (literals, 100_000, None),
         (a_long_literal_among_others, 200_000, None),
         (frames, 100_000, lines(b"\n")),

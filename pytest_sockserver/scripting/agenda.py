@@ -7,7 +7,7 @@ that was passed over.  So they stay at the front of the agenda until a step afte
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -84,12 +84,9 @@ class Agenda:
             else:
                 return None
 
-    def from_now(self) -> Iterator[Item]:
-        """Yield the item that is to be performed, and those after it."""
-        at = self.passed
-        while (item := self._item(at)) is not None:
-            yield item
-            at += 1
+    def item(self, ahead: int) -> Item | None:
+        """Return the item that comes so many after the one that is to be performed."""
+        return self._item(self.passed + ahead)
 
     def took(self) -> Item:
         """Go on: the item was performed."""

@@ -25,11 +25,11 @@ another framing begins; that is the business of who reads.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Final, cast
 
 from .buffer import Buffer
-from .matching import Lookup, Match, PatternText, matches, matching, shortened
+from .matching import Lookup, Match, PatternText, Shape, matches, matching, shortened
 from .reading import QUOTED, Ended, EndedWithin, Mismatch, Steps, and_the_end
 
 
@@ -102,6 +102,43 @@ def expect_frame(
     if not found:
         raise Mismatch(f"expected {matching('a frame', match)}\n  got {shortened(frame)}")
     return buffer.take(size), found
+
+
+def agrees(buffer: Buffer, framing: Framing, max_frame: int, literals: Iterator[Shape]) -> Steps[int]:
+    """Tell whose the next frame is: that of literals which say it in pieces, or somebody else's; take nothing.
+
+    Returns:
+        How many bytes beyond the first literal are known to be the literals'; -1 if the frame, which is whole then,
+        begins as the first literal and goes on otherwise.
+    """
+    __tracebackhide__ = True
+    said = next(literals)
+    first, seen, departs = len(said), 0, False
+    sizing = frame_size(buffer, framing, max_frame)
+    while True:
+        size, begun = _size_so_far(sizing)
+        have = size or len(buffer)
+        while not departs and len(said) < have and (further := next(literals, None)) is not None:
+            said += further
+        at = -1 if departs else said.differs(buffer.peek(seen, min(have, len(said))), seen)
+        if 0 <= at < first or 0 < size <= first:
+            return 0
+        departs = departs or at >= 0
+        if not departs and (size or len(said) <= have):
+            return min(have, len(said)) - first
+        if size:
+            return -1
+        seen = min(have, len(said))
+        yield begun
+
+
+def _size_so_far(sizing: Steps[int]) -> tuple[int, bool]:
+    """Return the size of a frame, 0 while it is not known, and whether anything of it has come."""
+    __tracebackhide__ = True
+    try:
+        return 0, next(sizing)
+    except StopIteration as done:
+        return done.value, True
 
 
 class Cutter:
