@@ -513,6 +513,10 @@ class BaseTestServer:
         whole.placed = True
         return Failure(whole.with_traceback(error.__traceback__), self.name)
 
+    def _under_way(self) -> list[Failure]:
+        """Return what scripts that were begun still demand."""
+        return []
+
     def _check_declarations(self) -> None:
         """Raise the TypeError about what was declared and makes no sense without a framing; streams alone have such."""
 

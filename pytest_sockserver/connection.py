@@ -250,7 +250,7 @@ class Connection(Verbs):
         read may lose the rest of it.
 
         Raises:
-            ValueError: On a unix socket, which cannot be reset; use ``close()``.
+            UnsupportedFault: On a unix socket, which cannot be reset; use ``close()``.
         """
         __tracebackhide__ = True
         self._guard("reset")

@@ -103,12 +103,14 @@ class SockServer:
         if failures and error is not None:
             add_note(error, failures)
 
-    def _take_failures(self, *, is_over: bool | None = None) -> list[Failure]:
+    def _take_failures(self, *, is_over: bool | None = None, alone: bool = True) -> list[Failure]:
         """Return what went wrong in all servers and was not told yet; if nothing did, what is missing.
 
         Args:
             is_over: The test's call is over, and not yet its teardown: a fixture that was set up after the servers may
                 still bring what is missing, while its connection is open.  ``False`` if not even the call is.
+            alone: The test has not failed by itself; else only scripts that are under way say where they stand, since
+                what never began is a consequence.
         """
         failures = [failure for server in self.servers for failure in server._take_failures(missing=False)]
         if failures or is_over is False:
@@ -116,7 +118,7 @@ class SockServer:
         for server in self.servers:
             server._call_is_over = server._call_is_over or is_over is True
             if is_over is None or not self._followed or not server._has_open_connection():
-                failures += server._take_failures()
+                failures += server._take_failures() if alone else server._under_way()
         return failures
 
     def _with_defaults(self, transport: str, options: dict[str, Any]) -> dict[str, Any]:

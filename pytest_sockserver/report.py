@@ -177,7 +177,9 @@ def tell(item: pytest.Item, own: BaseException | None, *, is_over: bool = True) 
     limit = deadline.Deadline(stopping.DRAIN_BOUND)
     for server in servers:
         server._settle(limit.left() or 0.0)
-    failures = [failure for factory in factories for failure in factory._take_failures(is_over=is_over)]
+    failures = [
+        failure for factory in factories for failure in factory._take_failures(is_over=is_over, alone=own is None)
+    ]
     if own is not None:
         beside = [failure for failure in failures if failure.error not in _chain_of(own)]
         add_note(own, beside)

@@ -16,7 +16,7 @@ from time import monotonic
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from .errors import ScriptMismatch, ServerStopping, WrongState
+from .errors import ScriptMismatch, ServerStopping, UnsupportedFault, WrongState
 from .recording.events import CLOSE, NOTE, RESET, SEND_EOF, SENT
 from .recording.outside import acknowledge_now, begins_tls, cut, hard_close, unacknowledged, unread
 from .recording.recorder import PARKED, Tape
@@ -214,11 +214,13 @@ class Stream:
         """Reset once the client's kernel has what was sent, or after 0.1 seconds; yields the seconds between looks.
 
         Raises:
-            ValueError: A unix socket cannot be reset.
+            UnsupportedFault: A unix socket cannot be reset.
         """
         __tracebackhide__ = True
         if not self.can_reset:
-            raise ValueError("a unix stream cannot be reset: its client would see a plain end of stream; use close()")
+            raise UnsupportedFault(
+                "a unix stream cannot be reset: its client would see a plain end of stream; use close()"
+            )
         sock, until = self.tape.socket, monotonic() + RESET_PATIENCE
         while sock is not None and sock.fileno() >= 0 and unacknowledged(sock) and monotonic() < until:
             yield 0.001  # nothing tells when the other kernel has acknowledged

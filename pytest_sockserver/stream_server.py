@@ -244,12 +244,16 @@ class StreamTestServer(BaseTestServer):
         with self._recorder.lock:
             return any(connection.closed_by is None for connection in self._live)
 
+    def _under_way(self) -> list[Failure]:
+        with self._recorder.lock:
+            runs = list(self._runs)
+        return [Failure(error, each._where()) for each, run in runs if (error := run.unmet()) is not None]
+
     def _missing(self) -> list[Failure]:
         with self._recorder.lock:
-            scripts, runs = list(self._scripts), list(self._runs)
+            scripts = list(self._scripts)
         missing = [self._unmet(error) for each in scripts if (error := each.unmet()) is not None]
-        missing += [Failure(error, each._where()) for each, run in runs if (error := run.unmet()) is not None]
-        return missing + super()._missing()
+        return missing + self._under_way() + super()._missing()
 
     # Driven by the test
 

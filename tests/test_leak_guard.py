@@ -68,8 +68,9 @@ def test_after(): pass
         ),
         ("kept.extend(socket.socketpair())", "  unix stream (no name) -> (no name), fd *"),
         (
-            "kept.append(socket.socket(socket.AF_UNIX)); kept[0].bind(b'\\0in\\xffvisible'); kept[0].listen()",
-            r"  unix stream @in\udcffvisible listening, fd *",
+            "kept.append(socket.socket(socket.AF_UNIX)); kept[0].bind(b'\\0in\\xffvisible%d' % os.getpid())\n"
+            "    kept[0].listen()",
+            r"  unix stream @in\udcffvisible* listening, fd *",
         ),
     ],
     ids=["listening", "unconnected", "connected", "udp", "pair", "abstract"],

@@ -821,7 +821,8 @@ def test_a_long_line_that_does_not_match(tcp_server: StreamTestServer) -> None:
 
     assert told(caught.value) == (
         "tcp_server, connection 0 (127.0.0.1:PORT): step 1 of 1, LINE, expected a line matching rb'A+'\n"
-        f"  got b'{'A' * 120}'... (10,003 bytes)\n"
+        f"  got b'{'A' * 120}'... (10,003 bytes)"
+        " (matches the first 10,000 of 10,001 bytes: a pattern is to match the whole)\n"
         f"    [T] C- {'A' * 100}\n"
         "    #! ... 9,803 bytes left out, 10,003 in all\n"
         f"    [T] C: {'A' * 97}B"

@@ -185,6 +185,18 @@ def test_a_framing_may_still_be_given_after_the_rules(tcp_server: StreamTestServ
         assert ask(client, b"x\n") == b"+\n"
 
 
+def test_a_pattern_that_forgets_the_line_ending_is_told(line_server: StreamTestServer) -> None:
+    line_server.on(re.compile(rb"GET \w+")).reply(b"1\n")
+    line_server.on(re.compile(rb"SET .*"))
+
+    with line_server.raises(UnexpectedRequest) as caught:
+        with connect(line_server) as client, pytest.raises(ConnectionResetError):
+            ask(client, b"GET key\n")
+
+    said = r"expects the pattern rb'GET \w+' (matches all but its last b'\n': a pattern is to match the whole)"
+    assert said in str(caught.value)
+
+
 # What is said
 
 

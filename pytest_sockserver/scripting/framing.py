@@ -29,7 +29,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any, Final, cast
 
 from .buffer import Buffer
-from .matching import Lookup, Match, PatternText, Shape, matches, matching, shortened
+from .matching import Lookup, Match, PatternText, Shape, beginning, matches, matching, shortened
 from .reading import QUOTED, Ended, EndedWithin, Mismatch, Steps, and_the_end
 
 
@@ -100,7 +100,8 @@ def expect_frame(
     frame = buffer.peek(0, size)
     found = matches(match, frame, lookup)
     if not found:
-        raise Mismatch(f"expected {matching('a frame', match)}\n  got {shortened(frame)}")
+        near = beginning(match, frame, lookup)
+        raise Mismatch(f"expected {matching('a frame', match)}\n  got {shortened(frame)}{near}")
     return buffer.take(size), found
 
 

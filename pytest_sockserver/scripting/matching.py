@@ -334,6 +334,26 @@ def matching(what: str, match: Match | PatternText) -> str:
     return f"{what} matching {shown}"
 
 
+def beginning(match: object, got: bytes, lookup: Lookup = nothing_kept) -> str:
+    """Return, in parentheses, how much a pattern matches that is to match all; nothing if it does not begin to."""
+    size = matched_size(match, got, lookup)
+    if not size:
+        return ""
+    rest = got[size:]
+    left = f"all but its last {rest!r}" if rest in (b"\r\n", b"\n") else f"the first {size:,} of {len(got):,} bytes"
+    return f" (matches {left}: a pattern is to match the whole)"
+
+
+def matched_size(match: object, got: bytes, lookup: Lookup = nothing_kept) -> int:
+    """Return how many bytes at the beginning a pattern matches; 0 for what is none."""
+    try:
+        pattern = match.compiled(lookup) if isinstance(match, PatternText) else match
+    except NothingKept:
+        return 0
+    found = pattern.match(got) if isinstance(pattern, re.Pattern) else None
+    return 0 if found is None else found.end()
+
+
 def pattern_shown(match: re.Pattern[bytes] | PatternText) -> str:
     """Return a pattern as it is written in a test, with the flags that were given beside it; a long one in part."""
     if isinstance(match, PatternText):
@@ -373,7 +393,8 @@ def shape_difference(expected: Shape, got: bytes) -> str:
         ours, theirs = expected.data[at : at + 1], got[at : at + 1]
         if _in_hex(expected):
             return f"differs at byte {at:,}: {theirs.hex()} is not {ours.hex()}"
-        return f"differs at byte {at:,}: {theirs!r} is not {ours!r}"
+        case = "; equal but for case" if expected.data.lower() == got.lower() else ""
+        return f"differs at byte {at:,}: {theirs!r} is not {ours!r}{case}"
     if len(got) < len(expected):
         return f"ends after {len(got):,} of {len(expected):,} bytes"
     more = len(got) - len(expected)

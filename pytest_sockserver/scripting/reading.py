@@ -21,6 +21,7 @@ from .matching import (
     PatternText,
     Shape,
     Text,
+    beginning,
     compared,
     matches,
     matching,
@@ -170,7 +171,8 @@ def _other_line(match: Match | PatternText, line: bytes, bare: bytes, lookup: Lo
         at = parted(shape, bare)
         got = f"{shown_like(shape, line, at)} ({shape_difference(shape, bare)})"
         return f"expected a line matching {shape_shown(shape, at)}\n  got {got}"
-    return f"expected {matching('a line', match)}{kept(match, lookup)}\n  got {shortened(line)}"
+    near = beginning(match, bare, lookup)
+    return f"expected {matching('a line', match)}{kept(match, lookup)}\n  got {shortened(line)}{near}"
 
 
 def kept(match: Match | PatternText, lookup: Lookup) -> str:

@@ -21,10 +21,12 @@ from .matching import (
     PatternText,
     Shape,
     Text,
+    beginning,
     checked_match,
     departure,
     described,
     is_literal,
+    matched_size,
     names_demanded,
     nothing_kept,
     parted,
@@ -135,9 +137,10 @@ def nearest(rules: Iterable[Rule], data: bytes, lookup: Lookup = nothing_kept) -
         if shape is not None:
             literals.append((parted(shape, data), rule, departure(shape, data)))
         else:
-            others.append((0, rule, rule.meant))
+            size = matched_size(rule.match, data, lookup)
+            others.append((size, rule, rule.meant + beginning(rule.match, data, lookup)))
     literals.sort(key=lambda each: (-each[0], -each[1].number))
-    others.sort(key=lambda each: -each[1].number)
+    others.sort(key=lambda each: (-each[0], -each[1].number))
     return [(rule, how) for _, rule, how in (literals + others)[:NEAREST]]
 
 

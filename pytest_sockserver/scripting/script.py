@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..errors import UnsupportedFault
 from ..origin import Origin
 from .checks import (
     checked_delimiter,
@@ -170,7 +171,9 @@ class Script:
         """Reset the connection: the client gets what was sent so far, then ``ConnectionResetError``."""
         __tracebackhide__ = True
         if self._transport == "unix":
-            raise ValueError("a unix stream cannot be reset: its client would see a plain end of stream; use close()")
+            raise UnsupportedFault(
+                "a unix stream cannot be reset: its client would see a plain end of stream; use close()"
+            )
         return self._add("reset")
 
     def start_tls(self, context: ssl.SSLContext | None = None) -> Self:
@@ -388,7 +391,9 @@ class Script:
         if step.verb == "send":
             check_fit(step.args, self._transport, "send()", tls=self._tls)
         if step.verb == "reset" and self._transport == "unix":
-            raise ValueError("a unix stream cannot be reset: its client would see a plain end of stream; use close()")
+            raise UnsupportedFault(
+                "a unix stream cannot be reset: its client would see a plain end of stream; use close()"
+            )
         for each in step.steps:
             self._check_transport(each)
 

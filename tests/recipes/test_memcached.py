@@ -145,7 +145,7 @@ def test_a_reply_cut_at_every_byte(tcp_server: StreamTestServer, client: Client,
 def test_a_store_of_another_value(tcp_server: StreamTestServer, client: Client) -> None:
     tcp_server.script().expect(b"set greeting 0 0 5\r\nhello\r\n").send(b"STORED\r\n")
 
-    said = r"got b'set greeting 0 0 5\r\nHello\r\n' (differs at byte 20: b'H' is not b'h')"
+    said = r"got b'set greeting 0 0 5\r\nHello\r\n' (differs at byte 20: b'H' is not b'h'; equal but for case)"
     with tcp_server.raises(ScriptMismatch, match=re.escape(said)):
         with pytest.raises(ConnectionResetError):
             client.set("greeting", b"Hello", noreply=False)
