@@ -118,11 +118,17 @@ else:
         "captured": "Request",
         "connection": "Connection",
         "datagram_server": "DatagramTestServer",
-        "errors": "AddressUnavailable BlockedLoop DeadlineExceeded DialogueError EndOfStream HandlerStuck IncompleteRequest RecordLimitExceeded ScriptMismatch ServerFailed ServerStopping SockServerError UnexpectedRequest UnmetExpectation UnsupportedFault WrongState",
+        "errors": (
+            "AddressUnavailable BlockedLoop DeadlineExceeded DialogueError EndOfStream HandlerStuck "
+            "IncompleteRequest RecordLimitExceeded ScriptMismatch ServerFailed ServerStopping "
+            "SockServerError UnexpectedRequest UnmetExpectation UnsupportedFault WrongState"
+        ),
         "factory": "SockServer",
         "recording.events": "Event",
         "scripting.framing": "EOF",
-        "scripting.framings": "delimited fixed http1 length_prefixed lines netstrings octet_counted resp sans_io until_eof websocket",
+        "scripting.framings": (
+            "delimited fixed http1 length_prefixed lines netstrings octet_counted resp sans_io until_eof websocket"
+        ),
         "scripting.matching": "ANY Hex Text",
         "scripting.parts": "Close Cut Delay Drip Gate Reset SendEof Stall StartTLS",
         "scripting.rules": "CONNECT",

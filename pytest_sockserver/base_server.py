@@ -295,7 +295,7 @@ class BaseTestServer:
         return target
 
     def on(self, match: RuleMatch, times: int | tuple[int, int | None] | None = None) -> On:
-        """Declare what answers a request, in whatever order they come: ``server.on(b"PING\\r\\n").reply(b"+PONG\\r\\n")``.
+        """Declare what answers a request, in whatever order they come: ``on(b"PING\\r\\n").reply(b"+PONG\\r\\n")``.
 
         A literal is asked before a pattern or a predicate, these before ``ANY``; among equals the latest declared.
 

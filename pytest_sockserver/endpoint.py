@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Endpoint:
-    """What is known of a connection, and what its server asks of it; the verbs are added by those who derive from it."""
+    """What is known of a connection, and what its server asks of it; the verbs are added by who derives from it."""
 
     def __init__(self, tape: Tape, server: StreamTestServer) -> None:
         self.index = tape.index

@@ -62,7 +62,7 @@ def traceback_at(code: types.CodeType, lineno: int, lasti: int | None = None) ->
 
     Made by running a function whose only line raises, and whose line table says that it is that line: a bare
     ``types.TracebackType`` takes its line from the table from 3.11 on, and showed another.  Not by compiling a syntax
-    tree: this runs in handlers' threads, and on 3.11 two threads that make syntax trees at once, pytest being the other,
+    tree: this runs in handlers' threads, and on 3.11 two threads that make syntax trees at once, pytest is the other,
     end in a SystemError (CPython issue 106905).
     """
     column = end = -1  # no columns: no carets

@@ -105,7 +105,7 @@ class StreamTestServer(BaseTestServer):
         """Return a script, empty so far: an ordered conversation for the next connection that has none yet.
 
         Its verbs are those of a connection, deferred.  Whatever departs from it fails the test, and so does what it
-        demands and never comes.  After its last step the rules answer, if there are any; else the client may only close.
+        demands and never comes.  After its last step the rules answer, if there are any; else the client may but close.
 
         Args:
             times: For how many connections it is: exactly so many, ``(least, most)``, or ``None`` for all that follow.

@@ -1,6 +1,6 @@
 """The verbs that take something, as steps: driven by a thread in ``connection``, by a coroutine in ``aio``.
 
-A reading verb is a generator that yields when it needs more bytes (``scripting/reading.py``) and becomes a request here.
+A reading verb is a generator that yields when it needs more bytes (``scripting/reading.py``); a request comes of it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Verbs(Endpoint):
         if self._framing is None:
             raise TypeError(
                 f"expect() expected bytes, not {described(checked)}: on a stream without frames what a pattern or a "
-                "predicate matches would depend on how the bytes arrive; give the server a framing=, or use expect_line()"
+                "predicate matches would depend on how the bytes arrive; give the server a framing=, or use "
+                "expect_line()"
             )
         buffer = self._stream.buffer
         return self._matched_unit(expect_frame(buffer, checked, self._framing, self._max_frame, self._lookup))
@@ -82,7 +83,8 @@ class Verbs(Endpoint):
         checked = checked_framing(framing, self._max_frame) or self._framing
         if checked is None:
             raise TypeError(
-                f"{verb}() expected a framing: give one to it, {verb}(lines(b'\\r\\n')) for example, or the server framing="
+                f"{verb}() expected a framing: give one to it, {verb}(lines(b'\\r\\n')) for example, or the server "
+                "framing="
             )
         return checked
 

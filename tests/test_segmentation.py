@@ -1050,6 +1050,23 @@ def test_optional_steps_at_the_end_of_a_repeat_at_the_end_are_not_demanded(socks
         assert client.recv(1) == b"b"
 
 
+def test_chatter_that_begins_as_a_step_is_the_rules_as_a_whole() -> None:
+    """Two steps say one line; what begins like it and is another is not taken in part."""
+
+    def declare(server: StreamTestServer) -> None:
+        server.on(b"AX\r\n").reply(b"<AX>")
+        server.script().expect(b"A").expect(b"B\r\n").send(b"ok")
+
+    outcome = check_all_cuts(declare, b"AX\r\nAB\r\n", [1, 5], framing=lines())
+
+    assert outcome == Outcome(b"<AX>ok", [b"AX\r\n", b"A", b"B\r\n"], {}, None)
+    line = declare.__code__.co_firstlineno + 2
+    assert check_all_cuts(declare, b"AY\r\n", [1], framing=lines()).failure == (
+        f"ScriptMismatch: step 2 of 3, test_segmentation.py:{line}, expected b'B\\r\\n'\n"
+        "  got ... (differs at byte 0: b'Y' is not b'B')"
+    )
+
+
 @pytest.mark.parametrize("match", [b"", Hex(""), Text("")], ids=repr)
 def test_a_rule_has_at_least_one_byte(tcp_server: StreamTestServer, match: Any) -> None:
     with pytest.raises(ValueError) as raised:
@@ -1090,6 +1107,26 @@ def test_so_many_times_is_so_many_for_many_clients_at_once(sockserver: SockServe
     all_at_once(server, client)
 
     assert (said.count(b"+"), said.count(b"-")) == (7, CLIENTS * EACH - 7)
+
+
+def test_a_rule_that_many_requests_have_matched_at_once_is_taken_so_many_times(sockserver: SockServer) -> None:
+    server, together = sockserver.tcp(framing=lines(b"\n")), threading.Barrier(CLIENTS)
+
+    def meet(request: bytes) -> bool:
+        together.wait(PATIENCE)  # none of them has taken the rule before all of them have found it
+        return True
+
+    server.on(ANY).reply(b"-")
+    server.on(meet, times=7).reply(b"+")
+    said: list[bytes] = []
+
+    def client(sock: socket.socket) -> None:
+        sock.sendall(b"take\n")
+        said.append(read_exactly(sock, 1))
+
+    all_at_once(server, client)
+
+    assert (said.count(b"+"), said.count(b"-")) == (7, CLIENTS - 7)
 
 
 def test_each_reply_is_given_once_to_many_clients_at_once(tcp_server: StreamTestServer) -> None:

@@ -1,4 +1,4 @@
-"""What was declared and did not happen, and what happened undeclared: which test fails, in which phase, and when not."""
+"""What was declared and did not happen, and what happened undeclared: which test fails, in which phase, when not."""
 
 from __future__ import annotations
 
@@ -431,5 +431,5 @@ def test_failures_of_many_connections_at_once_are_all_told(tcp_server: StreamTes
     for each in clients:
         each.result()
 
-    with pytest.raises(BaseException, match="5 failures on the server's side"):  # noqa: B017 a group, which 3.10 has not
+    with pytest.raises(BaseException, match="5 failures on the server's side"):
         tcp_server.verify()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Union
+from typing import Any, Final
 
 from .notation import Hole, Name, Piece, is_binary, read_hex, read_text, references
 
@@ -111,8 +111,8 @@ class PatternText:
 
 _PATTERN_TOKEN = re.compile(r"\\g<(\w+)>|\\.|[^\\]+|\\", re.DOTALL)  # \\g<x> after a backslash is no name
 
-Literal = Union[bytes, Text, Hex]
-Match = Union[bytes, "re.Pattern[bytes]", Callable[[Any], object], _Any, Text, Hex]
+Literal = bytes | Text | Hex
+Match = bytes | re.Pattern[bytes] | Callable[[Any], object] | _Any | Text | Hex
 
 
 class Shape:
@@ -248,7 +248,7 @@ def checked_match(match: Match) -> Match:
 
 def is_async(function: object) -> bool:
     """Tell whether a function returns a coroutine or an async generator, which nobody here could await."""
-    code = getattr(function, "__code__", None) or getattr(getattr(function, "__call__", None), "__code__", None)
+    code = getattr(function, "__code__", None) or getattr(type(function).__dict__.get("__call__"), "__code__", None)
     return code is not None and bool(code.co_flags & (0x80 | 0x100 | 0x200))  # inspect.CO_*, without the import
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Union
 
 # pytest shows no frame of this module: what cannot be read is in the user's line.
 __tracebackhide__ = True
@@ -50,7 +49,7 @@ class Hole:
     name: str | None = None
 
 
-Piece = Union[bytes, Name, Hole]
+Piece = bytes | Name | Hole
 
 
 def read_text(text: str) -> tuple[Piece, ...]:

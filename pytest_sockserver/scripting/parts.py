@@ -9,14 +9,15 @@ of what it refuses.
 
 The vocabulary is closed, and this is the one place that knows it: what is not a part is refused here, with a message
 that says what to write, and so is a part on a transport that cannot do it.  To perform parts is to walk through their
-:func:`actions`, in which functions, templates and modifiers are resolved: bytes, and the parts that are more than bytes.
+:func:`actions`, in which functions, templates and modifiers are resolved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Union
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import UnsupportedFault
 from .matching import Hex, Lookup, Text, function_shown, is_async, rendered
@@ -179,9 +180,9 @@ class _Flush:
 FLUSH: Final = _Flush()
 
 Function = Callable[[Any], Any]
-Part = Union[bytes, Text, Hex, Function, Close, Reset, SendEof, StartTLS, Delay, Gate, Open, Stall, Cut, Drip]
-Action = Union[bytes, _Flush, Close, Reset, SendEof, StartTLS, Delay, Gate, Open, Stall]
-Reply = Union[Part, Iterable[Part]]
+Part = bytes | Text | Hex | Function | Close | Reset | SendEof | StartTLS | Delay | Gate | Open | Stall | Cut | Drip
+Action = bytes | _Flush | Close | Reset | SendEof | StartTLS | Delay | Gate | Open | Stall
+Reply = Part | Iterable[Part]
 
 _MODIFIERS = (Cut, Drip)
 _SAID = (bytes, Text, Hex, *_MODIFIERS)
@@ -196,7 +197,7 @@ def checked_parts(parts: Iterable[object], verb: str) -> tuple[Part, ...]:
     checked: tuple[Part, ...] = ()
     for part in parts:  # no comprehension: before 3.12 it is a frame that a traceback would show
         checked += (_checked_part(part, verb),)
-    for before, after in zip(checked, checked[1:], strict=False):
+    for before, after in pairwise(checked):
         if isinstance(before, _LAST):
             raise ValueError(f"{verb} expected nothing after {before!r}: {shown(after)} would never be reached")
     for at, part in enumerate(checked):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Union
+from typing import Final
 
 from ..origin import Origin
 from .matching import (
@@ -47,7 +47,7 @@ class _Connect:
 #: Matches a new connection: what it is greeted with.
 CONNECT: Final = _Connect()
 
-RuleMatch = Union[Match, PatternText, _Connect]
+RuleMatch = Match | PatternText | _Connect
 
 #: How many rules a message about a request that none takes names.
 NEAREST = 3

@@ -385,8 +385,8 @@ class Script:
             return
         if self._on_datagrams() and step.verb not in ON_DATAGRAMS:
             raise ValueError(
-                f"a script of datagrams has no {step.verb}(): each expect() takes one datagram, each part of send() is one; "
-                f"it has {', '.join(f'{each}()' for each in ON_DATAGRAMS)}"
+                f"a script of datagrams has no {step.verb}(): each expect() takes one datagram, each part of "
+                f"send() is one; it has {', '.join(f'{each}()' for each in ON_DATAGRAMS)}"
             )
         if step.verb == "send":
             check_fit(step.args, self._transport, "send()", tls=self._tls)
