@@ -28,7 +28,6 @@ from .captured import Request
 from .deadline import Deadline, process_ends_soon
 from .errors import DeadlineExceeded, ServerStopping, UnmetExpectation, WrongState
 from .failures import Expected, Failure, Failures, add_note, combined
-from .handler import Handler
 from .messages import format_peer, with_conversation
 from .options import Options, check_option, options_for
 from .recording.events import Event
@@ -88,7 +87,6 @@ class BaseTestServer:
         self._book = RuleBook(self._recorder, transport, self._captured_by_scripts, tls=self.options.tls is not None)
         self._went_wrong = False  # so what is missing too is a consequence, and not told
         self._call_is_over = False  # whoever comes now is recorded, and no failure
-        self._handler: Handler | None = None
         self._state = "new"
         self._pid = os.getpid()
         self._life = threading.RLock()  # guards the life cycle: one start, stop, refuse or listen at a time
@@ -223,7 +221,6 @@ class BaseTestServer:
     def clear(self) -> None:
         """Forget what was declared and what was recorded; never a failure.  Open connections stay open."""
         with self._recorder.lock:
-            self._handler = None
             self._book.clear()
             self._gates.clear()
             self._went_wrong = False
@@ -278,21 +275,6 @@ class BaseTestServer:
         return future
 
     # Declaring
-
-    def handler(self, target: H) -> H:
-        """Declare what answers from now on; a decorator, also callable with a function or a class.
-
-        Args:
-            target: A function of a :class:`Connection` (on datagram servers of a :class:`Request`,
-                returning its replies), or a ``BaseRequestHandler`` subclass, of ``socketserver`` or of
-                ``pytest_sockserver.socketserver``.  The latest declared counts.
-
-        Raises:
-            TypeError: It cannot be called like that, or is async or a generator.
-        """
-        __tracebackhide__ = True
-        self._handler = Handler(target, self._handler_argument)
-        return target
 
     def on(self, match: RuleMatch, times: int | tuple[int, int | None] | None = None) -> On:
         """Declare what answers a request, in whatever order they come: ``on(b"PING\\r\\n").reply(b"+PONG\\r\\n")``.

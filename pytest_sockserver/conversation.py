@@ -226,11 +226,15 @@ class Unexpected:
     def run(self, connection: Connection) -> None:
         """Fail."""
         __tracebackhide__ = True
+        raise self.error(connection)
+
+    def error(self, connection: Connection) -> BaseException:
+        """Return what to raise."""
         if self._text is None:
-            raise ServerStopping("the test is over")
+            return ServerStopping("the test is over")
         error: UnexpectedRequest = connection._error(UnexpectedRequest, self._text)
         error.placed = True  # it names the declaration's line
-        raise error.with_traceback(self._origin.traceback())
+        return error.with_traceback(self._origin.traceback())
 
 
 def _one_too_many(connection: Connection, rules: list[Rule]) -> BaseException:

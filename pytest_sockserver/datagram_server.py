@@ -17,13 +17,14 @@ from typing import Any
 
 from . import stopping, transcript
 from .addresses import bind_datagram
-from .base_server import BaseTestServer
+from .base_server import BaseTestServer, H
 from .captured import Request, looked_up
 from .datagram_reply import Reply, say_datagrams
 from .datagram_script import DatagramScript, Sections
 from .deadline import Deadline
 from .errors import DeadlineExceeded, ServerStopping, WrongState
 from .failures import Failure
+from .handler import Handler
 from .messages import format_peer
 from .performing import Need
 from .recording.events import NOTE
@@ -59,6 +60,7 @@ class DatagramTestServer(BaseTestServer):
         super().__init__(transport, options)
         self._framework: ReceivingServer | None = None
         self._tapes: dict[Any, Tape] = {}  # by peer; guarded by the recorder's lock, as all below is
+        self._handler: Handler | None = None
         self._scripts: list[DatagramScript | Sections] = []  # in order of declaration
         self._captured: dict[Any, dict[str, bytes]] = {}  # by peer, then by name
         self._todo: deque[tuple[Request, ReplySocket]] = deque()
@@ -74,7 +76,7 @@ class DatagramTestServer(BaseTestServer):
         with self._recorder.lock:
             super().clear()
             self._tapes.clear()
-            self._scripts, self._captured = [], {}
+            self._handler, self._scripts, self._captured = None, [], {}
 
     # Called by the framework, in the loop's thread
 
@@ -160,6 +162,20 @@ class DatagramTestServer(BaseTestServer):
             script.waiting.clear()
 
     # Declaring
+
+    def handler(self, target: H) -> H:
+        """Declare what answers from now on; a decorator, also callable with a function or a class.
+
+        Args:
+            target: A function of a :class:`Request`, returning its replies, or a ``BaseRequestHandler`` subclass, of
+                ``socketserver`` or of ``pytest_sockserver.socketserver``.  The latest declared counts.
+
+        Raises:
+            TypeError: It cannot be called like that, or is async or a generator.
+        """
+        __tracebackhide__ = True
+        self._handler = Handler(target, self._handler_argument)
+        return target
 
     def on(self, match: RuleMatch, times: int | tuple[int, int | None] | None = None) -> On:
         __tracebackhide__ = True

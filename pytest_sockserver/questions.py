@@ -147,7 +147,7 @@ def untaken_connection(server: StreamTestServer, timeout: float | None) -> Wait[
         WrongState: A handler takes the connections.
     """
     __tracebackhide__ = True
-    declared = server._declared()
+    declared = server._drivers.described()
     if declared is not None:
         raise WrongState(
             f"accept() is for servers with nothing declared: {declared} takes the connections of {server.name}"

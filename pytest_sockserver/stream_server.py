@@ -14,20 +14,20 @@ from . import questions, stopping, transcript
 from .addresses import bind_stream, explained
 from .base_server import BaseTestServer, H
 from .connection import Connection
-from .conversation import Continued, Driver, Rules, Unexpected, perform
+from .conversation import Continued, Rules, perform
 from .deadline import Deadline
+from .drivers import Drivers
 from .endpoint import nothing_to_refuse
 from .errors import WrongState
 from .failures import Failure
 from .handler import Handler
-from .origin import Origin
-from .performer import DeclaredScript, ScriptRun, frames_needed
+from .performer import DeclaredScript
 from .recording.recorder import BUSY, Tape
 from .recording.sockets import ready
 from .rulebook import On, RuleBook
 from .scripting.framing import Cutter, Framing, checked_framing
 from .scripting.rules import RuleMatch
-from .scripting.script import Script, step_needing_frames
+from .scripting.script import Script
 from .scripting.times import checked_times
 from .sink import Sink
 from .transport import AcceptingServer, adopt, connection_of
@@ -46,9 +46,7 @@ class StreamTestServer(BaseTestServer):
             raise ValueError(f"transport must be 'tcp' or 'unix', not {transport!r}")
         super().__init__(transport, options)
         self.framing = self.options.framing
-        self._rules = Rules(self._book)
-        self._scripts: list[DeclaredScript] = []  # in order of declaration; guarded by the recorder's lock
-        self._runs: list[tuple[Connection, ScriptRun]] = []  # guarded by it as well
+        self._drivers = Drivers(self._book)
         self._framework: AcceptingServer | None = None
         self._connections: list[Connection] = []  # guarded by the recorder's lock, as the next two are
         self._live: dict[Connection, None] = {}  # those that are not over, cleared from the record or not; ordered
@@ -89,7 +87,7 @@ class StreamTestServer(BaseTestServer):
         __tracebackhide__ = True
         handler = Handler(target, self._handler_argument)
         with self._recorder.lock:
-            self._handler = handler
+            self._drivers.handler = handler
         self._give_waiting_connections()
         return target
 
@@ -115,7 +113,7 @@ class StreamTestServer(BaseTestServer):
         """
         __tracebackhide__ = True
         checked, script = checked_times(times), self._new_script()
-        self._declare(DeclaredScript(script, checked, self._rules, {}, self._recorder))
+        self._declare(DeclaredScript(script, checked, self._drivers.rules, {}, self._recorder))
         return script
 
     def dialogue(self, text: str | os.PathLike[str], *, timed: bool = False, **values: Any) -> None:
@@ -140,30 +138,22 @@ class StreamTestServer(BaseTestServer):
             chatter = RuleBook(self._recorder, self.transport)
             for each in section.exchanges:
                 chatter.add(each.match, each.parts, each.origin)
-            rules = Rules(chatter, self._book, lines=section.framing) if section.exchanges else self._rules
+            rules = Rules(chatter, self._book, lines=section.framing) if section.exchanges else self._drivers.rules
             self._declare(DeclaredScript(section.script, checked_times(times), rules, values, self._recorder))
 
     def _declare(self, declared: DeclaredScript) -> None:
         with self._recorder.lock:
-            self._scripts.append(declared)
+            self._drivers.add(declared)
         self._give_waiting_connections()
 
     def _captured_by_scripts(self) -> set[str]:
-        return {name for declared in list(self._scripts) for name in declared.captured}
-
-    def _declared(self) -> str | None:
-        """Return what takes the connections, in words; ``None`` if nothing was declared."""
-        if self._scripts:
-            return f"a script ({self._scripts[0].origin})"
-        if self._handler is not None:
-            return f"handler {self._handler.name} ({self._handler.origin})"
-        return f"{self._book.rules[0]}" if self._book else None
+        return self._drivers.captured()
 
     def clear(self) -> None:
         """Forget what was declared and what was recorded; never a failure.  Open connections stay open."""
         with self._recorder.lock:
             super().clear()
-            self._scripts, self._runs = [], []
+            self._drivers.clear()
             self._connections.clear()
             over = [each for each in self._untaken if each.closed_by is not None]
             for connection in over:
@@ -231,29 +221,27 @@ class StreamTestServer(BaseTestServer):
 
     def _check_declarations(self) -> None:
         __tracebackhide__ = True
-        if self._framing is not None:
-            return
-        if self._handler is None and not self._scripts:  # either may give the rules a framing: rules(framing)
-            self._rules.check(None)
-        for declared in list(self._scripts):
-            step = step_needing_frames(declared.steps)
-            if step is not None:
-                raise frames_needed(step)
+        if self._framing is None:
+            self._drivers.check_unframed()
 
     def _has_open_connection(self) -> bool:
         with self._recorder.lock:
             return any(connection.closed_by is None for connection in self._live)
 
     def _under_way(self) -> list[Failure]:
-        with self._recorder.lock:
-            runs = list(self._runs)
-        return [Failure(error, each._where()) for each, run in runs if (error := run.unmet()) is not None]
+        return [Failure(error, connection._where()) for connection, error in self._drivers.under_way()]
 
     def _missing(self) -> list[Failure]:
+        missing = [self._unmet(error) for error in self._drivers.not_taken()]
+        return self._left_waiting() + missing + self._under_way() + super()._missing()
+
+    def _left_waiting(self) -> list[Failure]:
+        """Return the failures about connections that came before the scripts, and for which there is none; once."""
         with self._recorder.lock:
-            scripts = list(self._scripts)
-        missing = [self._unmet(error) for each in scripts if (error := each.unmet()) is not None]
-        return missing + self._under_way() + super()._missing()
+            waiting = [each for each in self._untaken if each.closed_by is None] if self._drivers.is_used_up else []
+            self._untaken = [each for each in self._untaken if each not in waiting]
+            nobody = self._drivers.unexpected(call_is_over=False) if waiting else None
+        return [Failure(nobody.error(each), each._where()) for each in waiting if nobody is not None]
 
     # Driven by the test
 
@@ -301,10 +289,10 @@ class StreamTestServer(BaseTestServer):
         framework = self._framework
         assert framework is not None
         connection._framing = checked_framing(framing, connection._max_frame) or connection._framing
-        self._rules.check(connection._framing)
+        self._drivers.rules.check(connection._framing)
         connection._stream.socket_for("answer by rules")
         with self._recorder.lock:
-            connection._driver, connection._mode = Continued(self._rules), "handled"
+            connection._driver, connection._mode = Continued(self._drivers.rules), "handled"
             connection._patient, connection._guard = True, nothing_to_refuse
         connection._tape.state = BUSY
         framework.handle(connection)
@@ -341,13 +329,13 @@ class StreamTestServer(BaseTestServer):
 
     def _connection_for(self, tape: Tape) -> Connection:
         connection = Connection(tape, self)
-        connection._answer_by_rules = self._rules.answer_all
+        connection._answer_by_rules = self._drivers.rules.answer_all
         return connection
 
     def _is_driven(self, connection: Connection) -> bool:
         """Give the connection to what was declared; if nothing was, let it wait for that, or for ``accept()``."""
         with self._recorder.lock:
-            driver = self._drive(connection)
+            driver = self._drivers.drive(connection, call_is_over=self._call_is_over)
             if driver is None or driver.is_raw:
                 self._cut_frames(connection)
             if driver is not None:
@@ -356,32 +344,6 @@ class StreamTestServer(BaseTestServer):
             self._untaken.append(connection)
             self._recorder.changed()
             return False
-
-    def _drive(self, connection: Connection) -> Driver | None:
-        """Give the connection its driver: a script, else the handler, else the rules.  The lock must be held."""
-        connection._driver = driver = self._next_driver()
-        if isinstance(driver, ScriptRun):
-            self._runs.append((connection, driver))
-        return driver
-
-    def _next_driver(self) -> Driver | None:
-        declared = next((each for each in self._scripts if each.left), None)
-        if declared is not None:
-            return declared.take()
-        if self._handler is not None:
-            return self._handler
-        if self._book:
-            return self._rules
-        return Unexpected(*self._scripts_are_over()) if self._scripts else None
-
-    def _scripts_are_over(self) -> tuple[str | None, Origin]:
-        last = self._scripts[-1].origin
-        if self._call_is_over:
-            return None, last
-        return (
-            f"expected no further connection: the script at {last.short} is the last one, and it was taken\n"
-            "  if the client may come back, declare script(times=None), or one more script"
-        ), last
 
     def _cut_frames(self, connection: Connection) -> None:
         """Let what is received become requests, frame by frame, where no verb reads.  The lock must be held."""
@@ -400,16 +362,20 @@ class StreamTestServer(BaseTestServer):
         framework = self._framework
         with self._recorder.lock:
             waiting = [each for each in self._untaken if each._may_be_answered()] if framework is not None else []
+            given: list[Connection] = []
             for connection in waiting:
+                if self._drivers.is_used_up:
+                    break  # the next script may be declared a moment later
                 self._untaken.remove(connection)
+                given.append(connection)
                 connection._tape.tap = None
                 connection._framing, connection._came_early = self._framing, True
                 self._recorder.forget_requests(connection)  # of a stream that nobody was going to read
-                driver = self._drive(connection)
+                driver = self._drivers.drive(connection, call_is_over=False)
                 assert driver is not None
                 if driver.is_raw:
                     self._cut_frames(connection)
-        for connection in waiting:
+        for connection in given:
             with connection._tape.lock:
                 connection._mode = "handled"
                 self._reader().release(connection)

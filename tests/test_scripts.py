@@ -76,6 +76,25 @@ def test_a_connection_that_came_before_its_script_takes_it(tcp_server: StreamTes
         assert client.recv(9) == b"ho\n"
 
 
+def test_connections_that_came_before_their_scripts_take_one_each(tcp_server: StreamTestServer) -> None:
+    with connect(tcp_server) as one, connect(tcp_server) as other:
+        tcp_server.wait_connection(1)
+        tcp_server.script().send(b"1\n")
+        tcp_server.script().send(b"2\n")
+        assert [one.recv(9), other.recv(9)] == [b"1\n", b"2\n"]
+
+
+def test_a_connection_that_came_early_and_for_which_there_is_no_script_is_one_too_many(
+    tcp_server: StreamTestServer,
+) -> None:
+    with connect(tcp_server) as one, connect(tcp_server):
+        tcp_server.wait_connection(1)
+        tcp_server.script().send(b"1\n")
+        assert one.recv(9) == b"1\n"
+        with pytest.raises(UnexpectedRequest, match="expected no further connection"):
+            tcp_server.verify()
+
+
 def test_a_script_may_grow_while_it_is_performed(tcp_server: StreamTestServer) -> None:
     with connect(tcp_server) as client:
         tcp_server.wait_connection()

@@ -589,6 +589,31 @@ def test_a_dialogue_goes_the_same_however_the_bytes_are_cut(
     check_all_cuts(declare, departure.of(fits), cuts)
 
 
+PIECES = st.sampled_from([b"a", b"b", b"\r\n", b"ab", b"a\r\n", b"ab\r\n"])
+
+
+@SOME
+@given(
+    st.lists(st.one_of(PIECES, st.sampled_from([ANY, re.compile(rb"a.*", re.DOTALL)])), min_size=1, max_size=5),
+    st.lists(st.sampled_from([b"a\r\n", b"b\r\n", b"ab\r\n", b"aa\r\n", b"\r\n"]), max_size=3),
+    st.lists(PIECES, max_size=8),
+    CUTS,
+)
+def test_who_takes_a_frame_is_the_same_however_the_bytes_are_cut(
+    steps: list[Any], chatter: list[bytes], said: list[bytes], cuts: list[int]
+) -> None:
+    """Steps say frames, pieces of frames and several frames, and the rules are there for some that begin alike."""
+
+    def declare(server: StreamTestServer) -> None:
+        for each in chatter:
+            server.on(each).reply(b"<" + each + b">")
+        script = server.script()
+        for each in steps:
+            script.expect(each).send(b".") if each is ANY else script.expect(each)
+
+    check_all_cuts(declare, b"".join(said), cuts, framing=lines())
+
+
 # Rules
 
 
@@ -1290,7 +1315,8 @@ def seconds_for(declare: Declare, data: bytes, framing: Framing | None) -> float
     """Return the processor's time for a conversation whose bytes come one by one."""
     server = StreamTestServer(framing=framing, record_limit=1 << 40, max_frame=1 << 40)
     declare(server)
-    conn, driver = Fed(server, data), server._next_driver()
+    conn = Fed(server, data)
+    driver = server._drivers.drive(conn, call_is_over=False)
     assert driver is not None
     began = process_time()
     driver.run(conn)

@@ -119,7 +119,7 @@ def agrees(buffer: Buffer, framing: Framing, max_frame: int, literals: Iterator[
     while True:
         size, begun = _size_so_far(sizing)
         have = size or len(buffer)
-        while not departs and len(said) < have and (further := next(literals, None)) is not None:
+        while not departs and len(said) <= have and (further := next(literals, None)) is not None:
             said += further
         at = -1 if departs else said.differs(buffer.peek(seen, min(have, len(said))), seen)
         if 0 <= at < first or 0 < size <= first:

@@ -1,0 +1,116 @@
+"""What was declared for the connections of a server, and which of it the next one takes.
+
+The earliest script that is not taken yet, else the handler, else the rules.  Where something was declared and nothing
+is left, nobody drives: that is the test's failure.  Everything here is guarded by the recorder's lock, which the callers
+of what changes it hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .connection import Connection
+from .conversation import Driver, Rules, Unexpected
+from .errors import UnmetExpectation
+from .handler import Handler
+from .performer import DeclaredScript, ScriptRun, frames_needed
+from .rulebook import RuleBook
+from .scripting.script import step_needing_frames
+
+
+class Drivers:
+    """The declarations of one server of streams.
+
+    Attributes:
+        rules: The driver that answers by the server's rules.
+        handler: The latest one declared.
+    """
+
+    def __init__(self, book: RuleBook) -> None:
+        self.rules = Rules(book)
+        self.handler: Handler | None = None
+        self._book = book
+        self._scripts: list[DeclaredScript] = []  # in order of declaration
+        self._runs: list[tuple[Connection, ScriptRun]] = []
+
+    def clear(self) -> None:
+        """Forget the handler and the scripts; the rules are forgotten by their book."""
+        self.handler, self._scripts, self._runs = None, [], []
+
+    def add(self, declared: DeclaredScript) -> None:
+        """Declare a further script."""
+        self._scripts.append(declared)
+
+    def described(self) -> str | None:
+        """Return what takes the connections, in words; ``None`` if nothing was declared."""
+        if self._scripts:
+            return f"a script ({self._scripts[0].origin})"
+        if self.handler is not None:
+            return f"handler {self.handler.name} ({self.handler.origin})"
+        return f"{self._book.rules[0]}" if self._book else None
+
+    def captured(self) -> set[str]:
+        """Return the names under which the scripts capture."""
+        return {name for declared in list(self._scripts) for name in declared.captured}
+
+    # Driving
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether something was declared, and nothing is left for a further connection."""
+        return bool(self._scripts) and self.handler is None and not self._book and not self._left()
+
+    def _left(self) -> list[DeclaredScript]:
+        return [declared for declared in self._scripts if declared.left]
+
+    def drive(self, connection: Connection, *, call_is_over: bool) -> Driver | None:
+        """Give a connection its driver, and return it; ``None`` if nothing was declared."""
+        left = self._left()
+        if left:
+            run = left[0].take()
+            self._runs.append((connection, run))
+            connection._driver = run
+        elif self.handler is not None:
+            connection._driver = self.handler
+        elif self._book:
+            connection._driver = self.rules
+        elif self._scripts:
+            connection._driver = self.unexpected(call_is_over=call_is_over)
+        return connection._driver
+
+    def unexpected(self, *, call_is_over: bool) -> Unexpected:
+        """Return the driver of a connection that nothing is left for."""
+        last = self._scripts[-1].origin
+        if call_is_over:
+            return Unexpected(None, last)
+        return Unexpected(
+            f"expected no further connection: the script at {last.short} is the last one, and it was taken\n"
+            "  if the client may come back, declare script(times=None), or one more script",
+            last,
+        )
+
+    # Verifying
+
+    def check_unframed(self) -> None:
+        """Refuse what makes no sense on a stream without framing, pointing at the declaration."""
+        __tracebackhide__ = True
+        if self.handler is None and not self._scripts:  # either may give the rules a framing: rules(framing)
+            self.rules.check(None)
+        for declared in list(self._scripts):
+            step = step_needing_frames(declared.steps)
+            if step is not None:
+                raise frames_needed(step)
+
+    def not_taken(self) -> Iterator[UnmetExpectation]:
+        """Yield the error about each script that too few connections have taken; once each."""
+        for declared in list(self._scripts):
+            error = declared.unmet()
+            if error is not None:
+                yield error
+
+    def under_way(self) -> Iterator[tuple[Connection, UnmetExpectation]]:
+        """Yield the error about each script that was begun and demands something still; once each."""
+        for connection, run in list(self._runs):
+            error = run.unmet()
+            if error is not None:
+                yield connection, error
