@@ -19,7 +19,8 @@ from .recording.recorder import Recorder
 from .rulebook import RuleBook
 from .scripting.agenda import Agenda
 from .scripting.matching import Lookup, compared, is_literal, matches, shape_of, shortened
-from .scripting.script import Script, Step
+from .scripting.script import Script
+from .scripting.steps import Step
 from .scripting.times import Times
 
 

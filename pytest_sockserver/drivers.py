@@ -1,8 +1,8 @@
 """What was declared for the connections of a server, and which of it the next one takes.
 
 The earliest script that is not taken yet, else the handler, else the rules.  Where something was declared and nothing
-is left, nobody drives: that is the test's failure.  Everything here is guarded by the recorder's lock, which the callers
-of what changes it hold.
+is left, nobody drives: that is the test's failure.  Everything here is guarded by the recorder's lock, which whoever
+changes something holds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .errors import UnmetExpectation
 from .handler import Handler
 from .performer import DeclaredScript, ScriptRun, frames_needed
 from .rulebook import RuleBook
-from .scripting.script import step_needing_frames
+from .scripting.steps import step_needing_frames
 
 
 class Drivers:

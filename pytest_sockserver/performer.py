@@ -36,7 +36,8 @@ from .scripting import reading
 from .scripting.agenda import Agenda, Item
 from .scripting.framing import Framing, agrees, take_frame
 from .scripting.matching import Shape, Text, is_literal, names_demanded, rendered, shape_of, shortened
-from .scripting.script import READING, Script, Step, demands, step_needing_frames
+from .scripting.script import Script
+from .scripting.steps import READING, Step, demands, step_needing_frames
 from .scripting.times import Times
 
 E = TypeVar("E", bound=SockServerError)

@@ -19,7 +19,8 @@ from pytest_sockserver.origin import Origin
 from pytest_sockserver.scripting.dialogue import Dialogue, Section, parse
 from pytest_sockserver.scripting.matching import Hex, PatternText, Text
 from pytest_sockserver.scripting.parts import Close, Delay, Gate, Open, Reset, SendEof, Stall, StartTLS
-from pytest_sockserver.scripting.script import Script, Step
+from pytest_sockserver.scripting.script import Script
+from pytest_sockserver.scripting.steps import Step
 from pytest_sockserver.scripting.writing import Event, format_datagrams, format_lines, line_ending
 
 EXPECTED = "expected a line that begins with S: S- Sx S! C: C- Cx C~ C> C! == % or #"

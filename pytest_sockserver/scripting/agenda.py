@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from .script import Step, demands
+from .steps import Step, demands
 
 
 @dataclass(frozen=True)

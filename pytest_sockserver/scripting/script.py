@@ -7,8 +7,7 @@ refused by that call.  The steps are performed in order by ``conversation``; a s
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UnsupportedFault
@@ -22,9 +21,10 @@ from .checks import (
     checked_timeout,
 )
 from .framing import Framing, checked_framing
-from .matching import ANY, Match, PatternText, Text, described, is_literal, matching, names_captured, shape_of
+from .matching import ANY, Match, PatternText, Text, described, names_captured
 from .matching import names_demanded as names_demanded_by_match
-from .parts import Part, StartTLS, check_fit, checked_gate, checked_parts, ends, names_demanded, shown
+from .parts import Part, StartTLS, check_fit, checked_gate, checked_parts, ends, names_demanded
+from .steps import Step, first_literal, may_start_alike
 
 if TYPE_CHECKING:
     import ssl
@@ -34,79 +34,11 @@ if TYPE_CHECKING:
     else:
         from typing_extensions import Self
 
-#: The verbs that want something of the client.
-READING = frozenset(
-    [
-        "recv",
-        "recv_exactly",
-        "recv_until",
-        "recv_line",
-        "recv_all",
-        "expect",
-        "expect_line",
-        "expect_eof",
-        "expect_reset",
-    ]
-)
-
 #: What a datagram server's script may do.
 ON_DATAGRAMS = ("expect", "send", "open", "maybe", "repeat")
 
 #: After these nothing is said any more.
 _LAST = frozenset(["close", "reset", "rules"])
-
-
-@dataclass(frozen=True)
-class Step:
-    """One verb and its arguments; its repr is the call.
-
-    Attributes:
-        steps: Those that ``maybe`` and ``repeat`` hold.
-        at: Seconds since the connection began, before which it does not happen (``timed`` dialogues).
-    """
-
-    verb: str
-    args: tuple[Any, ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    origin: Origin = field(default_factory=Origin, compare=False)
-    steps: tuple[Step, ...] = ()
-    at: float = 0.0
-
-    def __repr__(self) -> str:
-        given = [_argument(each) for each in self.args]
-        given += [f"{name}={_argument(value)}" for name, value in self.options.items() if value is not None]
-        given += [repr(each) for each in self.steps]
-        return f"{self.verb}({', '.join(given)})"
-
-    @property
-    def wants(self) -> str:
-        """What it waits for, in words: ``a line matching rb'PASS .*'``."""
-        if self.verb == "expect_line":
-            return matching("a line", self.args[0])
-        if self.verb == "expect":
-            return described(self.args[0])
-        if self.verb == "maybe":
-            return f"{self.steps[0].wants}, or what follows"
-        if self.verb == "repeat":
-            return self.steps[0].wants
-        return _WANTS.get(self.verb, "{}").format(*map(_argument, self.args))
-
-
-_WANTS = {
-    "recv": "at most {} bytes",
-    "recv_exactly": "{} bytes",
-    "recv_until": "bytes through {}",
-    "recv_line": "a line",
-    "recv_all": "all bytes to the end of the stream",
-    "expect_eof": "the end of the stream",
-    "expect_reset": "a reset",
-}
-
-
-def _argument(value: object) -> str:
-    if callable(value) and not isinstance(value, type):
-        return f"<{shown(value).replace('the function ', '')}>"
-    return described(value) if isinstance(value, PatternText) else repr(value)
 
 
 class Script:
@@ -408,55 +340,18 @@ class Script:
     def _check_optional(self, step: Step) -> None:
         """Refuse what starts like the optional step before it: which of them is meant could not be told."""
         __tracebackhide__ = True
-        wanted = _first(step)
+        wanted = first_literal(step)
         if wanted is None or step.verb == "maybe" and not self.steps:
             return
         for before in reversed(self.steps):
             if before.verb != "maybe":
                 return
-            optional = _first(before)
-            if optional is not None and _may_start_alike(optional, wanted):
+            optional = first_literal(before)
+            if optional is not None and may_start_alike(optional, wanted):
                 raise ValueError(
                     f"{step.verb}() may start like the optional step before it: "
                     f"{described(optional)} and {described(wanted)} cannot be told apart by their first bytes"
                 )
-
-
-def _first(step: Step) -> Any:
-    """Return the literal that a step begins by demanding; ``None`` where it is none."""
-    if step.steps:
-        return _first(step.steps[0])
-    match = step.args[0] if step.verb == "expect" else None
-    return match if is_literal(match) and not names_demanded_by_match(match) else None
-
-
-def _may_start_alike(one: Any, other: Any) -> bool:
-    first, second = shape_of(one), shape_of(other)
-    return first.begins(second) or second.begins(first)
-
-
-def walk(steps: Iterable[Step]) -> Iterator[Step]:
-    """Yield all steps, those within others included."""
-    for step in steps:
-        yield step
-        yield from walk(step.steps)
-
-
-def step_needing_frames(steps: Iterable[Step]) -> Step | None:
-    """Return the first step that has no meaning on a stream without framing, before one that brings a framing."""
-    for step in walk(steps):
-        if step.verb == "framing" and step.args[0] is not None:
-            return None
-        if step.verb == "expect" and not is_literal(step.args[0]):
-            return step
-    return None
-
-
-def demands(step: Step) -> bool:
-    """Tell whether a step is missed when it is never reached: the client was to do something."""
-    if step.verb == "maybe":
-        return False
-    return step.verb in READING or any(demands(each) for each in step.steps)
 
 
 def _checked_delimiter(delimiter: bytes | Text) -> bytes | Text:

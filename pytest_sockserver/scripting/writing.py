@@ -25,7 +25,7 @@ from .notation import Hole, Name, Piece, escaped, is_binary, written_hex, writte
 from .parts import Close, Delay, Gate, Open, Part, Reset, SendEof, Stall, StartTLS
 
 if TYPE_CHECKING:
-    from .script import Step
+    from .steps import Step
 
 Event = tuple[float, int, str, bytes]
 

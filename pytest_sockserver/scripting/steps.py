@@ -1,0 +1,116 @@
+"""The steps of a script: one verb and its arguments each, and what can be said of them without performing them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..origin import Origin
+from .matching import PatternText, described, is_literal, matching, names_demanded, shape_of
+from .parts import shown
+
+#: The verbs that want something of the client.
+READING = frozenset(
+    [
+        "recv",
+        "recv_exactly",
+        "recv_until",
+        "recv_line",
+        "recv_all",
+        "expect",
+        "expect_line",
+        "expect_eof",
+        "expect_reset",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One verb and its arguments; its repr is the call.
+
+    Attributes:
+        steps: Those that ``maybe`` and ``repeat`` hold.
+        at: Seconds since the connection began, before which it does not happen (``timed`` dialogues).
+    """
+
+    verb: str
+    args: tuple[Any, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin = field(default_factory=Origin, compare=False)
+    steps: tuple[Step, ...] = ()
+    at: float = 0.0
+
+    def __repr__(self) -> str:
+        given = [_argument(each) for each in self.args]
+        given += [f"{name}={_argument(value)}" for name, value in self.options.items() if value is not None]
+        given += [repr(each) for each in self.steps]
+        return f"{self.verb}({', '.join(given)})"
+
+    @property
+    def wants(self) -> str:
+        """What it waits for, in words: ``a line matching rb'PASS .*'``."""
+        if self.verb == "expect_line":
+            return matching("a line", self.args[0])
+        if self.verb == "expect":
+            return described(self.args[0])
+        if self.verb == "maybe":
+            return f"{self.steps[0].wants}, or what follows"
+        if self.verb == "repeat":
+            return self.steps[0].wants
+        return _WANTS.get(self.verb, "{}").format(*map(_argument, self.args))
+
+
+_WANTS = {
+    "recv": "at most {} bytes",
+    "recv_exactly": "{} bytes",
+    "recv_until": "bytes through {}",
+    "recv_line": "a line",
+    "recv_all": "all bytes to the end of the stream",
+    "expect_eof": "the end of the stream",
+    "expect_reset": "a reset",
+}
+
+
+def _argument(value: object) -> str:
+    if callable(value) and not isinstance(value, type):
+        return f"<{shown(value).replace('the function ', '')}>"
+    return described(value) if isinstance(value, PatternText) else repr(value)
+
+
+def first_literal(step: Step) -> Any:
+    """Return the literal that a step begins by demanding; ``None`` where it is none."""
+    if step.steps:
+        return first_literal(step.steps[0])
+    match = step.args[0] if step.verb == "expect" else None
+    return match if is_literal(match) and not names_demanded(match) else None
+
+
+def may_start_alike(one: Any, other: Any) -> bool:
+    first, second = shape_of(one), shape_of(other)
+    return first.begins(second) or second.begins(first)
+
+
+def walk(steps: Iterable[Step]) -> Iterator[Step]:
+    """Yield all steps, those within others included."""
+    for step in steps:
+        yield step
+        yield from walk(step.steps)
+
+
+def step_needing_frames(steps: Iterable[Step]) -> Step | None:
+    """Return the first step that has no meaning on a stream without framing, before one that brings a framing."""
+    for step in walk(steps):
+        if step.verb == "framing" and step.args[0] is not None:
+            return None
+        if step.verb == "expect" and not is_literal(step.args[0]):
+            return step
+    return None
+
+
+def demands(step: Step) -> bool:
+    """Tell whether a step is missed when it is never reached: the client was to do something."""
+    if step.verb == "maybe":
+        return False
+    return step.verb in READING or any(demands(each) for each in step.steps)
