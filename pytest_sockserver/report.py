@@ -43,6 +43,9 @@ _failed_key = pytest.StashKey[bool]()
 
 _NAME = "sockserver-reports"
 
+#: Whose fixtures are never clients of ours.
+_NO_CLIENTS = frozenset(["_pytest", "anyio", "pytest_asyncio", "pytest_sockserver", "pytest_trio"])
+
 
 def register(config: pytest.Config) -> None:
     """Register the hooks below, once."""
@@ -95,7 +98,8 @@ class Reports:
     def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, Any, Any]:
         """Note which servers another fixture was set up after: a client, perhaps, that takes its leave in teardown."""
         result = yield
-        if not fixturedef.argname.startswith("_") and fixturedef.func.__module__ != "pytest_sockserver.plugin":
+        module = getattr(fixturedef.func, "__module__", None) or ""
+        if module.partition(".")[0] not in _NO_CLIENTS:
             for factory in factories_of(request.node):
                 factory._followed = True
         return result
