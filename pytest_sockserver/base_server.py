@@ -28,7 +28,7 @@ from .captured import Request
 from .deadline import Deadline, process_ends_soon
 from .errors import DeadlineExceeded, ServerStopping, UnmetExpectation, WrongState
 from .failures import Expected, Failure, Failures, add_note, combined
-from .messages import format_peer, with_conversation
+from .messages import format_peer, refuse_misspelt, with_conversation
 from .options import Options, check_option, options_for
 from .recording.events import Event
 from .recording.recorder import Recorder
@@ -51,6 +51,9 @@ if TYPE_CHECKING:
         from typing import Self
     else:
         from typing_extensions import Self
+
+#: How many rules, or connections, the remarks of a report name.
+_REMARKS = 3
 
 #: Seconds without an event after which a client that still runs is taken to wait for its server.
 _CLIENT_PATIENCE = 0.05
@@ -120,6 +123,8 @@ class BaseTestServer:
             raise AttributeError(
                 f"handler is declared by a call: write {self.name}.handler(...), or use it as a decorator"
             )
+        if not name.startswith("_") and name not in ("options", "transport", "name") and not hasattr(type(self), name):
+            refuse_misspelt(self.name, name, ("framing", "handler", "timeout"))
         super().__setattr__(name, value)
 
     # Life cycle
@@ -498,6 +503,11 @@ class BaseTestServer:
     def _under_way(self) -> list[Failure]:
         """Return what scripts that were begun still demand."""
         return []
+
+    def _remarks(self) -> list[str]:
+        """Return what a report of a test that failed by itself adds to what was said."""
+        never = sorted(self._book.never_taken(), key=lambda rule: rule.number)
+        return [f"# never taken: {rule}, on({rule.meant})" for rule in never[:_REMARKS]]
 
     def _check_declarations(self) -> None:
         """Raise the TypeError about what was declared and makes no sense without a framing; streams alone have such."""

@@ -27,7 +27,7 @@ from .performing import INPUT, ROOM, Need, perform_parts
 from .recording.recorder import BUSY, PARKED, WAITING
 from .scripting import reading
 from .scripting.checks import checked_timeout
-from .scripting.framing import Framing, checked_framing, name_of
+from .scripting.framing import Framing, Lack, checked_framing
 from .scripting.matching import ANY, Match
 from .scripting.parts import Part
 from .scripting.reading import Steps
@@ -465,7 +465,8 @@ class Connection(Verbs):
         __tracebackhide__ = True
         while True:
             try:
-                frame = self._drive("frames", self._frame(framing), None, wanted=f"a frame ({name_of(framing)})")
+                cut = self._checked_framing("frames", framing)
+                frame = self._drive("frames", self._frame(cut), None, wanted=Lack(self._stream.buffer, cut))
             except IncompleteRequest:
                 raise
             except EndOfStream:

@@ -35,7 +35,7 @@ from .recording.recorder import Tape
 from .rulebook import RuleBook, refusal
 from .scripting import reading
 from .scripting.buffer import Buffer
-from .scripting.framing import Framing, name_of, take_frame
+from .scripting.framing import Framing, Lack, take_frame
 from .scripting.reading import Steps
 from .scripting.rules import CONNECT, Rule
 
@@ -96,6 +96,8 @@ class Rules:
         """Greet the client, and answer until it has ended its stream, or a reply has."""
         __tracebackhide__ = True
         self.check(self.framing_for(connection))
+        if connection._came_early and not self._greets():  # the greeting may be declared a moment later
+            connection._await_input_or(self._greets)
         self._greet(connection)
         self._answer_all(connection)
 
@@ -159,7 +161,7 @@ class Rules:
         buffer, framing = connection._stream.buffer, self.framing_for(connection)
         if framing is not None:
             steps = take_frame(buffer, framing, connection._max_frame)
-            return connection._drive("rules", steps, None, wanted=f"the rest of a frame ({name_of(framing)})")
+            return connection._drive("rules", steps, None, wanted=Lack(buffer, framing))
         return connection._drive("rules", self._literal(buffer), None, wanted="the rest of a request")
 
     def _literal(self, buffer: Buffer) -> Steps[bytes]:
@@ -169,6 +171,15 @@ class Rules:
             yield False
         self.check(None)
         return (yield from reading.one_of(buffer, [shape for book in self._books for shape in book.literals()]))
+
+    def _greets(self) -> bool:
+        return any(book.greets() for book in self._books)
+
+    def standing(self, connection: Connection) -> str | None:
+        """Return what this driver waits for, in words, where a client that waits as well would not know it."""
+        if self._greets() or connection._tape.sent_count or connection._tape.received_count:
+            return None
+        return "no rule is for CONNECT: the server waits for the client to speak first"
 
     def _greet(self, connection: Connection) -> None:
         __tracebackhide__ = True

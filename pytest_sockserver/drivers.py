@@ -91,6 +91,15 @@ class Drivers:
 
     # Verifying
 
+    def standing(self, connection: Connection) -> str | None:
+        """Return what an open connection waits for, in words, if it is worth a remark."""
+        driver = connection._driver
+        if driver is None:
+            return "nothing was declared: it waits for accept()" if connection._mode == "sunk" else None
+        if isinstance(driver, ScriptRun):
+            return driver.standing()
+        return driver.standing(connection) if isinstance(driver, Rules) else None
+
     def check_unframed(self) -> None:
         """Refuse what makes no sense on a stream without framing, pointing at the declaration."""
         __tracebackhide__ = True

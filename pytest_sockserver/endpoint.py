@@ -19,7 +19,7 @@ from .messages import format_peer, with_conversation
 from .recording.events import RECEIVED, Event
 from .recording.recorder import Tape
 from .scripting import reading
-from .scripting.framing import Cutter, Framing, checked_framing
+from .scripting.framing import Cutter, Framing, Lack, checked_framing
 from .scripting.matching import HexMatch, described, is_literal, matching, names_in
 from .scripting.parts import Part
 from .stream import Stream
@@ -279,8 +279,8 @@ def _answer_on_stream(request: Request, *parts: Part) -> None:
 
 def _named(verb: str, wanted: Any) -> str:
     """Return what a verb waits for, in words."""
-    if isinstance(wanted, str):
-        return wanted
+    if isinstance(wanted, (str, Lack)):
+        return str(wanted)
     if verb == "expect_line":
         return matching("a line", wanted)
     return described(wanted) if is_literal(wanted) else matching("a frame", wanted)

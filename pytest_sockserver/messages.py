@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from .errors import SockServerError
@@ -41,3 +42,13 @@ def with_conversation(kind: type[E], where: str, text: str, conversation: str) -
     error = kind(f"{where}: {text}\n{indented(conversation)}")
     error.summary, error.where = text, where
     return error
+
+
+def refuse_misspelt(owner: str, name: str, known: Iterable[str]) -> None:
+    """Raise the ``AttributeError`` that says what was meant, if a name is nearly one of the known ones."""
+    __tracebackhide__ = True
+    import difflib  # a millisecond, and only on the way to an error
+
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        raise AttributeError(f"{owner} has no attribute {name!r}: did you mean {close[0]!r}?")

@@ -369,6 +369,16 @@ class ScriptRun:
 
     # Verifying
 
+    def standing(self) -> str | None:
+        """Return where it stands, in words; ``None`` if that was told already, or it has come to a bad end."""
+        now = self._now
+        if self.over or self._told:
+            return None
+        if now is None:
+            return None if self._rules else "the script is over: the server waits for the client to close"
+        what = f"expected {now.step.wants}" if demands(now.step) else repr(now.step)
+        return f"the script stands at {now.place}, {now.step.origin.short}: {what}"
+
     def unmet(self) -> UnmetExpectation | None:
         """Return the error about what was demanded and has not come; once.  Any thread."""
         now, connection = self._now, self._connection

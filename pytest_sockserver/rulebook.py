@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count as counting
 from time import monotonic
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .declaring import Declaring
 from .errors import UnmetExpectation, WrongState
+from .messages import refuse_misspelt
 from .origin import Origin
 from .recording.recorder import Recorder
 from .scripting.matching import (
@@ -48,6 +49,15 @@ class On:
     def __repr__(self) -> str:
         rule = self._book.rule(self._number)
         return f"<{rule}: on({rule.meant}), {'a reply' if len(rule.replies) == 1 else f'{len(rule.replies)} replies'}>"
+
+    if not TYPE_CHECKING:  # which would take any name for a known one
+
+        def __getattr__(self, name: str) -> Any:
+            __tracebackhide__ = True
+            if name == "times":
+                raise AttributeError("a rule has no times(): write on(match, times=...)")
+            refuse_misspelt("a rule", name, ("reply", "then", "count"))
+            raise AttributeError(f"a rule has no {name!r}: it has reply(), then() and count")
 
     @property
     def count(self) -> int:
@@ -281,6 +291,11 @@ class RuleBook:
         return None
 
     # Verifying
+
+    def never_taken(self) -> list[Rule]:
+        """Return the rules that no request has taken, where others were, and nothing was said of that yet."""
+        unused = [entry.rule for entry in self._asked if not entry.count and not entry.told]
+        return unused if len(unused) < len(self._asked) else []
 
     def unmet(self) -> Iterator[UnmetExpectation]:
         """Yield an error for each rule that was not taken as often as it was declared to be; once each."""

@@ -46,6 +46,8 @@ def sections(node: Any, factories: list[SockServer], told: list[Failure]) -> Ite
                 continue  # of a wider scope, and no business of this test
             if not everything:
                 lines = _in_about_a_screen(lines)
+            if not server._went_wrong:
+                lines += server._remarks() if lines else []
             during = " during this test" if server._recorder.tapes else ""
             yield printable(_title(server)), printable("\n".join(lines)) or f"# nobody has come{during}"
 

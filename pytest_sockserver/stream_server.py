@@ -228,6 +228,11 @@ class StreamTestServer(BaseTestServer):
         with self._recorder.lock:
             return any(connection.closed_by is None for connection in self._live)
 
+    def _remarks(self) -> list[str]:
+        live = [each for each in self.connections if each.closed_by is None and each._tape.began >= self._test_began]
+        standing = [(each.index, text) for each in live if (text := self._drivers.standing(each)) is not None]
+        return [f"# {text} (connection {index})" for index, text in standing[:3]] + super()._remarks()
+
     def _under_way(self) -> list[Failure]:
         return [Failure(error, connection._where()) for connection, error in self._drivers.under_way()]
 

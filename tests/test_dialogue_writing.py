@@ -470,7 +470,7 @@ def test_what_is_demanded_is_one_line_however_long(match: Any, line: str) -> Non
         (re.compile(rb"a."), "C~ a."),
         (re.compile(rb"a.", re.DOTALL), "C~ a."),
         (re.compile(b"\xffa"), r"C~ \xffa"),
-        (re.compile(b"a\rb\n"), r"C~ a\x0db\x0a"),
+        (re.compile(b"a\rb\nc"), r"C~ a\x0db\x0ac"),
         (re.compile(re.escape(b"a\n\\\n\t ")), "C~ a\\x0a\\\\\\x0a\\\t\\x20"),
         (re.compile(b"a "), r"C~ a\x20"),
         (re.compile(rb"a\\ "), r"C~ a\\\x20"),

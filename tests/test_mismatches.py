@@ -748,7 +748,7 @@ def test_an_end_and_a_deadline_within_a_frame_point_at_the_first_rule(sockserver
     )
     assert told(late.value) == dedent(
         r"""
-        server, connection 1 (127.0.0.1:PORT): expected the rest of a frame (length_prefixed('>H')) within 0.05 s
+        server, connection 1 (127.0.0.1:PORT): expected 5 bytes more of a frame (length_prefixed('>H')) within 0.05 s
           got b'\x00\x08abc'
             [T] Cx 00 08 61 62 63
         """

@@ -8,17 +8,22 @@ by one.  ``bytearray`` gives up bytes at its front in amortised constant time (C
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class Buffer:
     """The bytes that wait for a reader.  Not thread-safe: its connection has one reader."""
 
-    __slots__ = ("_asked", "_data", "_seen", "broken", "ended")
+    __slots__ = ("_asked", "_data", "_seen", "broken", "ended", "lacks")
 
     def __init__(self) -> None:
         self._data = bytearray()
         self._asked: tuple[str, bytes, int] | None = None  # what _seen belongs to
         self._seen = 0
         self.ended = False  # nothing will be fed any more: the stream is over
+        self.lacks: tuple[Any, int] | None = (
+            None  # what the frame that is waited for needs next, and how far that reaches
+        )
         self.broken = False  # by a reset: what was taken for granted at its end may be missing
 
     def __len__(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from .matching import Hex, Match, PatternText, Text, checked_match
 
 
@@ -88,4 +90,8 @@ def checked_line(match: Match) -> Match:
     if isinstance(checked, bytes) and checked.endswith(b"\n"):
         bare = checked.rstrip(b"\r\n")
         raise ValueError(f"expect_line() compares the line without its ending: write {bare!r}, not {checked!r}")
+    if isinstance(checked, re.Pattern) and checked.pattern.endswith((rb"\n", b"\n")):
+        raise ValueError(
+            f"expect_line() compares the line without its ending: leave the ending out of {checked.pattern!r}"
+        )
     return checked

@@ -198,6 +198,7 @@ class _Reader:
         for expected, index in enumerate(sorted(index for index in self._sections if index is not None)):
             if index != expected:
                 text = f"== {expected} is missing: connections are counted from 0 on, without a gap"
+                text += f"; write == 0 for == {index} if it is the only one" if len(self._sections) == 1 else ""
                 raise refused(self._sections[index].line, text)
 
 

@@ -34,6 +34,7 @@ _EXPECTED = "a line that begins with S: S- Sx S! C: C- Cx C~ C> C! == % or #"
 _ALMOST = re.compile(r"(s|c|server|client) ?([:~>!-]|x(?= ?[0-9a-f?<\\])) ?(.*)", re.IGNORECASE | re.DOTALL)
 _NO_TEXT = re.compile("[\0-\x08\n-\x1f\x7f\ud800-\udfff]")
 _TIME = re.compile(r"\[([^\]]*)\][ \t]*")
+_HEADING = re.compile(r"-+ sockserver: .* -+")  # of a report, which is selected with what stands under it
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
 
 
@@ -79,8 +80,11 @@ def lines_of(text: str) -> Iterator[Line]:
     for number, source in enumerate(text.split("\n"), 1):
         line = _with_time(_line(number, source, 0))
         if line.body.startswith("#!"):
-            raise refused(line, f"#! marks what the notation cannot express: {line.body[2:].strip()}")
-        if line.body and not line.body.startswith("#"):
+            raise refused(
+                line,
+                f"#! marks what the notation cannot express, or a report has left out (-vv): {line.body[2:].strip()}",
+            )
+        if line.body and not line.body.startswith("#") and not _HEADING.fullmatch(line.body):
             yield _checked(line)
 
 

@@ -80,6 +80,7 @@ def frame_size(buffer: Buffer, framing: Framing, max_frame: int) -> Steps[int]:
                 break
             if buffer.ended:
                 raise _ended(buffer, need, stop, framing)
+            buffer.lacks = need, stop
             yield bool(buffer)
         got = buffer.peek(taken, stop)
         taken = taken if need is LOOK_AHEAD else stop
@@ -140,6 +141,19 @@ def _size_so_far(sizing: Steps[int]) -> tuple[int, bool]:
         return 0, next(sizing)
     except StopIteration as done:
         return done.value, True
+
+
+class Lack:
+    """What a frame that is being waited for still needs, told when a message wants it."""
+
+    def __init__(self, buffer: Buffer, framing: Framing) -> None:
+        self._buffer, self._framing = buffer, framing
+
+    def __str__(self) -> str:
+        if self._buffer.lacks is None:
+            return f"a frame ({name_of(self._framing)})"
+        need, stop = self._buffer.lacks
+        return str(_ended(self._buffer, need, stop, self._framing))
 
 
 class Cutter:

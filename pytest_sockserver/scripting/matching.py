@@ -13,9 +13,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
-from .notation import Hole, Name, Piece, is_binary, read_hex, read_text, references
+from .notation import Hole, Name, NotationError, Piece, is_binary, read_hex, read_text, references
 
 # pytest shows no frame of this module, of the classes' generated __init__ neither: what is wrong is the user's line.
 __tracebackhide__ = True
@@ -52,7 +53,7 @@ class Text:
     def __init__(self, source: str) -> None:
         __tracebackhide__ = True
         object.__setattr__(self, "source", _checked_source("Text", source))
-        object.__setattr__(self, "pieces", read_text(source))
+        object.__setattr__(self, "pieces", _read(read_text, source))
 
     def __repr__(self) -> str:
         return _raw_call("Text", self.source)
@@ -74,7 +75,7 @@ class Hex:
     def __init__(self, source: str) -> None:
         __tracebackhide__ = True
         object.__setattr__(self, "source", _checked_source("Hex", source))
-        object.__setattr__(self, "pieces", read_hex(source, holes=True))
+        object.__setattr__(self, "pieces", _read(partial(read_hex, holes=True), source))
 
     def __repr__(self) -> str:
         return _raw_call("Hex", self.source)
@@ -185,6 +186,14 @@ class NothingKept(ValueError):
 def nothing_kept(name: str) -> bytes:
     """Look a name up where nothing was captured."""
     raise NothingKept(name)
+
+
+def _read(reader: Callable[[str], tuple[Piece, ...]], source: str) -> tuple[Piece, ...]:
+    __tracebackhide__ = True
+    try:
+        return reader(source)
+    except NotationError as error:
+        raise ValueError(str(error)) from None
 
 
 def _checked_source(name: str, source: object) -> str:

@@ -220,6 +220,10 @@ def _checked_part(part: object, verb: str) -> Part:
         return part
     if isinstance(part, str):
         raise TypeError(f"{verb} expected bytes, not the text {part!r}: write b{part!r}, or encode it")
+    if isinstance(part, (list, tuple)):
+        raise TypeError(
+            f"{verb} expected parts one after the other, not the {type(part).__name__} {part!r}: no brackets"
+        )
     if isinstance(part, type) and part in _NAMES.values():
         raise TypeError(f"{verb} expected a part, not the class {part.__name__}: write {part.__name__}(...)")
     if not callable(part) or isinstance(part, type):
