@@ -28,6 +28,7 @@ from .captured import Request
 from .deadline import Deadline, process_ends_soon
 from .errors import DeadlineExceeded, ServerStopping, UnmetExpectation, WrongState
 from .failures import Expected, Failure, Failures, add_note, combined
+from .gates import Gates
 from .messages import format_peer, refuse_misspelt, with_conversation
 from .options import Options, check_option, options_for
 from .recording.events import Event
@@ -86,10 +87,10 @@ class BaseTestServer:
             self._family, self._host = checked_host(self.options)
         self._recorder = Recorder(self.options.record_limit)
         self._failures = Failures(self._recorder)
-        self._gates: set[str] = set()  # those that are open; guarded by the recorder's lock
+        self._gates = Gates()
         self._book = RuleBook(self._recorder, transport, self._captured_by_scripts, tls=self.options.tls is not None)
         self._went_wrong = False  # so what is missing too is a consequence, and not told
-        self._call_is_over = False  # whoever comes now is recorded, and no failure
+        self._over_since: float | None = None  # whoever comes from then on is recorded, and no failure
         self._state = "new"
         self._pid = os.getpid()
         self._life = threading.RLock()  # guards the life cycle: one start, stop, refuse or listen at a time
@@ -307,8 +308,8 @@ class BaseTestServer:
         __tracebackhide__ = True
         checked_gate(gate, "open()")
         with self._recorder.lock:
-            self._gates.add(gate)
-            self._recorder.changed()
+            self._gates.open(gate)
+            self._recorder.tell()
 
     def _captured_by_scripts(self) -> set[str]:
         """Return the names under which what was declared, beside the rules, captures."""
@@ -467,32 +468,41 @@ class BaseTestServer:
             return True
         return self._recorder.elapsed() - self._recorder.changed_at > _CLIENT_PATIENCE
 
-    def _take_failures(self, *, missing: bool = True) -> list[Failure]:
+    def _take_failures(self, *, missing: bool = True, since: float = 0.0) -> list[Failure]:
         """Return what went wrong, and if nothing has, what is missing; each is told once.
 
         Args:
             missing: Whether it is time to say what is missing.
+            since: Of what was declared since then; what was put off before is for the teardown to judge.
         """
         for client in self._clients:
             client.tell(self._failures, f"{self.name}, in_thread({client.name})")
         failures = self._failures.take()
         self._went_wrong = self._went_wrong or bool(failures)
         if missing and not self._went_wrong:
-            failures = self._missing()
+            failures = self._missing(since)
         return failures
 
     def _begin_test(self) -> None:
         """Begin to count for a further test, on a server of a wider scope."""
         self._test_began = self._recorder.elapsed()
-        self._went_wrong = self._call_is_over = False
+        self._went_wrong, self._over_since = False, None
+
+    def _end_call(self) -> None:
+        """Note that the test's call is over."""
+        if self._over_since is None:
+            self._over_since = self._recorder.elapsed()
+
+    def _is_after_the_call(self, time: float) -> bool:
+        return self._over_since is not None and time >= self._over_since
 
     def _has_open_connection(self) -> bool:
         """Tell whether a client may still say something on a connection that it has."""
         return False
 
-    def _missing(self) -> list[Failure]:
+    def _missing(self, since: float) -> list[Failure]:
         """Return what was declared to happen and has not."""
-        return [self._unmet(error) for error in self._book.unmet()]
+        return [self._unmet(error) for error in self._book.unmet(since)]
 
     def _unmet(self, error: UnmetExpectation) -> Failure:
         """Return the failure of what has not happened, with what has."""
@@ -500,7 +510,7 @@ class BaseTestServer:
         whole.placed = True
         return Failure(whole.with_traceback(error.__traceback__), self.name)
 
-    def _under_way(self) -> list[Failure]:
+    def _under_way(self, since: float = 0.0) -> list[Failure]:
         """Return what scripts that were begun still demand."""
         return []
 

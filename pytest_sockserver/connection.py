@@ -217,8 +217,13 @@ class Connection(Verbs):
         """
         __tracebackhide__ = True
         self._guard("send_eof")
-        with self._writing:
+        deadline = Deadline(self._timeout)
+        if not self._writing.acquire(deadline.left()):
+            raise self._error(DeadlineExceeded, f"send_eof() waited {deadline}: a send, or a reply, is under way")
+        try:
             self._stream.send_eof()
+        finally:
+            self._writing.release()
 
     # Ending
 
@@ -239,9 +244,13 @@ class Connection(Verbs):
             return self._stream.close_from_outside()
         if self._mode == "sunk":
             self._server._read_no_more(self)
-        with self._writing:
+        if not self._writing.acquire(self._timeout):
+            return self._stream.close_from_outside()  # which ends the send that does not end by itself
+        try:
             for seconds in self._stream.close(notify):
                 self._await_input(seconds)
+        finally:
+            self._writing.release()
 
     def reset(self) -> None:
         """Reset the connection: the client gets what was sent so far, then ``ConnectionResetError``.
@@ -374,7 +383,7 @@ class Connection(Verbs):
         try:
             with tape.recorder.lock:
                 while not tape.cut and not need.over() and (left := need.left()) != 0.0:
-                    tape.recorder.sleep(left)
+                    tape.park(left)
         finally:
             tape.state = BUSY
         if tape.cut:
@@ -444,9 +453,8 @@ class Connection(Verbs):
 
         def wake() -> None:
             nonlocal arrived
-            with recorder.lock:
-                arrived = True
-                recorder.changed()
+            arrived = True
+            tape.unpark()
 
         if len(self._stream.buffer) or self._stream.buffer.ended or sock.await_input(0):
             return True
@@ -455,7 +463,7 @@ class Connection(Verbs):
         try:
             with recorder.lock:
                 while not arrived and not tape.cut and not happened():
-                    recorder.sleep(None)
+                    tape.park(None)
         finally:
             tape.state = BUSY
             self._server._unwatch(wake)

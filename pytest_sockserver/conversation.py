@@ -70,8 +70,9 @@ def perform(connection: Connection, driver: Driver, failures: Failures) -> None:
             _note_end(connection, error)
             connection.close()
         else:
+            if not connection._server._is_after_the_call(tape.began):
+                failures.add(error, connection._where())
             _note(tape, said_shortly(error))
-            failures.add(error, connection._where())
             connection._stream.reset_now()
 
 

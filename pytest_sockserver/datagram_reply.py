@@ -52,12 +52,15 @@ class Reply:
         except ServerStopping:
             pass  # while it waited for a client that does not read
         except BaseException as error:
+            if not self._server._is_after_the_call(self.request.time):
+                failures.add(error, f"{self._server.name}, datagram from {format_peer(self.request.peer)}")
             self._tape.note(NOTE, said_shortly(from_users_frame(error)).encode("utf-8", "backslashreplace"))
-            failures.add(error, f"{self._server.name}, datagram from {format_peer(self.request.peer)}")
         return None
 
     def _answer(self) -> Iterator[Need]:
         __tracebackhide__ = True
+        if not self._server._answers():
+            return  # forgotten meanwhile
         script, declared = self._server._script_for(self.request)
         while script is not None:
             if self._server._later(script, self.request, self._socket):

@@ -48,6 +48,7 @@ class DatagramScript:
         script.grown = self._declaring.went_on
         self.chatter, self.values = chatter, values
         self._times = times
+        self.at = recorder.elapsed()  # when it was declared, in seconds since the server was made
         self._rounds = 0  # how often it was performed to its end
         self._agenda: Agenda | None = None  # what is left of this round; changed by the thread that answers
         self._told = False

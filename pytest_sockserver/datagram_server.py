@@ -89,9 +89,13 @@ class DatagramTestServer(BaseTestServer):
             tape.received(data)
             request = Request(data, peer=peer, time=self._recorder.elapsed(), answer=reply)
             self._recorder.add_request(request)
-            if self._handler is not None or self._book or self._scripts:
+            if self._answers():
                 self._todo.append((request, ReplySocket(sock, partial(self._send, sock, tape))))
                 self._ask_answerer()
+
+    def _answers(self) -> bool:
+        """Whether anything was declared."""
+        return bool(self._handler is not None or self._book or self._scripts)
 
     def _ask_answerer(self) -> None:
         """Wake the thread that answers; start it with the first datagram.  The recorder's lock must be held."""
@@ -233,9 +237,9 @@ class DatagramTestServer(BaseTestServer):
             declared = [each.scripts if isinstance(each, Sections) else [each] for each in self._scripts]
         return [script for scripts in declared for script in scripts]
 
-    def _missing(self) -> list[Failure]:
-        missing = [error for script in self._all_scripts() if (error := script.unmet()) is not None]
-        return [self._unmet(error) for error in missing] + super()._missing()
+    def _missing(self, since: float) -> list[Failure]:
+        missing = [error for each in self._all_scripts() if each.at >= since and (error := each.unmet()) is not None]
+        return [self._unmet(error) for error in missing] + super()._missing(since)
 
     def open(self, gate: str) -> None:
         __tracebackhide__ = True

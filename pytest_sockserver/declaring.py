@@ -17,8 +17,8 @@ from typing import Final
 from .recording.recorder import Recorder
 
 #: Seconds between two calls of one declaration, at most.  Some microseconds are usual; a thread that has to wait for
-#: its processor on a loaded machine needs more.
-PATIENCE: Final = 1.0
+#: its processor on a loaded machine needs more.  What is kept in a variable costs a client so much, once.
+PATIENCE: Final = 0.1
 
 
 class Declaring:

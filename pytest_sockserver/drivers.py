@@ -110,16 +110,16 @@ class Drivers:
             if step is not None:
                 raise frames_needed(step)
 
-    def not_taken(self) -> Iterator[UnmetExpectation]:
-        """Yield the error about each script that too few connections have taken; once each."""
+    def not_taken(self, since: float) -> Iterator[UnmetExpectation]:
+        """Yield the error about each script, declared since then, that too few connections have taken; once each."""
         for declared in list(self._scripts):
-            error = declared.unmet()
+            error = declared.unmet() if declared.at >= since else None
             if error is not None:
                 yield error
 
-    def under_way(self) -> Iterator[tuple[Connection, UnmetExpectation]]:
-        """Yield the error about each script that was begun and demands something still; once each."""
+    def under_way(self, since: float) -> Iterator[tuple[Connection, UnmetExpectation]]:
+        """Yield the error about each script, declared since then, that was begun and demands something; once each."""
         for connection, run in list(self._runs):
-            error = run.unmet()
+            error = run.unmet() if run.declared_at >= since else None
             if error is not None:
                 yield connection, error

@@ -116,9 +116,11 @@ class SockServer:
         if failures or is_over is False:
             return failures
         for server in self.servers:
-            server._call_is_over = server._call_is_over or is_over is True
+            if is_over:
+                server._end_call()
             if is_over is None or not self._followed or not server._has_open_connection():
-                failures += server._take_failures() if alone else server._under_way()
+                since = server._test_began if is_over else 0.0
+                failures += server._take_failures(since=since) if alone else server._under_way(since)
         return failures
 
     def _with_defaults(self, transport: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from types import CodeType
 
+from .errors import SockServerError
 from .messages import printable
 from .origin import from_users_frame, is_ours, traceback_at
 from .recording.recorder import Recorder
@@ -112,10 +113,10 @@ def _harmless(error: BaseException) -> BaseException:
 
 def said_shortly(error: BaseException) -> str:
     """Return what an exception says, without the conversation it quotes, and where in the user's code it stands."""
-    said = getattr(error, "summary", None) or text_of(error)
+    said = (error.summary if isinstance(error, SockServerError) else None) or text_of(error)
     if len(said) > _SAID:
         said = f"{said[:_SAID]}... ({len(said):,} characters)"
-    at = error.__traceback__ if not getattr(error, "placed", False) else None
+    at = error.__traceback__ if not (isinstance(error, SockServerError) and error.placed) else None
     line = ""
     while at is not None and not is_ours(at.tb_frame):  # as far as the user's own call of one of our verbs
         line = f"{PurePath(at.tb_frame.f_code.co_filename).name}:{at.tb_lineno}, "
@@ -127,7 +128,7 @@ def text_of(error: BaseException) -> str:
     """Return the text of an exception, whatever a user's ``__str__`` may raise."""
     try:
         return str(error)
-    except Exception:
+    except BaseException:  # whatever it is, it must not hide the failure that it belongs to
         return f"<unprintable {type(error).__name__} object>"
 
 

@@ -132,7 +132,8 @@ def from_users_frame(error: BaseException) -> BaseException:
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None and is_ours(traceback.tb_frame):
         traceback = traceback.tb_next
-    return error.with_traceback(traceback)
+    error.__traceback__ = traceback  # not with_traceback(), which an exception may define as it likes
+    return error
 
 
 def pointing_at(error: BaseException, origin: Origin) -> BaseException:

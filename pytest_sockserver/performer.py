@@ -24,6 +24,7 @@ from .errors import (
     DeadlineExceeded,
     EndOfStream,
     ScriptMismatch,
+    ServerStopping,
     SockServerError,
     UnexpectedRequest,
     UnmetExpectation,
@@ -58,6 +59,7 @@ class DeclaredScript:
         self.declaring = Declaring(recorder, script)
         script.grown = self.declaring.went_on
         self.times, self.rules, self.values = times, rules, values
+        self.at = recorder.elapsed()
         self.taken = 0
         self._told = False
 
@@ -120,6 +122,7 @@ class ScriptRun:
         self._vouched = 0  # bytes of the frame that is being taken in pieces, and that is the steps' as a whole
         self._now: Item | None = None  # what is being performed
         self._connection: Connection | None = None
+        self._answering = False  # a rule answers what the step did not match
         self._told = False
         self.over = False
 
@@ -137,6 +140,10 @@ class ScriptRun:
         except OSError as error:
             unmet = self.unmet() if error is connection._tape.peer_error else None
             raise unmet or error from None
+        except (ScriptMismatch, DeadlineExceeded) as error:
+            if self._told:
+                raise ServerStopping(f"told already: {error.summary}") from None
+            raise
         finally:
             if not connection._tape.cut:
                 self.over = True
@@ -231,7 +238,7 @@ class ScriptRun:
         try:
             return _VERBS.get(step.verb, ScriptRun._verb)(self, connection, step)
         except (ScriptMismatch, DeadlineExceeded, EndOfStream) as error:
-            if getattr(error, "placed", False):
+            if error.placed or self._answering:  # it is a rule's
                 raise
             raise _placed_at(connection, error, item) from None
         except (TypeError, ValueError, WrongState) as error:
@@ -338,10 +345,18 @@ class ScriptRun:
         __tracebackhide__ = True
         self._vouched = 0
         frame = connection._drive("rules", take_frame(connection._stream.buffer, framing, connection._max_frame), None)
-        if self._rules.answer(connection, frame):
+        if self._answered(connection, frame):
             return True
         connection._stream.buffer.put_back(frame)
         return False
+
+    def _answered(self, connection: Connection, frame: bytes) -> bool:
+        """Answer a frame by the rules; what fails there is theirs and not the step's."""
+        __tracebackhide__ = True
+        self._answering = True
+        answered = self._rules.answer(connection, frame)
+        self._answering = False
+        return answered
 
     def _literals_ahead(self) -> Iterator[Shape]:
         """Yield the literals that are demanded one after the other, from the step that is performed on."""
@@ -365,9 +380,14 @@ class ScriptRun:
             frame = connection._drive("rules", take_frame(buffer, framing, connection._max_frame), None)
         except (EndOfStream, DeadlineExceeded, ScriptMismatch):
             return False
-        return self._rules.answer(connection, frame)
+        return self._answered(connection, frame)
 
     # Verifying
+
+    @property
+    def declared_at(self) -> float:
+        """When its script was declared, in seconds since the server was made."""
+        return self._declared.at
 
     def standing(self) -> str | None:
         """Return where it stands, in words; ``None`` if that was told already, or it has come to a bad end."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .captured import Request
 from .deadline import Deadline
 from .errors import DeadlineExceeded, WrongState
+from .gates import Gates
 from .origin import is_ours, traceback_at_definition
 from .scripting.parts import (
     FLUSH,
@@ -96,7 +97,7 @@ def pause(seconds: float) -> Need:
     return Need(PAUSE, lambda: max(0.0, until - monotonic()))
 
 
-def pass_gate(gates: set[str], name: str, timeout: float) -> Iterator[Need]:
+def pass_gate(gates: Gates, name: str, timeout: float) -> Iterator[Need]:
     """Wait for a gate.
 
     Raises:
@@ -104,9 +105,10 @@ def pass_gate(gates: set[str], name: str, timeout: float) -> Iterator[Need]:
     """
     __tracebackhide__ = True
     deadline = Deadline(timeout)
-    if name not in gates:
-        yield Need(PAUSE, deadline.left, lambda: name in gates)
-        if name not in gates:
+    before = gates.opened(name)
+    if not gates.lets_go(name, before):
+        yield Need(PAUSE, deadline.left, lambda: gates.lets_go(name, before))
+        if not gates.lets_go(name, before):
             raise TimeoutError(f"the gate {name!r} was not opened within {deadline}: server.open({name!r}) opens it")
 
 

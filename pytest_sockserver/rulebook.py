@@ -92,10 +92,10 @@ class On:
 
 
 class _Entry:
-    __slots__ = ("count", "declaring", "rule", "shape", "told")
+    __slots__ = ("at", "count", "declaring", "rule", "shape", "told")
 
-    def __init__(self, rule: Rule) -> None:
-        self.rule = rule
+    def __init__(self, rule: Rule, at: float) -> None:
+        self.rule, self.at = rule, at  # and when it was declared, in seconds since the server was made
         self.count = 0
         self.told = False  # that it was not taken often enough
         self.declaring: Declaring | None = None  # while it is not known yet what it answers
@@ -168,18 +168,19 @@ class RuleBook:
         with self._recorder.lock:
             number = next(self._numbers)
             on = On(self, number)
-            entry = _Entry(replace(rule, number=number))
+            entry = _Entry(replace(rule, number=number), self._recorder.elapsed())
             entry.declaring = Declaring(self._recorder, on)
             self._insert(entry)
             self._declared_at = monotonic()
-            self._recorder.changed()
+            self._recorder.tell()
         return on
 
     def add(self, match: RuleMatch, parts: tuple[Part, ...], origin: Origin) -> None:
         """Add a rule that is whole, of a dialogue."""
         with self._recorder.lock:
             number = next(self._numbers)
-            self._insert(_Entry(Rule(number, match, checked_times(None), (parts,), origin)))
+            rule = Rule(number, match, checked_times(None), (parts,), origin)
+            self._insert(_Entry(rule, self._recorder.elapsed()))
 
     def add_reply(self, number: int, parts: Iterable[object], verb: str) -> None:
         """Add a further reply to a rule."""
@@ -297,11 +298,11 @@ class RuleBook:
         unused = [entry.rule for entry in self._asked if not entry.count and not entry.told]
         return unused if len(unused) < len(self._asked) else []
 
-    def unmet(self) -> Iterator[UnmetExpectation]:
-        """Yield an error for each rule that was not taken as often as it was declared to be; once each."""
+    def unmet(self, since: float = 0.0) -> Iterator[UnmetExpectation]:
+        """Yield an error for each rule, declared since then, that was not taken as often as it was to be; once each."""
         for entry in sorted(self._asked, key=lambda entry: entry.rule.number):
             rule, count = entry.rule, entry.count
-            if count < rule.times.least and not entry.told:
+            if count < rule.times.least and not entry.told and entry.at >= since:
                 entry.told = True
                 came = {0: "was never", 1: "was taken only once"}.get(count, f"was taken only {count} times")
                 error = UnmetExpectation(f"{rule}, on({rule.meant}), was to be taken {rule.times}, and {came}")

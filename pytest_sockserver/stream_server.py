@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import Any
 
 from . import questions, stopping, transcript
@@ -32,6 +33,9 @@ from .scripting.times import checked_times
 from .sink import Sink
 from .transport import AcceptingServer, adopt, connection_of
 from .waiting import block, refuse_in_coroutine
+
+#: Seconds.  A stop accepts what is queued for so long at most: clients that come back at once would never let it end.
+_ACCEPTING = 0.25
 
 
 class StreamTestServer(BaseTestServer):
@@ -233,12 +237,12 @@ class StreamTestServer(BaseTestServer):
         standing = [(each.index, text) for each in live if (text := self._drivers.standing(each)) is not None]
         return [f"# {text} (connection {index})" for index, text in standing[:3]] + super()._remarks()
 
-    def _under_way(self) -> list[Failure]:
-        return [Failure(error, connection._where()) for connection, error in self._drivers.under_way()]
+    def _under_way(self, since: float = 0.0) -> list[Failure]:
+        return [Failure(error, connection._where()) for connection, error in self._drivers.under_way(since)]
 
-    def _missing(self) -> list[Failure]:
-        missing = [self._unmet(error) for error in self._drivers.not_taken()]
-        return self._left_waiting() + missing + self._under_way() + super()._missing()
+    def _missing(self, since: float) -> list[Failure]:
+        missing = [self._unmet(error) for error in self._drivers.not_taken(since)]
+        return self._left_waiting() + missing + self._under_way(since) + super()._missing(since)
 
     def _left_waiting(self) -> list[Failure]:
         """Return the failures about connections that came before the scripts, and for which there is none; once."""
@@ -340,7 +344,7 @@ class StreamTestServer(BaseTestServer):
     def _is_driven(self, connection: Connection) -> bool:
         """Give the connection to what was declared; if nothing was, let it wait for that, or for ``accept()``."""
         with self._recorder.lock:
-            driver = self._drivers.drive(connection, call_is_over=self._call_is_over)
+            driver = self._drivers.drive(connection, call_is_over=self._over_since is not None)
             if driver is None or driver.is_raw:
                 self._cut_frames(connection)
             if driver is not None:
@@ -375,6 +379,7 @@ class StreamTestServer(BaseTestServer):
                 given.append(connection)
                 connection._tape.tap = None
                 connection._framing, connection._came_early = self._framing, True
+                connection._mode = "handled"  # at once: the sink would keep a stream that ends now as a request
                 self._recorder.forget_requests(connection)  # of a stream that nobody was going to read
                 driver = self._drivers.drive(connection, call_is_over=False)
                 assert driver is not None
@@ -382,7 +387,6 @@ class StreamTestServer(BaseTestServer):
                     self._cut_frames(connection)
         for connection in given:
             with connection._tape.lock:
-                connection._mode = "handled"
                 self._reader().release(connection)
                 connection._tape.state = BUSY
             assert framework is not None
@@ -483,8 +487,8 @@ class StreamTestServer(BaseTestServer):
         if framework.socket.fileno() < 0:
             return  # closed by an earlier stop that was interrupted, or by a handler
         framework.socket.setblocking(False)
-        before = -1
-        while before < self._admitted and ready(framework.socket, False, 0):
+        before, until = -1, monotonic() + min(_ACCEPTING, deadline.left() or 0.0)
+        while before < self._admitted and monotonic() < until and ready(framework.socket, False, 0):
             before = self._admitted  # an accept that fails (EMFILE) leaves the socket readable
             framework._handle_request_noblock()
 

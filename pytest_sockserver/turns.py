@@ -54,7 +54,8 @@ class Turn:
                 return
             self._owner = None
         self._lock.release()
-        self._recorder.tell()
+        with self._recorder.lock:
+            self._recorder.changed()
 
     def __enter__(self) -> None:
         self.acquire(None)

@@ -864,7 +864,8 @@ def test_a_report_with_a_gap_is_not_read_as_a_whole() -> None:
     report = "\n".join(format_lines([(0.0, 0, "received", b"x" * 3000 + b"end\r\n")], limit=10))
 
     assert refusal(report) == (
-        "line 2: #! marks what the notation cannot express, or a report has left out (-vv): ... 2,995 bytes left out, 3,005 in all\n"
+        "line 2: #! marks what the notation cannot express, or a report has left out (-vv): "
+        "... 2,995 bytes left out, 3,005 in all\n"
         "  #! ... 2,995 bytes left out, 3,005 in all"
     )
 

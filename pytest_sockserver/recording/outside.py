@@ -55,7 +55,7 @@ def cut(tape: Tape, why: str) -> None:
                 _cut_descriptor(*tape.handed_over)
         except OSError:
             pass  # ENOTCONN: the client was faster
-    tape.recorder.tell()  # a driver may wait for something that is not his socket
+    tape.unpark()  # a driver may wait for something that is not his socket
 
 
 def _cut_descriptor(number: int, expected: int) -> None:

@@ -57,6 +57,9 @@ class Recorder:
         self.dropped = 0  # bytes, of events and requests that were not kept
         self._changed = threading.Condition(self.lock)
         self._sleepers = 0
+        # Of drivers that wait for something else than what is recorded.  Each has a bell of its own: woken by every
+        # event, a thousand of them would cost each event a thousand wake-ups.
+        self.parked: list[threading.Condition] = []
         self._wakers: list[Callable[[], None]] = []
 
     def elapsed(self) -> float:
@@ -121,9 +124,11 @@ class Recorder:
             wake()
 
     def tell(self) -> None:
-        """Wake everyone who waits.  Any thread."""
+        """Wake everyone who waits, those at gates and for declarations too.  Any thread."""
         with self.lock:
             self.changed()
+            for bell in self.parked:
+                bell.notify_all()
 
     def sleep(self, seconds: float | None) -> None:
         """Wait until something changed, or for ``seconds``.  The lock must be held, and is let go meanwhile."""
@@ -206,6 +211,7 @@ class Tape:
         self.cut = ""
         self.saw_cut = False
         self.tap: Callable[[bytes], None] | None = None
+        self._bell: threading.Condition | None = None
         self.peer_error: BaseException | None = None  # what the client's reset was raised as, for its driver
 
     def received(self, data: bytes) -> None:
@@ -262,6 +268,24 @@ class Tape:
         with self.recorder.lock:
             self.gone = True
             self.recorder.changed()
+
+    def park(self, seconds: float | None) -> None:
+        """Wait for ``unpark``, for ``Recorder.tell``, or for ``seconds``.  The recorder's lock must be held."""
+        if self._bell is None:
+            self._bell = threading.Condition(self.recorder.lock)
+        self.recorder.parked.append(self._bell)
+        try:
+            self._bell.wait(seconds)
+        finally:
+            self.recorder.parked.remove(self._bell)
+
+    def unpark(self) -> None:
+        """Wake who waits in ``park``.  Any thread."""
+        with self.recorder.lock:
+            if self._bell is not None:
+                self._bell.notify_all()
+            for wake in self.recorder._wakers:  # coroutines are few, and look for themselves
+                wake()
 
     def joined(self, kind: str) -> bytes:
         """Return all bytes of one direction; raise if any were dropped."""
