@@ -345,7 +345,9 @@ class AsyncConnection:
                 while not connection._stream.receive(connection._stream.socket_for("read")):
                     if not deadline.left():
                         raise connection._late(verb, deadline, wanted)
-                    await self._ready(bell, False, deadline.left())
+                    connection._server._raise_early(verb)
+                    with connection._tape.recorder.waking(bell.ring):  # by a failure on the server's side, too
+                        await self._ready(bell, False, deadline.left())
 
     async def _await(self, bell: Bell, need: Need) -> None:
         """Wait, in this coroutine, for what saying parts needs."""

@@ -39,7 +39,7 @@ from .scripting.matching import ANY, Match
 from .scripting.parts import checked_gate
 from .scripting.rules import RuleMatch
 from .scripting.script import Script
-from .waiting import block, refuse_in_coroutine
+from .waiting import block, failed_early, refuse_in_coroutine
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -91,6 +91,7 @@ class BaseTestServer:
         self._book = RuleBook(self._recorder, transport, self._captured_by_scripts, tls=self.options.tls is not None)
         self._went_wrong = False  # so what is missing too is a consequence, and not told
         self._over_since: float | None = None  # whoever comes from then on is recorded, and no failure
+        self._between = 0.0, 0.0  # from the end of the call before to the test that runs now
         self._state = "new"
         self._pid = os.getpid()
         self._life = threading.RLock()  # guards the life cycle: one start, stop, refuse or listen at a time
@@ -483,9 +484,23 @@ class BaseTestServer:
             failures = self._missing(since)
         return failures
 
+    def _has_failed(self) -> bool:
+        """Whether something went wrong that nobody was told of."""
+        return self._failures.pending() is not None
+
+    def _raise_early(self, verb: str) -> None:
+        """Raise what ends a wait of the test, if something went wrong meanwhile."""
+        __tracebackhide__ = True
+        with self._recorder.lock:
+            pending = self._failures.pending()
+        if pending is not None:
+            raise failed_early(verb, pending.error)
+
     def _begin_test(self) -> None:
         """Begin to count for a further test, on a server of a wider scope."""
         self._test_began = self._recorder.elapsed()
+        if self._over_since is not None:
+            self._between = self._over_since, self._test_began
         self._went_wrong, self._over_since = False, None
 
     def _end_call(self) -> None:
@@ -494,7 +509,8 @@ class BaseTestServer:
             self._over_since = self._recorder.elapsed()
 
     def _is_after_the_call(self, time: float) -> bool:
-        return self._over_since is not None and time >= self._over_since
+        begin, end = self._between
+        return begin <= time < end or (self._over_since is not None and time >= self._over_since)
 
     def _has_open_connection(self) -> bool:
         """Tell whether a client may still say something on a connection that it has."""

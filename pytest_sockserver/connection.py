@@ -25,6 +25,7 @@ from .deadline import Deadline
 from .errors import DeadlineExceeded, EndOfStream, IncompleteRequest, ServerStopping, WrongState
 from .performing import INPUT, ROOM, Need, perform_parts
 from .recording.recorder import BUSY, PARKED, WAITING
+from .recording.sockets import Taped
 from .scripting import reading
 from .scripting.checks import checked_timeout
 from .scripting.framing import Framing, Lack, checked_framing
@@ -427,11 +428,21 @@ class Connection(Verbs):
         self._stream.await_more(self._stream.socket_for("read"))
         while True:
             sock = self._stream.socket_for("read")
-            if sock.await_input(None if deadline is None else deadline.left()):
+            if self._may_receive(sock, verb, deadline):
                 if self._stream.receive(sock):
                     return
             elif deadline is not None and not deadline.left():  # else a debugger gave it more time
                 raise self._late(verb, deadline, wanted)
+
+    def _may_receive(self, sock: Taped, verb: str, deadline: Deadline | None) -> bool:
+        """Wait for input; where the test itself waits, a failure on the server's side ends that."""
+        __tracebackhide__ = True
+        if self._mode != "live" or deadline is None:
+            return sock.await_input(None if deadline is None else deadline.left())
+        if self._await_news(self._server._has_failed, deadline.left):
+            return True
+        self._server._raise_early(verb)
+        return False
 
     def _is_at_its_end(self) -> bool:
         """Receive what is there; tell whether that was the end of the stream, and everything was taken."""
@@ -442,28 +453,33 @@ class Connection(Verbs):
         return not len(buffer) and buffer.ended
 
     def _await_input_or(self, happened: Callable[[], bool]) -> bool:
-        """Wait, without a deadline, until there is input, or something has happened; tell whether there is input.
+        """Wait, without a deadline, until there is input, or something has happened; tell whether there is input."""
+        __tracebackhide__ = True
+        buffer = self._stream.buffer
+        return bool(len(buffer) or buffer.ended) or self._await_news(happened, lambda: None)
 
-        The server's sink watches the socket meanwhile: this thread waits for what is recorded.
+    def _await_news(self, happened: Callable[[], bool], left: Callable[[], float | None]) -> bool:
+        """Wait until something can be received, or something has happened; tell whether there is something to receive.
+
+        The server's sink watches the socket meanwhile: this thread waits for what is told.
         """
         __tracebackhide__ = True
-        tape, recorder = self._tape, self._tape.recorder
+        tape, arrived = self._tape, False
         sock = self._stream.socket_for("read")
-        arrived = False
 
         def wake() -> None:
             nonlocal arrived
             arrived = True
             tape.unpark()
 
-        if len(self._stream.buffer) or self._stream.buffer.ended or sock.await_input(0):
+        if sock.await_input(0):
             return True
         self._server._watch(sock, False, wake)
         tape.state = WAITING
         try:
-            with recorder.lock:
-                while not arrived and not tape.cut and not happened():
-                    tape.park(None)
+            with tape.recorder.lock:
+                while not arrived and not tape.cut and not happened() and (seconds := left()) != 0.0:
+                    tape.park(seconds)
         finally:
             tape.state = BUSY
             self._server._unwatch(wake)

@@ -55,7 +55,7 @@ class Failures:
                     break
             else:
                 self._kept.append(failure)
-            self._recorder.changed()
+            self._recorder.tell()
 
     def pending(self) -> Failure | None:
         """Return the first failure that nobody was told of.  The recorder's lock must be held."""
@@ -113,7 +113,7 @@ def _harmless(error: BaseException) -> BaseException:
 
 def said_shortly(error: BaseException) -> str:
     """Return what an exception says, without the conversation it quotes, and where in the user's code it stands."""
-    said = (error.summary if isinstance(error, SockServerError) else None) or text_of(error)
+    said = summary_of(error)
     if len(said) > _SAID:
         said = f"{said[:_SAID]}... ({len(said):,} characters)"
     at = error.__traceback__ if not (isinstance(error, SockServerError) and error.placed) else None
@@ -122,6 +122,11 @@ def said_shortly(error: BaseException) -> str:
         line = f"{PurePath(at.tb_frame.f_code.co_filename).name}:{at.tb_lineno}, "
         at = at.tb_next
     return f"{type(error).__name__}: {line}{said}"
+
+
+def summary_of(error: BaseException) -> str:
+    """Return what an exception says; of one of ours without the conversation that it quotes."""
+    return (error.summary if isinstance(error, SockServerError) else None) or text_of(error)
 
 
 def text_of(error: BaseException) -> str:

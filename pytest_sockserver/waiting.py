@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from .deadline import Deadline
 from .errors import BlockedLoop, ServerFailed
-from .failures import text_of
+from .failures import summary_of
 from .recording.recorder import Recorder
 
 T = TypeVar("T")
@@ -80,8 +80,7 @@ def block(wait: Wait[T]) -> T:
 def failed_early(verb: str, failure: BaseException) -> ServerFailed:
     """Return the exception of a wait that a failure on the server's side has ended."""
     early = ServerFailed(
-        f"{verb}() ended early, since the server's side failed: {type(failure).__name__}: "
-        f"{getattr(failure, 'summary', None) or text_of(failure)}"
+        f"{verb}() ended early, since the server's side failed: {type(failure).__name__}: {summary_of(failure)}"
     )
     early.__cause__ = failure
     return early

@@ -753,3 +753,18 @@ def test_verify_of_an_idle_server_takes_no_time(tcp_server: StreamTestServer) ->
 
         assert monotonic() - began < 0.5
         client.sendall(b" a line\n")
+
+
+def test_a_verb_of_an_accepted_connection_is_ended_by_a_failure_elsewhere(tcp_server: StreamTestServer) -> None:
+    with connect(tcp_server):
+        conn = tcp_server.accept()
+        tcp_server.on(b"A").reply(b"a")
+        reading = tcp_server.in_thread(conn.recv_line)
+        with connect(tcp_server) as other:
+            other.sendall(b"B")
+            with pytest.raises(
+                ServerFailed, match="recv_line.. ended early, since the server's side failed: Unexpected"
+            ):
+                reading.result(1)
+    with pytest.raises(UnexpectedRequest):
+        tcp_server.verify()

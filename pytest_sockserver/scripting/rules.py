@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from ..origin import Origin
@@ -116,15 +117,26 @@ def why_frames_are_needed(rules: Sequence[Rule]) -> tuple[Rule, str] | None:
 
 def _alike(rules: Sequence[Rule]) -> tuple[Rule, str] | None:
     """Return the later of two literals of which one begins the other: what is meant could not be told."""
+    plain = sorted((rule for rule in rules if isinstance(rule.match, bytes)), key=lambda rule: rule.match)  # type: ignore[arg-type, return-value]
+    for one, other in pairwise(
+        plain
+    ):  # of literals in order, what begins with another stands right after one that does
+        if one.match != other.match and other.match.startswith(one.match):  # type: ignore[union-attr, arg-type]
+            return _cannot_be_told(one, other)
     shapes = [(rule, shape_of(rule.match)) for rule in rules]  # type: ignore[arg-type]
-    for at, (later, longer) in enumerate(shapes):
-        for earlier, shorter in shapes[:at]:
-            if earlier.match != later.match and (shorter.begins(longer) or longer.begins(shorter)):
-                return later, (
-                    f"on({later.meant}) and {earlier}, on({earlier.meant}), begin alike: on a stream without frames "
-                    "which of them is meant would depend on how the bytes arrive; give the server a framing="
-                )
+    for one, shape in ((rule, shape) for rule, shape in shapes if not isinstance(rule.match, bytes)):
+        for other, others in shapes:
+            if one.match != other.match and (shape.begins(others) or others.begins(shape)):
+                return _cannot_be_told(one, other)
     return None
+
+
+def _cannot_be_told(one: Rule, other: Rule) -> tuple[Rule, str]:
+    earlier, later = sorted([one, other], key=lambda rule: rule.number)
+    return later, (
+        f"on({later.meant}) and {earlier}, on({earlier.meant}), begin alike: on a stream without frames "
+        "which of them is meant would depend on how the bytes arrive; give the server a framing="
+    )
 
 
 def nearest(rules: Iterable[Rule], data: bytes, lookup: Lookup = nothing_kept) -> list[tuple[Rule, str]]:
