@@ -245,13 +245,16 @@ class Connection(Verbs):
             return self._stream.close_from_outside()
         if self._mode == "sunk":
             self._server._read_no_more(self)
-        if not self._writing.acquire(self._timeout):
-            return self._stream.close_from_outside()  # which ends the send that does not end by itself
+        mine = self._writing.acquire(self._timeout)
+        if not mine:
+            self._stream.close_from_outside()  # which ends the send that does not end by itself
+            mine = self._writing.acquire(self._timeout)
         try:
             for seconds in self._stream.close(notify):
                 self._await_input(seconds)
         finally:
-            self._writing.release()
+            if mine:
+                self._writing.release()
 
     def reset(self) -> None:
         """Reset the connection: the client gets what was sent so far, then ``ConnectionResetError``.

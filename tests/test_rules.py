@@ -6,6 +6,7 @@ import gc
 import re
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -24,15 +25,18 @@ from pytest_sockserver import (
     Request,
     Reset,
     SendEof,
+    ServerStopping,
     SockServer,
     Stall,
     StreamTestServer,
     Text,
     UnexpectedRequest,
     WrongState,
+    declaring,
     length_prefixed,
     lines,
 )
+from pytest_sockserver.recording.recorder import PARKED
 
 from .peers import PATIENCE, connect, datagram_client, read_exactly, read_to_end, until
 
@@ -381,8 +385,11 @@ def test_counting_is_atomic(line_server: StreamTestServer) -> None:
     assert rule.count == 50
 
 
-def test_a_request_between_on_and_reply_gets_the_reply(line_server: StreamTestServer) -> None:
+def test_a_request_between_on_and_reply_gets_the_reply(
+    line_server: StreamTestServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A rule is declared by two calls; the client's request may come in between."""
+    monkeypatch.setattr(declaring, "PATIENCE", PATIENCE)  # on a loaded machine what follows may take its time
     line_server.on(b"other\n")
     with connect(line_server) as client:
         rule = line_server.on(b"a\n")
@@ -562,3 +569,119 @@ def test_a_reply_that_waits_lets_other_datagrams_pass(udp_server: DatagramTestSe
 def test_a_connection_is_no_datagram(udp_server: DatagramTestServer) -> None:
     with pytest.raises(TypeError, match="datagrams have no connections"):
         udp_server.on(CONNECT)
+
+
+# What an attack found
+
+
+def test_a_stream_that_ends_while_its_rule_is_declared_is_one_request() -> None:
+    """Between the sink, which keeps a stream whole, and the rule that takes it."""
+    for turn in range(150):
+        with StreamTestServer() as server:
+            with connect(server) as client:
+                client.sendall(b"x")
+            for _ in range(turn % 50):
+                time.sleep(0)  # gives the sink its turn, now and then
+            server.on(b"x").reply(b"y")
+            server._settle()
+            assert server.requests == [b"x"]
+
+
+def test_who_stands_at_a_gate_goes_on_though_it_was_closed_again(line_server: StreamTestServer) -> None:
+    line_server.on(b"a\n").reply(b"1", Gate("go"), b"2\n")
+
+    with connect(line_server) as client:
+        assert ask(client, b"a\n") == b"1"
+        conn = line_server.connections[0]
+        until(lambda: conn._tape.state is PARKED)
+        line_server.open("go")
+        line_server.clear()
+        assert client.recv(9) == b"2\n"
+
+
+def test_an_end_of_the_stream_from_elsewhere_does_not_wait_for_ever_for_a_reply(sockserver: SockServer) -> None:
+    server = sockserver.tcp(timeout=0.1)
+    server.on(b"a").reply(b"x", Stall())
+
+    with connect(server) as client:
+        assert ask(client, b"a") == b"x"
+        with pytest.raises(TimeoutError, match=r"send_eof\(\) waited 0.1 s"):
+            server.connections[0].send_eof()
+
+
+def test_a_handlers_end_does_not_wait_for_a_push_that_does_not_end(sockserver: SockServer) -> None:
+    server = sockserver.tcp(timeout=0.1)
+
+    @server.handler
+    def one_byte(conn: Connection) -> None:
+        conn.recv(1)
+
+    with connect(server) as client:
+        conn = server.wait_connection()
+        push = server.in_thread(conn.send, b"1", Stall())
+        assert client.recv(9) == b"1"
+        client.sendall(b"a")
+        assert client.recv(9) == b""
+        assert isinstance(push.exception(), ServerStopping)
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_an_exception_that_has_a_summary_of_its_own_is_told(sockserver: SockServer, transport: str) -> None:
+    class RuleError(Exception):
+        def summary(self) -> str:
+            return "no str"
+
+    def fail(request: Request) -> bytes:
+        raise RuleError("the user's own")
+
+    server = getattr(sockserver, transport)()
+    server.on(b"a").reply(fail)
+    server.on(b"b").reply(b"B")
+
+    with server.raises(RuleError, match="the user's own"):
+        if transport == "tcp":
+            with connect(server) as client, pytest.raises(ConnectionResetError):
+                ask(client, b"a")
+        else:
+            with datagram_client(server) as client:
+                client.send(b"a")
+                assert ask(client, b"b") == b"B"
+
+
+def test_many_literals_without_a_framing_are_compared_in_order(tcp_server: StreamTestServer) -> None:
+    for number in range(3000):
+        tcp_server.on(b"%06d" % number).reply(b"%d" % number)
+    began = time.process_time()
+
+    with connect(tcp_server) as client:
+        assert ask(client, b"002999") == b"2999"
+
+    assert time.process_time() - began < 2  # pairs of them would take ten
+
+
+def test_a_stop_ends_though_clients_come_back_at_once(sockserver: SockServer) -> None:
+    server = sockserver.tcp()
+    server.on(b"a").reply(b"1", Close())
+    over = threading.Event()
+
+    def client() -> None:
+        while not over.is_set():
+            try:
+                with connect(server) as sock:
+                    sock.sendall(b"a")
+                    sock.recv(9)
+            except OSError:
+                pass
+
+    clients = [threading.Thread(target=client) for _ in range(8)]
+    for each in clients:
+        each.start()
+    try:
+        server.wait_for(b"a", 50)
+        began = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began < 2
+    finally:
+        over.set()
+        for each in clients:
+            each.join()

@@ -16,6 +16,7 @@ from pytest_sockserver import (
     Delay,
     Gate,
     Hex,
+    Request,
     Script,
     ScriptMismatch,
     SockServer,
@@ -369,6 +370,23 @@ def test_a_step_that_takes_anything_takes_chatter_too(chatty: StreamTestServer) 
 
     with connect(chatty) as client:
         assert ask(client, b"PING\n") == b"1\n"
+
+
+def test_what_fails_in_chatter_is_not_the_steps_failure(chatty: StreamTestServer) -> None:
+    def more(request: Request) -> bytes:
+        assert request.connection is not None
+        request.connection.expect(b"more\n")
+        return b"ok\n"
+
+    chatty.on(b"MORE\n").reply(more)
+    chatty.script().expect(b"A\n").send(b"1\n")
+
+    with chatty.raises(ScriptMismatch) as caught:
+        with connect(chatty) as client:
+            client.sendall(b"MORE\nless\n")
+
+    assert caught.value is not None
+    assert caught.value.summary == "expected b'more\\n'\n  got b'less\\n' (differs at byte 0: b'l' is not b'm')"
 
 
 def test_what_neither_the_step_nor_a_rule_takes_is_the_steps_failure(chatty: StreamTestServer) -> None:

@@ -181,6 +181,73 @@ def test_who_comes_after_the_call_is_no_failure(inner: Runner) -> None:
     assert run.phases("test_it") == ["call passed"]
 
 
+def test_who_comes_after_the_call_is_no_failure_of_rules_and_datagrams_either(inner: Runner) -> None:
+    run = inner(
+        """
+        import pytest
+        from client import ask, tell
+        from pytest_sockserver import CONNECT
+
+        @pytest.fixture
+        def late(tcp_server, udp_server):
+            yield
+            assert ask(tcp_server, b"BYE\\n") in (b"", b"(reset)")
+            tell(udp_server, b"goodbye")
+
+        def test_it(tcp_server, udp_server, late):
+            tcp_server.on(b"HI\\n").reply(b"ho\\n")
+            udp_server.on(b"hi").reply(b"ho")
+            assert ask(tcp_server, b"HI\\n") == b"ho\\n"
+        """
+    )
+
+    assert run.phases("test_it") == ["call passed"]
+
+
+def test_what_was_put_off_is_told_by_its_own_server_and_once(inner: Runner) -> None:
+    run = inner(
+        """
+        import pytest
+        from client import connect
+
+        @pytest.fixture(scope="module")
+        def server(sockserver_module):
+            return sockserver_module.tcp()
+
+        @pytest.fixture(scope="module")
+        def client(server):
+            with connect(server) as client:
+                yield client
+
+        def test_1(server, client):
+            server.script().expect(b"A").send(b"a").expect(b"B")
+            client.sendall(b"A")
+            assert client.recv(1) == b"a"
+
+        def test_2(server):
+            pass
+        """,
+        "-p",
+        "no:randomly",
+    )
+
+    assert run.phases("test_1") == ["call passed"]
+    assert run.phases("test_2") == ["call passed", "teardown failed"]
+    assert run.summary()[-1] == "2 passed, 1 error"
+
+
+def test_a_step_that_was_told_missing_does_not_fail_again(tcp_server: StreamTestServer) -> None:
+    tcp_server.script().expect(b"A").expect(b"B")
+
+    with connect(tcp_server) as client:
+        client.sendall(b"A")
+        with pytest.raises(UnmetExpectation):
+            tcp_server.verify()
+    tcp_server.connections[0].wait_closed()
+
+    tcp_server.verify()
+
+
 def test_a_server_of_a_wider_scope_counts_for_each_test(inner: Runner) -> None:
     run = inner(
         """
