@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .scripting.matching import NothingKept
 
+#: What a name of a dialogue may stand for: bytes, or a function of the connection (on datagrams, of the request).
+Value = bytes | Callable[[Any], bytes]
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from .connection import Connection
     from .scripting.parts import Part

@@ -18,7 +18,7 @@ from typing import Any
 from . import stopping, transcript
 from .addresses import bind_datagram
 from .base_server import BaseTestServer, H
-from .captured import Request, looked_up
+from .captured import Request, Value, looked_up
 from .datagram_reply import Reply, say_datagrams
 from .datagram_script import DatagramScript, Sections
 from .deadline import Deadline
@@ -206,7 +206,7 @@ class DatagramTestServer(BaseTestServer):
             self._scripts.append(DatagramScript(script, checked, None, {}, self._recorder))
         return script
 
-    def dialogue(self, text: str | os.PathLike[str], *, timed: bool = False, **values: Any) -> None:
+    def dialogue(self, text: str | os.PathLike[str], *, timed: bool = False, **values: Value) -> None:
         """Declare the conversation that a text describes; each line is one datagram.
 
         Without ``==`` there is one order over all peers; with it each section is for one peer, in order of appearance.

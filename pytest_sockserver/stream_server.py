@@ -14,6 +14,7 @@ from typing import Any
 from . import questions, stopping, transcript
 from .addresses import bind_stream, explained
 from .base_server import BaseTestServer, H
+from .captured import Value
 from .connection import Connection
 from .conversation import Continued, Rules, perform
 from .deadline import Deadline
@@ -120,7 +121,7 @@ class StreamTestServer(BaseTestServer):
         self._declare(DeclaredScript(script, checked, self._drivers.rules, {}, self._recorder))
         return script
 
-    def dialogue(self, text: str | os.PathLike[str], *, timed: bool = False, **values: Any) -> None:
+    def dialogue(self, text: str | os.PathLike[str], *, timed: bool = False, **values: Value) -> None:
         """Declare the conversation that a text describes, in the notation of dialogues.
 
         Args:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import socket
 import socketserver as standard
+from collections.abc import Generator
 from concurrent.futures import Future
 
 import pytest
@@ -16,14 +17,25 @@ from typing_extensions import assert_type
 
 from pytest_sockserver import (
     ANY,
+    CONNECT,
+    Close,
     Connection,
+    Cut,
     DatagramTestServer,
+    Delay,
+    Gate,
+    Hex,
     Request,
+    Reset,
+    Script,
     ScriptMismatch,
     SockServer,
     StreamTestServer,
+    Text,
     UnexpectedRequest,
     UnmetExpectation,
+    lines,
+    resp,
     socketserver,
 )
 
@@ -111,3 +123,33 @@ def mistakes(tcp_server: StreamTestServer) -> None:
     tcp_server.handlr()  # type: ignore[attr-defined]
     tcp_server.handler("no function")  # type: ignore[type-var]
     tcp_server.accept().send("text")  # type: ignore[arg-type]
+
+
+def memcache() -> Generator[int | bytes, bytes, None]:
+    line = yield b"\r\n"
+    if line.startswith(b"set "):
+        yield int(line.split()[4]) + 2
+
+
+def test_conversations(tcp_server: StreamTestServer, udp_server: DatagramTestServer) -> None:
+    tcp_server.framing = lines(b"\r\n")
+    tcp_server.framing = memcache
+    tcp_server.framing = resp
+    tcp_server.on(CONNECT).reply(b"+READY\r\n").then(Reset())
+    tcp_server.on(re.compile(rb"GET (\w+)\r\n"), times=(1, None)).reply(
+        lambda request: b"$" + request.match[1], Close()
+    )
+    tcp_server.on(Hex("<id:2> 00")).reply(Hex(r"\g<id>"), Text(r"\r\n"), Delay(0.1), Gate("go"))
+    tcp_server.on(lambda request: request.startswith(b"a"))
+    part = Script().expect(b"PING\r\n").send(b"+PONG\r\n")
+    script: Script = tcp_server.script(times=None).expect_line(ANY).send(Cut(b"abc", 2)).repeat(2, part)
+    script.maybe(b"x", b"y")
+    script.framing(None).rules(lines())
+    tcp_server.dialogue("S: hi", timed=True, name=b"bob", other=lambda conn: b"x")
+    tcp_server.open("go")
+    conn = tcp_server.connections[0]
+    captured: dict[str, bytes] = conn.captured
+    frames: list[Request] = list(conn.frames(resp))
+    print(captured, frames, str(script))
+    udp_server.on(b"ping").reply(b"pong")
+    udp_server.script().expect(b"a").send(b"b")
