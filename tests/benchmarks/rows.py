@@ -57,7 +57,7 @@ ROWS = [
     Row(
         "rules-verbs",
         "lines answered by rules",
-        "a handler of recv_line() and send()",
+        "a handler of verbs",
         Bound(0.6, at_least=True),
         partial(traffic.rules, traffic.echo_lines),
     ),
