@@ -500,3 +500,51 @@ def test_failures_of_many_connections_at_once_are_all_told(tcp_server: StreamTes
 
     with pytest.raises(BaseException, match="5 failures on the server's side"):
         tcp_server.verify()
+
+
+def test_a_report_says_where_the_server_stands_and_which_rules_were_never_taken(inner: Runner) -> None:
+    """A client that waits for a silent server fails by its own time-out, which says nothing."""
+    run = inner(
+        """
+        import pytest
+        import socket
+        from pytest_sockserver import lines
+
+        @pytest.fixture
+        def client():
+            with socket.socket() as sock:
+                yield sock
+
+        def waits(client, server, said=b""):
+            client.settimeout(0.05)
+            client.connect(server.address)
+            client.sendall(said)
+            client.recv(1)
+            client.recv(1)
+
+        def test_nothing(client, tcp_server):
+            waits(client, tcp_server)
+
+        def test_greeting(client, tcp_server):
+            tcp_server.on(b"A").reply(b"1")
+            waits(client, tcp_server)
+
+        def test_over(client, tcp_server):
+            tcp_server.script().send(b"1")
+            waits(client, tcp_server)
+
+        def test_never(client, tcp_server):
+            tcp_server.framing = lines(b"\\n")
+            tcp_server.on(b"A\\n").reply(b"1")
+            tcp_server.on(b"B\\n").reply(b"2")
+            waits(client, tcp_server, b"B\\n")
+        """
+    )
+
+    for name, remark in {
+        "test_nothing": "# nothing was declared: it waits for accept() (connection 0)",
+        "test_greeting": "# no rule is for CONNECT: the server waits for the client to speak first (connection 0)",
+        "test_over": "# the script is over: the server waits for the client to close (connection 0)",
+        "test_never": r"# never taken: rule 1 (test_it.py:30), on(b'A\n')",
+    }.items():
+        assert run.block(name).splitlines()[-1] == remark
