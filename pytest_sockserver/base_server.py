@@ -91,6 +91,7 @@ class BaseTestServer:
         self._book = RuleBook(self._recorder, transport, self._captured_by_scripts, tls=self.options.tls is not None)
         self._went_wrong = False  # so what is missing too is a consequence, and not told
         self._over_since: float | None = None  # whoever comes from then on is recorded, and no failure
+        self._judged_from = 0.0  # what was declared before is for the teardown to judge
         self._between = 0.0, 0.0  # from the end of the call before to the test that runs now
         self._state = "new"
         self._pid = os.getpid()
@@ -498,7 +499,7 @@ class BaseTestServer:
 
     def _begin_test(self) -> None:
         """Begin to count for a further test, on a server of a wider scope."""
-        self._test_began = self._recorder.elapsed()
+        self._test_began = self._judged_from = self._recorder.elapsed()
         if self._over_since is not None:
             self._between = self._over_since, self._test_began
         self._went_wrong, self._over_since = False, None

@@ -119,7 +119,7 @@ class SockServer:
             if is_over:
                 server._end_call()
             if is_over is None or not self._followed or not server._has_open_connection():
-                since = server._test_began if is_over else 0.0
+                since = server._judged_from if is_over else 0.0
                 failures += server._take_failures(since=since) if alone else server._under_way(since)
         return failures
 

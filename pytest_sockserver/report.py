@@ -102,6 +102,8 @@ class Reports:
         if module.partition(".")[0] not in _NO_CLIENTS:
             for factory in factories_of(request.node):
                 factory._followed = True
+                for server in factory.servers if fixturedef.scope != "function" else ():
+                    server._judged_from = server._recorder.elapsed()  # what it declared is for more than this test
         return result
 
     @pytest.hookimpl(wrapper=True, trylast=True)

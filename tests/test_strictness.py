@@ -236,6 +236,34 @@ def test_what_was_put_off_is_told_by_its_own_server_and_once(inner: Runner) -> N
     assert run.summary()[-1] == "2 passed, 1 error"
 
 
+def test_what_a_fixture_of_a_wider_scope_declares_is_for_all_its_tests(inner: Runner) -> None:
+    run = inner(
+        """
+        import pytest
+        from client import ask
+
+        @pytest.fixture(scope="module")
+        def server(sockserver_module):
+            server = sockserver_module.tcp()
+            server.on(b"hi\\n", times=2).reply(b"ho\\n")
+            server.on(b"never\\n", times=1)
+            return server
+
+        def test_1(server):
+            assert ask(server) == b"ho\\n"
+
+        def test_2(server):
+            assert ask(server) == b"ho\\n"
+        """,
+        "-p",
+        "no:randomly",
+    )
+
+    assert run.phases("test_1") == ["call passed"]
+    assert run.phases("test_2") == ["call passed", "teardown failed"]
+    assert "rule 2 (test_it.py:8), on(b'never\\n'), was to be taken once, and was never" in run.stdout
+
+
 def test_a_step_that_was_told_missing_does_not_fail_again(tcp_server: StreamTestServer) -> None:
     tcp_server.script().expect(b"A").expect(b"B")
 
