@@ -13,8 +13,9 @@ from .connection import Connection
 from .conversation import Driver, Rules, Unexpected
 from .errors import UnmetExpectation
 from .handler import Handler
-from .performer import DeclaredScript, ScriptRun, frames_needed
+from .performer import DeclaredScript, ScriptRun
 from .rulebook import RuleBook
+from .scripting.framing import frames_needed
 from .scripting.steps import step_needing_frames
 
 
@@ -108,7 +109,7 @@ class Drivers:
         for declared in list(self._scripts):
             step = step_needing_frames(declared.steps)
             if step is not None:
-                raise frames_needed(step)
+                raise frames_needed(step.wants).with_traceback(step.origin.traceback())
 
     def not_taken(self, since: float) -> Iterator[UnmetExpectation]:
         """Yield the error about each script, declared since then, that too few connections have taken; once each."""

@@ -35,7 +35,7 @@ from .performing import PAUSE, Need
 from .recording.recorder import Recorder
 from .scripting import reading
 from .scripting.agenda import Agenda, Item
-from .scripting.framing import Framing, agrees, take_frame
+from .scripting.framing import Framing, agrees, frames_needed, take_frame
 from .scripting.matching import Shape, Text, is_literal, names_demanded, rendered, shape_of, shortened
 from .scripting.script import Script
 from .scripting.steps import READING, Step, demands, step_needing_frames
@@ -91,15 +91,6 @@ def counted(steps: Sequence[Step]) -> str:
     return f"{len(steps)} step{'' if len(steps) == 1 else 's'}"
 
 
-def frames_needed(step: Step) -> TypeError:
-    """Return the error about a step that needs frames."""
-    error = TypeError(
-        f"expect() expected bytes, not {step.wants}: on a stream without frames what a pattern or a predicate matches "
-        "would depend on how the bytes arrive; give the server a framing=, or use expect_line()"
-    )
-    return error.with_traceback(step.origin.traceback())
-
-
 class _RulesTookIt(Exception):
     """A frame that a step did not match was answered by the rules."""
 
@@ -134,7 +125,7 @@ class ScriptRun:
         connection._patient = False
         if connection._framing is None and (step := step_needing_frames(self._steps)) is not None:
             self.over = True
-            raise frames_needed(step)
+            raise frames_needed(step.wants).with_traceback(step.origin.traceback())
         try:
             self._run(connection)
         except OSError as error:

@@ -14,7 +14,7 @@ from .endpoint import Endpoint
 from .errors import DeadlineExceeded, ScriptMismatch
 from .scripting import reading
 from .scripting.checks import checked_delimiter, checked_expected, checked_index, checked_line, checked_size
-from .scripting.framing import Framing, checked_framing, expect_frame, take_frame
+from .scripting.framing import Framing, checked_framing, expect_frame, frames_needed, take_frame
 from .scripting.matching import Match, Shape, captured_by, described, is_literal, shape_of
 from .scripting.parts import Part, check_fit, checked_parts
 from .scripting.reading import Steps
@@ -52,11 +52,7 @@ class Verbs(Endpoint):
         if is_literal(checked):
             return self._literal_unit(shape_of(checked, self._lookup))  # type: ignore[arg-type]
         if self._framing is None:
-            raise TypeError(
-                f"expect() expected bytes, not {described(checked)}: on a stream without frames what a pattern or a "
-                "predicate matches would depend on how the bytes arrive; give the server a framing=, or use "
-                "expect_line()"
-            )
+            raise frames_needed(described(checked))
         buffer = self._stream.buffer
         return self._matched_unit(expect_frame(buffer, checked, self._framing, self._max_frame, self._lookup))
 

@@ -245,6 +245,14 @@ def checked_framing(framing: object, max_frame: int) -> Framing | None:
     return checked
 
 
+def frames_needed(wanted: str) -> TypeError:
+    """Return the error about an expect() that needs frames on a stream that has none."""
+    return TypeError(
+        f"expect() expected bytes, not {wanted}: on a stream without frames what a pattern or a predicate matches "
+        "would depend on how the bytes arrive; give the server a framing=, or use expect_line()"
+    )
+
+
 def name_of(framing: object) -> str:
     """Return how a message names a framing: one that is ready-made as the call that makes it."""
     return getattr(framing, "__qualname__", None) or repr(framing)
