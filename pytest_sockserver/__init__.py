@@ -10,26 +10,45 @@ __version__ = "0.1.0"
 __all__ = [
     "ANY",
     "CONNECT",
+    "DATA",
     "EOF",
+    "HANDSHAKE",
+    "TLS",
     "AddressUnavailable",
+    "Alert",
+    "Append",
     "AsyncConnection",
     "AsyncServer",
     "BlockedLoop",
+    "Certificate",
     "Close",
     "Connection",
+    "Corrupt",
     "Cut",
     "DatagramTestServer",
     "DeadlineExceeded",
     "Delay",
+    "Descriptors",
     "DialogueError",
+    "Disturbing",
     "Drip",
+    "EndAfter",
     "EndOfStream",
     "Event",
     "Gate",
     "HandlerStuck",
     "Hex",
+    "Hold",
     "IncompleteRequest",
+    "Jitter",
+    "Open",
+    "Overwrite",
+    "Prepend",
+    "Raw",
+    "ReadSlowly",
     "RecordLimitExceeded",
+    "Repeat",
+    "Replace",
     "Request",
     "Reset",
     "Script",
@@ -39,23 +58,33 @@ __all__ = [
     "ServerStopping",
     "SockServer",
     "SockServerError",
+    "Split",
+    "Spoof",
     "Stall",
     "StartTLS",
     "StreamTestServer",
     "Text",
+    "Throttle",
     "UnexpectedRequest",
     "UnmetExpectation",
     "UnsupportedFault",
+    "Urgent",
     "WrongState",
+    "breaks",
+    "closes",
+    "cuts",
     "delimited",
     "fixed",
+    "garbage",
     "http1",
     "length_prefixed",
     "lines",
     "netstrings",
     "octet_counted",
+    "resets",
     "resp",
     "sans_io",
+    "splits",
     "until_eof",
     "websocket",
 ]
@@ -65,8 +94,11 @@ if TYPE_CHECKING:
     from .aio import AsyncConnection as AsyncConnection
     from .aio import AsyncServer as AsyncServer
     from .captured import Request as Request
+    from .certificates import TLS as TLS
+    from .certificates import Certificate as Certificate
     from .connection import Connection as Connection
     from .datagram_server import DatagramTestServer as DatagramTestServer
+    from .disturbing import Disturbing as Disturbing
     from .errors import AddressUnavailable as AddressUnavailable
     from .errors import BlockedLoop as BlockedLoop
     from .errors import DeadlineExceeded as DeadlineExceeded
@@ -85,6 +117,19 @@ if TYPE_CHECKING:
     from .errors import WrongState as WrongState
     from .factory import SockServer as SockServer
     from .recording.events import Event as Event
+    from .scripting.acts import Close as Close
+    from .scripting.acts import Delay as Delay
+    from .scripting.acts import Descriptors as Descriptors
+    from .scripting.acts import EndAfter as EndAfter
+    from .scripting.acts import Gate as Gate
+    from .scripting.acts import Jitter as Jitter
+    from .scripting.acts import Open as Open
+    from .scripting.acts import ReadSlowly as ReadSlowly
+    from .scripting.acts import Reset as Reset
+    from .scripting.acts import SendEof as SendEof
+    from .scripting.acts import Stall as Stall
+    from .scripting.acts import Urgent as Urgent
+    from .scripting.chance import garbage as garbage
     from .scripting.framing import EOF as EOF
     from .scripting.framings import delimited as delimited
     from .scripting.framings import fixed as fixed
@@ -100,24 +145,39 @@ if TYPE_CHECKING:
     from .scripting.matching import ANY as ANY
     from .scripting.matching import Hex as Hex
     from .scripting.matching import Text as Text
-    from .scripting.parts import Close as Close
-    from .scripting.parts import Cut as Cut
-    from .scripting.parts import Delay as Delay
-    from .scripting.parts import Drip as Drip
-    from .scripting.parts import Gate as Gate
-    from .scripting.parts import Reset as Reset
-    from .scripting.parts import SendEof as SendEof
-    from .scripting.parts import Stall as Stall
-    from .scripting.parts import StartTLS as StartTLS
+    from .scripting.modifiers import Append as Append
+    from .scripting.modifiers import Corrupt as Corrupt
+    from .scripting.modifiers import Cut as Cut
+    from .scripting.modifiers import Drip as Drip
+    from .scripting.modifiers import Hold as Hold
+    from .scripting.modifiers import Overwrite as Overwrite
+    from .scripting.modifiers import Prepend as Prepend
+    from .scripting.modifiers import Repeat as Repeat
+    from .scripting.modifiers import Replace as Replace
+    from .scripting.modifiers import Split as Split
+    from .scripting.modifiers import Spoof as Spoof
+    from .scripting.modifiers import Throttle as Throttle
+    from .scripting.parts import DATA as DATA
     from .scripting.rules import CONNECT as CONNECT
+    from .scripting.rules import HANDSHAKE as HANDSHAKE
     from .scripting.script import Script as Script
+    from .scripting.tls_acts import Alert as Alert
+    from .scripting.tls_acts import Raw as Raw
+    from .scripting.tls_acts import StartTLS as StartTLS
     from .stream_server import StreamTestServer as StreamTestServer
+    from .sweeps import breaks as breaks
+    from .sweeps import closes as closes
+    from .sweeps import cuts as cuts
+    from .sweeps import resets as resets
+    from .sweeps import splits as splits
 else:
     _NAMES = {
         "aio": "AsyncConnection AsyncServer",
         "captured": "Request",
+        "certificates": "Certificate TLS",
         "connection": "Connection",
         "datagram_server": "DatagramTestServer",
+        "disturbing": "Disturbing",
         "errors": (
             "AddressUnavailable BlockedLoop DeadlineExceeded DialogueError EndOfStream HandlerStuck "
             "IncompleteRequest RecordLimitExceeded ScriptMismatch ServerFailed ServerStopping "
@@ -125,15 +185,20 @@ else:
         ),
         "factory": "SockServer",
         "recording.events": "Event",
+        "scripting.acts": "Close Delay Descriptors EndAfter Gate Jitter Open ReadSlowly Reset SendEof Stall Urgent",
+        "scripting.chance": "garbage",
         "scripting.framing": "EOF",
         "scripting.framings": (
             "delimited fixed http1 length_prefixed lines netstrings octet_counted resp sans_io until_eof websocket"
         ),
         "scripting.matching": "ANY Hex Text",
-        "scripting.parts": "Close Cut Delay Drip Gate Reset SendEof Stall StartTLS",
-        "scripting.rules": "CONNECT",
+        "scripting.modifiers": "Append Corrupt Cut Drip Hold Overwrite Prepend Repeat Replace Split Spoof Throttle",
+        "scripting.parts": "DATA",
+        "scripting.rules": "CONNECT HANDSHAKE",
         "scripting.script": "Script",
+        "scripting.tls_acts": "Alert Raw StartTLS",
         "stream_server": "StreamTestServer",
+        "sweeps": "breaks closes cuts resets splits",
     }
     _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 

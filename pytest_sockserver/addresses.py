@@ -83,10 +83,12 @@ def bind_stream(family: socket.AddressFamily, host: str, port: int, rcvbuf: int 
         return _bound(family, socket.SOCK_STREAM, first.getsockname(), rcvbuf, reuse=True)
 
 
-def bind_datagram(family: socket.AddressFamily, host: str, port: int, rcvbuf: int | None) -> socket.socket:
-    """Return a bound UDP socket."""
+def bind_datagram(
+    family: socket.AddressFamily, host: str, port: int, rcvbuf: int | None, *, reuse: bool = False
+) -> socket.socket:
+    """Return a bound UDP socket; with ``reuse`` beside another one of ours."""
     __tracebackhide__ = True
-    return _bound(family, socket.SOCK_DGRAM, (host, port), rcvbuf, reuse=False)
+    return _bound(family, socket.SOCK_DGRAM, (host, port), rcvbuf, reuse=reuse)
 
 
 def bind_pair(family: socket.AddressFamily, host: str, rcvbuf: int | None) -> tuple[socket.socket, socket.socket]:
@@ -252,6 +254,10 @@ class UnixPlace:
         self._unlink_ours()
         if self.directory is not None:
             shutil.rmtree(self.directory, ignore_errors=True)
+
+    def unlink(self) -> None:
+        """Remove the socket file, unless somebody has put another one there; the directory stays."""
+        self._unlink_ours()
 
     def _unlink_ours(self) -> None:
         if self.bound is not None:

@@ -27,11 +27,10 @@ from .turns import Reading
 from .waiting import Wait, _Pending
 
 if TYPE_CHECKING:
-    import ssl
-
     from .base_server import BaseTestServer
     from .scripting.framing import Framing
     from .scripting.reading import Steps
+    from .scripting.tls_acts import Context
     from .stream_server import StreamTestServer
 
 T = TypeVar("T")
@@ -307,7 +306,7 @@ class AsyncConnection:
         for seconds in self._connection._stream.reset():
             await bell.wait(seconds)
 
-    async def start_tls(self, context: ssl.SSLContext | None = None, *, timeout: float | None = None) -> None:
+    async def start_tls(self, context: Context | None = None, *, timeout: float | None = None) -> None:
         """Start TLS as the server; return when the handshake is done."""
         __tracebackhide__ = True
         connection = self._connection

@@ -26,6 +26,7 @@ from . import questions, stopping
 from .addresses import UnixPlace, checked_host
 from .captured import Request
 from .deadline import Deadline, process_ends_soon
+from .disturbing import Disturbances, Disturbing
 from .errors import DeadlineExceeded, ServerStopping, UnmetExpectation, WrongState
 from .failures import Expected, Failure, Failures, add_note, combined
 from .gates import Gates
@@ -34,9 +35,11 @@ from .options import Options, check_option, options_for
 from .recording.events import Event
 from .recording.recorder import Recorder
 from .rulebook import On, RuleBook
+from .scripting.acts import checked_gate
 from .scripting.checks import checked_seconds
+from .scripting.disturbance import checked_disturbance
 from .scripting.matching import ANY, Match
-from .scripting.parts import checked_gate
+from .scripting.parts import Part
 from .scripting.rules import RuleMatch
 from .scripting.script import Script
 from .waiting import block, failed_early, refuse_in_coroutine
@@ -88,6 +91,7 @@ class BaseTestServer:
         self._recorder = Recorder(self.options.record_limit)
         self._failures = Failures(self._recorder)
         self._gates = Gates()
+        self._disturbances = Disturbances(self._recorder)
         self._book = RuleBook(self._recorder, transport, self._captured_by_scripts, tls=self.options.tls is not None)
         self._went_wrong = False  # so what is missing too is a consequence, and not told
         self._over_since: float | None = None  # whoever comes from then on is recorded, and no failure
@@ -165,7 +169,7 @@ class BaseTestServer:
         with self._one_at_a_time():
             if self._state == "started":
                 return
-            if self._state == "refusing":
+            if self._state not in ("new", "stopped"):
                 self._listen_again()
                 return
             try:
@@ -192,7 +196,7 @@ class BaseTestServer:
             return
         try:
             with self._one_at_a_time():
-                if self._state in ("started", "refusing"):
+                if self._state not in ("new", "stopped"):
                     if self._in_own_thread():
                         self._left_over.append(threading.current_thread())
                     self._end(Deadline(self.timeout))
@@ -231,6 +235,7 @@ class BaseTestServer:
         with self._recorder.lock:
             self._book.clear()
             self._gates.clear()
+            self._disturbances.clear()
             self._went_wrong = False
             self._recorder.forget()
 
@@ -312,6 +317,53 @@ class BaseTestServer:
         with self._recorder.lock:
             self._gates.open(gate)
             self._recorder.tell()
+
+    def disturb(
+        self,
+        *parts: Part,
+        direction: str = "sent",
+        connections: int | Iterable[int] | None = None,
+        at: int | Iterable[int] | None = None,
+        probability: float | None = None,
+        seed: int | None = None,
+        times: int | None = None,
+    ) -> Disturbing:
+        """Put parts in the place of what is said, or heard, from now on, whatever answers: no handler is touched.
+
+        ``DATA`` among the parts is what was to be said: what one call sends on a stream, one datagram.  A function is
+        called with these bytes.  No parts: it is lost.  With ``direction="received"`` it is what came: a datagram, or
+        on a stream all that the client sends, to which the parts are applied once, while it comes.
+
+        Of several disturbances the latest one that hits counts.
+
+        Args:
+            direction: ``"sent"`` or ``"received"``, as the server sees it.
+            connections: Indices of the connections that are disturbed; on datagrams of the peers.
+            at: Indices, from now on, of what is disturbed: of the writes of each connection, of the datagrams.
+            probability: Of each write, or datagram; received on a stream, of each connection.
+            seed: What that is drawn from, with the indices; without one it is chosen, and recorded with each hit.
+            times: How often at most.
+
+        Returns:
+            What ends it, by ``end()`` or as a ``with`` block; its ``count`` says how often it has hit, and its
+            ``seed`` what was drawn from.
+
+        Raises:
+            UnsupportedFault: The transport cannot do a part.
+            TypeError, ValueError: Anything else that is known to be wrong.
+        """
+        __tracebackhide__ = True
+        disturbance = checked_disturbance(
+            parts,
+            self.transport,
+            direction=direction,
+            connections=connections,
+            at=at,
+            probability=probability,
+            seed=seed,
+            times=times,
+        )
+        return self._disturbances.begin(disturbance, seeded=seed is not None)
 
     def _captured_by_scripts(self) -> set[str]:
         """Return the names under which what was declared, beside the rules, captures."""
@@ -460,7 +512,7 @@ class BaseTestServer:
 
     def _settled(self) -> bool:
         """Tell whether all that has arrived was handled; a server that does not serve has nothing to handle."""
-        if self._state not in ("started", "refusing") or os.getpid() != self._pid:
+        if self._state in ("new", "stopped") or os.getpid() != self._pid:
             return True
         return self._idle() and self._clients_idle()
 

@@ -22,11 +22,14 @@ from typing import TYPE_CHECKING, TypeVar
 from . import questions
 from .captured import Request
 from .deadline import Deadline
+from .disturbed import hear
 from .errors import DeadlineExceeded, EndOfStream, IncompleteRequest, ServerStopping, WrongState
-from .performing import INPUT, ROOM, Need, perform_parts
+from .performing import INPUT, ROOM, Need, pause, perform_parts
+from .recording.events import SEND_EOF
 from .recording.recorder import BUSY, PARKED, WAITING
 from .recording.sockets import Taped
 from .scripting import reading
+from .scripting.buffer import Buffer
 from .scripting.checks import checked_timeout
 from .scripting.framing import Framing, Lack, checked_framing
 from .scripting.matching import ANY, Match
@@ -39,7 +42,8 @@ from .waiting import block, refuse_in_coroutine
 
 if TYPE_CHECKING:
     import socket
-    import ssl
+
+    from .scripting.tls_acts import Context
 
 T = TypeVar("T")
 
@@ -272,6 +276,14 @@ class Connection(Verbs):
         for seconds in self._stream.reset():
             self._await_input(seconds)
 
+    def _end_from_outside(self, *, reset: bool) -> None:
+        """End it, whatever drives it: quietly for that."""
+        self._spoilt = True
+        if reset and self._stream.can_reset:
+            self._stream.reset_from_outside()
+        else:
+            self._stream.close_from_outside()
+
     def _driven_elsewhere(self, *, writing: bool = False) -> bool:
         """Whether another thread reads or writes: it may stand in a call on the socket that we would close.
 
@@ -299,8 +311,11 @@ class Connection(Verbs):
         __tracebackhide__ = True
         return self._stream.detach()
 
-    def start_tls(self, context: ssl.SSLContext | None = None, *, timeout: float | None = None) -> None:
-        """Start TLS as the server, with a context of yours, else the server's ``tls=``; return after the handshake.
+    def start_tls(self, context: Context | None = None, *, timeout: float | None = None) -> None:
+        """Start TLS as the server; return after the handshake.
+
+        Args:
+            context: An ``ssl.SSLContext``, a ``TLS`` or a ``Certificate``; the server's ``tls=`` unless given.
 
         Raises:
             ValueError: There is no context.
@@ -351,7 +366,7 @@ class Connection(Verbs):
                 text = f"send() waited {deadline}: another send, or the reply to a request, is under way"
                 raise self._error(DeadlineExceeded, text)
         try:
-            if all([isinstance(part, bytes) for part in parts]):  # the usual case, the short way
+            if self._undisturbed and all([isinstance(part, bytes) for part in parts]):  # the usual case, the short way
                 self._say_bytes(b"".join(parts), deadline)  # type: ignore[arg-type]
             else:
                 for need in self._needs(parts, request, timeout):
@@ -364,6 +379,21 @@ class Connection(Verbs):
         for _ in self._stream.send(data):
             if not self._stream.socket_for("send on").await_room(deadline.left()) and not deadline.left():
                 raise self._unread(data, deadline)
+
+    @property
+    def _undisturbed(self) -> bool:
+        """Whether what is said leaves as it is."""
+        return not (self._server._disturbances.sent or self._held or self._muted)
+
+    def _end_if_disturbed(self) -> None:
+        """Let whoever drives this connection end quietly, if a disturbance has ended it."""
+        tape = self._tape
+        with tape.lock:
+            if tape.server_ended:
+                self._spoilt = True
+                tape.cut = tape.cut or "a disturbance has ended the connection"
+        with tape.recorder.lock:
+            self._muted = self._muted or any(kind == SEND_EOF for _, _, kind, _ in tape.events[-3:])
 
     def _needs(self, parts: tuple[Part, ...], request: Request | None, timeout: float) -> Iterator[Need]:
         """Return what saying the parts has to wait for."""
@@ -428,14 +458,27 @@ class Connection(Verbs):
     def _fill(self, verb: str, deadline: Deadline | None, wanted: object) -> None:
         """Wait for what comes next, or for the end of the stream."""
         __tracebackhide__ = True
+        if self._mode == "handled" and (self._server._disturbances.received or self._intake is not None):
+            self._stream.hand_on(hear(self, lambda buffer: self._receive(verb, deadline, wanted, buffer)), self._intake)
+        else:
+            self._receive(verb, deadline, wanted, self._stream.buffer)
+
+    def _receive(self, verb: str, deadline: Deadline | None, wanted: object, into: Buffer) -> None:
+        __tracebackhide__ = True
         self._stream.await_more(self._stream.socket_for("read"))
         while True:
             sock = self._stream.socket_for("read")
             if self._may_receive(sock, verb, deadline):
-                if self._stream.receive(sock):
-                    return
+                if self._stream.receive(sock, into):
+                    return self._keep_pace()
             elif deadline is not None and not deadline.left():  # else a debugger gave it more time
                 raise self._late(verb, deadline, wanted)
+
+    def _keep_pace(self) -> None:
+        """Wait before more is received, if it is read slowly."""
+        __tracebackhide__ = True
+        if self._stream.pace is not None:
+            self._pause(pause(self._stream.pace[1]))
 
     def _may_receive(self, sock: Taped, verb: str, deadline: Deadline | None) -> bool:
         """Wait for input; where the test itself waits, a failure on the server's side ends that."""

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from .connection import Connection
 from .deadline import Deadline
+from .disturbed import InFront
 from .errors import (
     THE_SERVER_STOPS,
     DeadlineExceeded,
@@ -36,8 +37,10 @@ from .rulebook import RuleBook, refusal
 from .scripting import reading
 from .scripting.buffer import Buffer
 from .scripting.framing import Framing, Lack, take_frame
+from .scripting.parts import Part
 from .scripting.reading import Steps
-from .scripting.rules import CONNECT, Rule
+from .scripting.rules import CONNECT, HANDSHAKE, Rule
+from .scripting.tls_acts import StartTLS
 
 
 class Driver(Protocol):
@@ -53,9 +56,11 @@ class Driver(Protocol):
 
 def perform(connection: Connection, driver: Driver, failures: Failures) -> None:
     """Run a driver on a connection to its end.  Never raises."""
-    tape = connection._tape
     try:
-        if not driver.is_raw:
+        if driver.is_raw:
+            connection._stream.make_blocking()
+            connection._tape.in_front = InFront(connection)
+        else:
             connection._stream.make_nonblocking()
         driver.run(connection)
         if driver.is_raw:
@@ -63,17 +68,55 @@ def perform(connection: Connection, driver: Driver, failures: Failures) -> None:
         if not connection._stream.detached:
             connection.close()
     except BaseException as error:  # pytest.fail() and skip() are no Exceptions
-        from_users_frame(error)
         if driver.is_raw:
             connection._keep_whole_stream()
-        if blameless(connection, error):
-            _note_end(connection, error)
-            connection.close()
+        _end(connection, error, failures)
+
+
+def begin_tls(connection: Connection, book: RuleBook, failures: Failures) -> bool:
+    """Do what answers a client's handshake: that of the server, unless a rule for it says otherwise.  Never raises.
+
+    Returns:
+        Whether the connection speaks TLS now; if not, it is over.
+    """
+    try:
+        connection._stream.make_nonblocking()
+        if book.greets(HANDSHAKE):  # the server's own handshake waits by itself
+            _await_hello(connection)
+        taken = book.greet(HANDSHAKE)
+        if taken is None:
+            connection._say((StartTLS(),), None, connection._timeout)
         else:
-            if not connection._server._is_after_the_call(tape.began):
-                failures.add(error, connection._where())
-            _note(tape, said_shortly(error))
-            connection._stream.reset_now()
+            _reply(connection, b"", *taken, None)
+    except BaseException as error:
+        _end(connection, error, failures)
+        return False
+    if connection._stream.secured and not connection._tape.server_ended and not connection._tape.cut:
+        return True
+    connection.close()
+    return False
+
+
+def _await_hello(connection: Connection) -> None:
+    """Wait for the first byte of a handshake, or the end of the stream, for as long as a handshake may take."""
+    __tracebackhide__ = True
+    deadline = Deadline(connection._timeout)
+    while not connection._stream.socket_for("start_tls on").await_input(deadline.left()):
+        if not deadline.left():
+            return  # what a rule does then may be to stall
+
+
+def _end(connection: Connection, error: BaseException, failures: Failures) -> None:
+    """End a connection whose driver has raised: quietly, if that is nobody's fault."""
+    from_users_frame(error)
+    if blameless(connection, error):
+        _note_end(connection, error)
+        connection.close()
+        return
+    if not connection._server._is_after_the_call(connection._tape.began):
+        failures.add(error, connection._where())
+    _note(connection._tape, said_shortly(error))
+    connection._stream.reset_now()
 
 
 class Rules:
@@ -206,6 +249,20 @@ class Rules:
         if unit:
             connection._request(unit)  # recorded all the same: it came
         return error.with_traceback(origin.traceback() if origin is not None else None)
+
+
+class Closed:
+    """The driver of a connection that is one too many: says what its parts say, and ends it."""
+
+    is_raw = False
+
+    def __init__(self, parts: tuple[Part, ...]) -> None:
+        self._parts = parts
+
+    def run(self, connection: Connection) -> None:
+        """Say the parts."""
+        __tracebackhide__ = True
+        connection._say(self._parts, None, connection._timeout)
 
 
 class Continued:

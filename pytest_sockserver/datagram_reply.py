@@ -6,44 +6,39 @@ A reply is a generator, as what is said on a stream is.  Where it has to wait, f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .captured import Request, looked_up
 from .datagram_script import DatagramScript
-from .errors import DeadlineExceeded, ServerStopping, UnexpectedRequest
+from .errors import ServerStopping, UnexpectedRequest
 from .failures import Failures, said_shortly
 from .messages import format_peer, with_conversation
 from .origin import from_users_frame, traceback_at_definition
-from .performing import Need, called, pass_gate, pause
+from .outlet import Outlet
+from .performing import Need, pause
 from .recording.events import NOTE
-from .recording.recorder import Tape
 from .rulebook import RuleBook, refusal
 from .scripting.matching import Lookup, names_in
-from .scripting.parts import FLUSH, Delay, Gate, Open, Part, actions, check_fit, parts_of
+from .scripting.parts import Part, check_fit, parts_of
 
 if TYPE_CHECKING:
     from .datagram_server import DatagramTestServer
-    from .transport import ReplySocket
-
-Say = Callable[[bytes, Any], object]
 
 
 class Reply:
-    """The answer to one datagram, as far as it has come."""
+    """The answer to one datagram, as far as it has come.
 
-    def __init__(
-        self,
-        server: DatagramTestServer,
-        request: Request,
-        sock: ReplySocket,
-        tape: Tape,
-        captured: dict[str, bytes],
-    ) -> None:
+    Args:
+        heard: It was through what disturbs already.
+    """
+
+    def __init__(self, request: Request, outlet: Outlet, captured: dict[str, bytes], *, heard: bool) -> None:
         self.request = request
-        self._server, self._socket, self._tape, self._captured = server, sock, tape, captured
-        self._steps = self._answer()
+        self._server: DatagramTestServer = outlet.server
+        self._outlet, self._tape, self._captured = outlet, outlet.tape, captured
+        self._steps = self._answer() if heard or not self._server._disturbances.received else self._hear()
 
     def go_on(self, failures: Failures) -> Need | None:
         """Answer as far as it goes; return what has to be waited for, ``None`` at the end.  Never raises."""
@@ -57,13 +52,25 @@ class Reply:
             self._tape.note(NOTE, said_shortly(from_users_frame(error)).encode("utf-8", "backslashreplace"))
         return None
 
+    def _hear(self) -> Iterator[Need]:
+        """Answer what a disturbance makes of the datagram: none, one or several."""
+        __tracebackhide__ = True
+        for data in self._outlet.heard(self.request):
+            if isinstance(data, Need):
+                yield data
+                continue
+            request = self.request
+            if data != request:
+                request = Request(data, peer=request.peer, time=request.time, answer=request._answer)
+            yield from Reply(request, self._outlet, self._captured, heard=True)._answer()
+
     def _answer(self) -> Iterator[Need]:
         __tracebackhide__ = True
         if not self._server._answers():
             return  # forgotten meanwhile
         script, declared = self._server._script_for(self.request)
         while script is not None:
-            if self._server._later(script, self.request, self._socket):
+            if self._server._later(script, self.request, self._outlet):
                 return
             try:
                 if (yield from self._by_script(script)):
@@ -101,7 +108,7 @@ class Reply:
         handler, request = self._server._handler, self.request
         assert handler is not None
         if handler.is_class:
-            handler.target((bytes(request), self._socket), request.peer, self._server._framework)
+            handler.target((bytes(request), self._outlet.socket), request.peer, self._server._framework)
             return
         result = handler.target(request)
         try:
@@ -126,7 +133,7 @@ class Reply:
 
     def _parts(self, parts: Iterable[Part], lookup: Lookup) -> Iterator[Need]:
         __tracebackhide__ = True
-        return say_datagrams(parts, self.request, self._socket.sendto, self._server, lookup)
+        return self._outlet.say(parts, self.request, lookup)
 
     def _unexpected(self, script: DatagramScript | None, declared: bool) -> BaseException:
         server, request = self._server, self.request
@@ -144,24 +151,3 @@ class Reply:
     def _error(self, kind: Any, text: str) -> Any:
         where = f"{self._server.name}, datagram from {format_peer(self.request.peer)}"
         return with_conversation(kind, where, text, self._server._said())
-
-
-def say_datagrams(
-    parts: Iterable[Part], request: Request, say: Say, server: DatagramTestServer, lookup: Lookup
-) -> Iterator[Need]:
-    """Say parts to whoever sent a request: each bytes part is one datagram."""
-    __tracebackhide__ = True
-    for action in actions(parts, partial(called, server.transport, request), lookup):
-        if isinstance(action, bytes):
-            say(action, request.peer)
-        elif isinstance(action, Delay):
-            yield pause(action.seconds)
-        elif isinstance(action, Gate):
-            try:
-                yield from pass_gate(server._gates, action.name, server.timeout)
-            except TimeoutError as late:
-                raise with_conversation(DeadlineExceeded, server.name, str(late), server._said()) from None
-        elif isinstance(action, Open):
-            server.open(action.name)
-        elif action is not FLUSH:  # Stall: nothing more is said
-            return

@@ -19,14 +19,17 @@ from . import stopping, transcript
 from .addresses import bind_datagram
 from .base_server import BaseTestServer, H
 from .captured import Request, Value, looked_up
-from .datagram_reply import Reply, say_datagrams
+from .datagram_reply import Reply
 from .datagram_script import DatagramScript, Sections
 from .deadline import Deadline
+from .disturbing import Disturbing
 from .errors import DeadlineExceeded, ServerStopping, WrongState
 from .failures import Failure
 from .handler import Handler
+from .listening import Refusing
 from .messages import format_peer
-from .performing import Need
+from .outlet import Outlet
+from .performing import Holding, Need
 from .recording.events import NOTE
 from .recording.recorder import Tape
 from .recording.sockets import ready
@@ -36,7 +39,7 @@ from .scripting.parts import Part, check_fit, checked_parts
 from .scripting.rules import CONNECT, RuleMatch
 from .scripting.script import Script
 from .scripting.times import checked_times
-from .transport import ReceivingServer, ReplySocket
+from .transport import ReceivingServer
 
 #: Bytes of the largest UDP payload over IPv4: 65,535 less a header of 20 and one of 8 (RFC 791, 768).
 MAX_PAYLOAD = 65507
@@ -63,7 +66,11 @@ class DatagramTestServer(BaseTestServer):
         self._handler: Handler | None = None
         self._scripts: list[DatagramScript | Sections] = []  # in order of declaration
         self._captured: dict[Any, dict[str, bytes]] = {}  # by peer, then by name
-        self._todo: deque[tuple[Request, ReplySocket]] = deque()
+        self._todo: deque[tuple[Request, Outlet, bool]] = deque()  # and whether it was through what disturbs already
+        self._held: dict[int, list[Holding]] = {}  # replies that are said later, by the tape's index
+        self._heard_later: dict[int, list[Holding]] = {}  # and what came, and is heard later
+        self._draws = 0
+        self._holder: socket.socket | None = None  # keeps the port while the server refuses
         self._parked: list[tuple[Reply, Need]] = []  # replies that wait for a time or a gate
         self._work = threading.Condition(self._recorder.lock)
         self._answerer: threading.Thread | None = None
@@ -77,6 +84,7 @@ class DatagramTestServer(BaseTestServer):
             super().clear()
             self._tapes.clear()
             self._handler, self._scripts, self._captured = None, [], {}
+            self._held, self._heard_later = {}, {}
 
     # Called by the framework, in the loop's thread
 
@@ -85,12 +93,12 @@ class DatagramTestServer(BaseTestServer):
             tape = self._tapes.get(peer)
             if tape is None:
                 tape = self._tapes[peer] = self._recorder.add_tape(peer)
-            reply = partial(self._reply, sock, tape)
+            outlet = Outlet(self, sock, tape, peer)
             tape.received(data)
-            request = Request(data, peer=peer, time=self._recorder.elapsed(), answer=reply)
+            request = Request(data, peer=peer, time=self._recorder.elapsed(), answer=partial(self._reply, outlet))
             self._recorder.add_request(request)
             if self._answers():
-                self._todo.append((request, ReplySocket(sock, partial(self._send, sock, tape))))
+                self._todo.append((request, outlet, False))
                 self._ask_answerer()
 
     def _answers(self) -> bool:
@@ -134,10 +142,15 @@ class DatagramTestServer(BaseTestServer):
         left = [left for _, need in self._parked if (left := need.left()) is not None]
         return min(left, default=None)
 
-    def _reply_to(self, request: Request, sock: ReplySocket) -> Reply:
-        tape = self._tapes.get(request.peer) or self._recorder.add_tape(request.peer)  # cleared meanwhile
+    def _reply_to(self, request: Request, outlet: Outlet, heard: bool) -> Reply:
+        if request.peer not in self._tapes:  # cleared meanwhile
+            self._tapes[request.peer] = outlet.tape = self._recorder.add_tape(request.peer)
         captured = self._captured.setdefault(request.peer, {})
-        return Reply(self, request, sock, tape, captured)
+        return Reply(request, outlet, captured, heard=heard)
+
+    def _held_for(self, tape: Tape, *, heard: bool = False) -> list[Holding]:
+        with self._recorder.lock:
+            return (self._heard_later if heard else self._held).setdefault(tape.index, [])
 
     def _script_for(self, request: Request) -> tuple[DatagramScript | None, bool]:
         """Return the script that a datagram belongs to, if there is one, and whether any was declared for its peer."""
@@ -149,11 +162,11 @@ class DatagramTestServer(BaseTestServer):
             ]
         return next((script for script in scripts if not script.over), None), bool(scripts)
 
-    def _later(self, script: DatagramScript, request: Request, sock: ReplySocket) -> bool:
+    def _later(self, script: DatagramScript, request: Request, outlet: Outlet) -> bool:
         """Put a datagram off, if its script is still answering the one before; else begin to answer."""
         with self._recorder.lock:
             if script.answering:
-                script.waiting.append((request, sock))
+                script.waiting.append((request, outlet, True))
                 return True
             script.answering = True
             return False
@@ -241,6 +254,97 @@ class DatagramTestServer(BaseTestServer):
         missing = [error for each in self._all_scripts() if each.at >= since and (error := each.unmet()) is not None]
         return [self._unmet(error) for error in missing] + super()._missing(since)
 
+    # Faults
+
+    def refuse(self) -> contextlib.AbstractContextManager[None]:
+        """Refuse datagrams from now on, on the same port, which stays reserved.
+
+        A client whose UDP socket is connected is told (ECONNREFUSED), at its next send or receive; another one hears
+        nothing.  A client of a unix socket is told by its send.  Also ``with server.refuse():``.
+
+        Raises:
+            WrongState: The server is not running.
+        """
+        __tracebackhide__ = True
+        with self._one_at_a_time():
+            if self._state == "started":
+                self._stop_receiving(Deadline(self.timeout))
+                self._hold_address()
+                self._state = "refusing"
+            elif self._state != "refusing":
+                raise WrongState(f"cannot refuse() in state {self._state!r}: expected 'started'")
+        return Refusing(self)
+
+    def blackhole(self) -> Disturbing:
+        """Answer no datagram from now on: each is recorded, and lost.  Until ``end()``, or the end of a ``with`` block.
+
+        What is not received cannot be told from what is not answered.
+        """
+        return self.disturb(direction="received")
+
+    def listen(self) -> None:
+        """Receive again after ``refuse()``, on the same address.  A server that receives goes on.
+
+        Raises:
+            WrongState: The server is not running.
+        """
+        __tracebackhide__ = True
+        with self._one_at_a_time():
+            if self._state not in ("started", "refusing"):
+                raise WrongState(f"cannot listen() in state {self._state!r}: expected 'refusing' or 'started'")
+            self._listen_again()
+
+    def send_to(self, peer: Any, *parts: Part) -> None:
+        """Say parts to an address that has not asked: an unsolicited datagram, or one that comes before the query.
+
+        Args:
+            peer: The client's address, as its socket's ``getsockname()`` says it.
+
+        Raises:
+            TypeError: A part is none; or a function, for which there is no request.
+            UnsupportedFault: The transport cannot do a part.
+            WrongState: The server is not running.
+        """
+        __tracebackhide__ = True
+        checked = checked_parts(parts, "send_to()")
+        check_fit(checked, self.transport, "send_to()")
+        framework = self._framework
+        if framework is None or self._state != "started":
+            raise WrongState(f"cannot send_to() in state {self._state!r}: expected 'started'")
+        with self._recorder.lock:
+            if peer not in self._tapes:
+                self._tapes[peer] = self._recorder.add_tape(peer)
+            outlet = Outlet(self, framework.socket, self._tapes[peer], peer)
+        lookup = partial(looked_up, self._captured.setdefault(peer, {}), {}, None)
+        for need in outlet.say(checked, None, lookup):
+            self._wait_here(need)
+
+    def _listen_again(self) -> None:
+        if self._state == "started":
+            return
+        holder, self._holder = self._holder, None
+        try:
+            self._serve(self._bind(beside=holder is not None))
+        finally:
+            if holder is not None:
+                holder.close()
+        self._state = "started"
+
+    def _hold_address(self) -> None:
+        """Keep the port, on a socket that no client's datagram reaches, and close the one that they reach.
+
+        A connected UDP socket receives from its peer alone, which here is itself; for whoever else sends there is
+        nobody (ECONNREFUSED by ICMP).  SO_REUSEADDR lets both be bound for a moment, and is set no earlier: a socket
+        that has it may be given a port that another one has.
+        """
+        framework = self._framework
+        assert framework is not None
+        if self._place is None and os.name == "posix":
+            framework.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._holder = bind_datagram(self._family, *self._place_to_bind(), None, reuse=True)
+            self._holder.connect(self._holder.getsockname())
+        framework.socket.close()
+
     def open(self, gate: str) -> None:
         __tracebackhide__ = True
         super().open(gate)
@@ -251,14 +355,14 @@ class DatagramTestServer(BaseTestServer):
 
     # Sending
 
-    def _reply(self, sock: Any, tape: Tape, request: Request, *parts: Part) -> None:
+    def _reply(self, outlet: Outlet, request: Request, *parts: Part) -> None:
         """Say parts to whoever sent a request, in the caller's thread."""
         __tracebackhide__ = True
         checked = checked_parts(parts, "reply()")
         check_fit(checked, self.transport, "reply()")
         captured = self._captured.setdefault(request.peer, {})
         lookup = partial(looked_up, captured, {}, request)
-        for need in say_datagrams(checked, request, partial(self._send, sock, tape), self, lookup):
+        for need in outlet.say(checked, request, lookup):
             self._wait_here(need)
 
     def _wait_here(self, need: Need) -> None:
@@ -272,7 +376,7 @@ class DatagramTestServer(BaseTestServer):
     def _send(self, sock: Any, tape: Tape, data: bytes, peer: Any) -> int:
         """Send one datagram, recorded before it leaves."""
         __tracebackhide__ = True
-        if self._state not in ("started", "refusing"):
+        if self._state in ("new", "stopped"):
             raise WrongState(f"cannot reply() in state {self._state!r}: expected 'started'")
         if not peer:
             raise ValueError(
@@ -325,13 +429,18 @@ class DatagramTestServer(BaseTestServer):
     def _begin(self) -> None:
         __tracebackhide__ = True
         bound, self._bound = self._bound, None
-        if bound is None:
-            if self._place is not None:
-                bound = self._place.bind(self._kind, self.options.rcvbuf)
-            else:
-                bound = bind_datagram(self._family, *self._place_to_bind(), self.options.rcvbuf)
-        self._publish(bound)
         self._closing, self._answerer = False, None
+        self._serve(bound if bound is not None else self._bind())
+
+    def _bind(self, *, beside: bool = False) -> socket.socket:
+        """Return a bound socket, at once beside the one that held its port."""
+        __tracebackhide__ = True
+        if self._place is not None:
+            return self._place.bind(self._kind, self.options.rcvbuf)
+        return bind_datagram(self._family, *self._place_to_bind(), self.options.rcvbuf, reuse=beside)
+
+    def _serve(self, bound: socket.socket) -> None:
+        self._publish(bound)
         self._framework = ReceivingServer(self, bound)
         self._start_loop(self._framework)
 
@@ -339,7 +448,7 @@ class DatagramTestServer(BaseTestServer):
         framework = self._framework
         assert framework is not None
         try:
-            if ready(framework.socket, False, 0) or framework.taking:
+            if self._state == "started" and (ready(framework.socket, False, 0) or framework.taking):
                 return False
         except (OSError, ValueError):
             return False  # closed at this moment: it is being stopped
@@ -352,12 +461,11 @@ class DatagramTestServer(BaseTestServer):
     def _end(self, deadline: Deadline) -> None:
         framework = self._framework
         assert framework is not None
-        framework.shutdown()
-        stopping.join([self._loop], deadline)
-        before = -1 if framework.socket.fileno() >= 0 else self._recorder.arrivals
-        while before < self._recorder.arrivals and ready(framework.socket, False, 0):
-            before = self._recorder.arrivals
-            framework._handle_request_noblock()
+        if self._state == "started":
+            self._stop_receiving(deadline)
+        holder, self._holder = self._holder, None
+        if holder is not None:
+            holder.close()
         if threading.current_thread() is not self._answerer:
             left = deadline.left()
             stopping.wait_idle(self._all_answered, min(stopping.DRAIN_BOUND, 0.0 if left is None else left))
@@ -372,6 +480,17 @@ class DatagramTestServer(BaseTestServer):
         framework.server_close()
         if self._place is not None:
             self._place.release()
+
+    def _stop_receiving(self, deadline: Deadline) -> None:
+        """End the loop, and receive what is queued."""
+        framework = self._framework
+        assert framework is not None
+        framework.shutdown()
+        stopping.join([self._loop], deadline)
+        before = -1 if framework.socket.fileno() >= 0 else self._recorder.arrivals
+        while before < self._recorder.arrivals and ready(framework.socket, False, 0):
+            before = self._recorder.arrivals
+            framework._handle_request_noblock()
 
     def _close_descriptors(self) -> None:
         """In a forked child: close the copy, shut nothing down, join nothing."""

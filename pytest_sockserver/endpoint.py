@@ -28,6 +28,8 @@ from .turns import Turn
 if TYPE_CHECKING:
     from .connection import Connection
     from .conversation import Driver
+    from .disturbed import Intake
+    from .performing import Holding
     from .scripting.rules import Rule
     from .stream_server import StreamTestServer
 
@@ -58,6 +60,11 @@ class Endpoint:
         self._came_early = False  # before anything was declared for it
         self._tentative = False  # a mismatch may be none: whoever asks adds the conversation, if he tells of it
         self._told_end = False  # recv() and recv_all() say b"" once, then raise
+        self._held: list[Holding] = []  # guarded by the turn to write, as the next one is
+        self._drawn = 0  # how often a time was drawn
+        self._spoilt = False  # a disturbance has ended it, or a time
+        self._muted = False  # a disturbance has ended what is said on it
+        self._intake: Intake | None = None  # what a disturbance makes of what comes; its reader's
         self._writing = Turn(tape.recorder)  # guards the order of bytes on the wire: one send at a time
         self._reader = threading.Lock()  # held by the one reader
         self._guard: Callable[[str], None] = nothing_to_refuse
@@ -121,7 +128,11 @@ class Endpoint:
 
     @property
     def tls(self) -> SimpleNamespace | None:
-        """Once TLS was asked for: its ``version``, ``cipher`` and ``alpn``; ``error`` if the handshake failed."""
+        """Once TLS was asked for, what came of it.
+
+        ``version``, ``cipher``, ``alpn``; ``server_name``, what the client asked for (of contexts made here);
+        ``certificate``, the client's, as ``getpeercert()`` says it; and ``error``, why the handshake failed.
+        """
         return self._stream.tls
 
     @property

@@ -36,10 +36,23 @@ class SockServer:
         """Return a running TCP server.
 
         Args:
-            options: ``host port timeout rcvbuf backlog record_limit max_frame allow_remote name``.
+            options: ``host port framing timeout tls rcvbuf mss backlog record_limit max_frame allow_remote name``.
         """
         __tracebackhide__ = True
         return self._stream("tcp", options)
+
+    def tls(self, **options: Any) -> StreamTestServer:
+        """Return a running TCP server whose connections speak TLS from the first byte.
+
+        Args:
+            options: Those of :meth:`tcp`.  ``tls`` is a ``TLS``, a ``Certificate``, or an ``ssl.SSLContext`` of yours;
+                without it the certificate is for localhost, by an authority that ``client_context()`` trusts.
+
+        Raises:
+            ImportError: trustme, which makes certificates, is not installed.
+        """
+        __tracebackhide__ = True
+        return self._stream("tls", options)
 
     def unix(self, **options: Any) -> StreamTestServer:
         r"""Return a running server on a unix stream socket.

@@ -15,6 +15,8 @@ from .scripting.framing import Framing, checked_framing
 if TYPE_CHECKING:
     import ssl
 
+    from .certificates import TLS, Certificate
+
 #: Bytes of memory for a server's recording.  Far above what a test says, far below what a CI job has.
 DEFAULT_RECORD_LIMIT: Final = 64 * 1024 * 1024
 
@@ -27,7 +29,8 @@ DEFAULT_BACKLOG: Final = int(getattr(socket, "SOMAXCONN", 128))
 
 _COMMON = {"timeout", "record_limit", "name"}
 _OF_TRANSPORT: Final = {
-    "tcp": _COMMON | {"host", "port", "rcvbuf", "backlog", "framing", "max_frame", "tls", "allow_remote"},
+    "tcp": _COMMON | {"host", "port", "rcvbuf", "backlog", "framing", "max_frame", "mss", "tls", "allow_remote"},
+    "tls": _COMMON | {"host", "port", "rcvbuf", "backlog", "framing", "max_frame", "mss", "tls", "allow_remote"},
     "unix": _COMMON | {"path", "rcvbuf", "backlog", "framing", "max_frame", "tls"},
     "udp": _COMMON | {"host", "port", "rcvbuf", "allow_remote"},
     "unix_datagram": _COMMON | {"path", "rcvbuf"},
@@ -47,7 +50,8 @@ class Options:
     backlog: int = DEFAULT_BACKLOG
     record_limit: int = DEFAULT_RECORD_LIMIT
     max_frame: int = DEFAULT_MAX_FRAME
-    tls: ssl.SSLContext | None = None
+    mss: int | None = None
+    tls: ssl.SSLContext | TLS | Certificate | bool | None = None
     allow_remote: bool = False
     name: str | None = None
 
@@ -98,14 +102,15 @@ def unknown_option(name: str, allowed: Set[str], *, where: str) -> str:
 def check_option(name: str, value: Any) -> None:
     """Raise the error that says what the option ``name`` must be, if ``value`` is not that."""
     __tracebackhide__ = True
-    if value is None and name in ("path", "rcvbuf", "name", "framing", "tls"):
+    if value is None and name in ("path", "rcvbuf", "name", "framing", "mss", "tls"):
         return
     if name == "framing":
         checked_framing(value, sys.maxsize)  # against the server's max_frame it is checked by the server
         return
     if name == "tls":
-        if not hasattr(value, "wrap_socket"):
-            raise TypeError(f"tls must be an ssl.SSLContext, what start_tls() uses, not {value!r}")
+        from .certificates import checked_tls
+
+        checked_tls(value, "tls")
         return
     if name == "timeout":
         _check_number(name, value, (int, float), "a number of seconds")
@@ -119,6 +124,10 @@ def check_option(name: str, value: Any) -> None:
         _check_number(name, value, int, "an int")
         if value < 1:
             raise ValueError(f"{name} must be at least 1, not {value!r}")
+    elif name == "mss":
+        _check_number(name, value, int, "an int")
+        if not 88 <= value <= 32767:
+            raise ValueError(f"mss must be from 88 to 32767 bytes, not {value!r}")
     elif name == "path":
         if not isinstance(value, (str, bytes, os.PathLike)):
             raise TypeError(f"path must be a str, bytes or os.PathLike, not {value!r}")

@@ -136,7 +136,7 @@ class ScriptRun:
                 raise ServerStopping(f"told already: {error.summary}") from None
             raise
         finally:
-            if not connection._tape.cut:
+            if not connection._tape.cut or connection._spoilt:
                 self.over = True
 
     def _run(self, connection: Connection) -> None:

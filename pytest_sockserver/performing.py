@@ -14,26 +14,28 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .captured import Request
 from .deadline import Deadline
-from .errors import DeadlineExceeded, WrongState
+from .errors import DeadlineExceeded, UnsupportedFault, WrongState
 from .gates import Gates
 from .origin import is_ours, traceback_at_definition
-from .scripting.parts import (
-    FLUSH,
+from .recording.events import NOTE
+from .scripting.acts import (
     Close,
     Delay,
-    Function,
+    Descriptors,
+    EndAfter,
     Gate,
+    Jitter,
     Open,
-    Part,
+    ReadSlowly,
     Reset,
     SendEof,
     Stall,
-    StartTLS,
-    actions,
-    check_fit,
-    parts_of,
-    shown,
+    Urgent,
 )
+from .scripting.disturbance import SENT
+from .scripting.matching import shortened
+from .scripting.parts import Act, Action, Function, Held, Part, Remark, actions, check_fit, parts_of, shown
+from .scripting.tls_acts import Alert, Raw, StartTLS
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -41,6 +43,16 @@ if TYPE_CHECKING:
 ROOM: Final = "room"  # until the kernel takes bytes again
 INPUT: Final = "input"  # until something can be received
 PAUSE: Final = "pause"  # until ``over()`` says so, which is asked at each change of what was recorded
+
+Say = Callable[["Connection", bytes, float], "Iterator[Need]"]
+
+
+@dataclass
+class Holding:
+    """Bytes that are said after so many further replies."""
+
+    data: bytes
+    after: int
 
 
 @dataclass(frozen=True)
@@ -66,23 +78,66 @@ def perform_parts(
         timeout: Seconds; for each write, for a gate, and for a handshake.
     """
     __tracebackhide__ = True
-    said: list[bytes] = []
+    held = list(connection._held)
     call = partial(called, connection._server.transport, request)
-    for action in actions(parts, call, connection._lookup):
+    yield from _perform(connection, actions(parts, call, connection._lookup), timeout, say)
+    for each in held:  # by replies before this one
+        each.after -= 1
+        if not each.after:
+            connection._held.remove(each)
+            yield from say(connection, each.data, timeout)
+
+
+def _perform(connection: Connection, acts: Iterable[Action], timeout: float, say: Say) -> Iterator[Need]:
+    __tracebackhide__ = True
+    said: list[bytes] = []
+    for action in acts:
         if isinstance(action, bytes):
             said.append(action)
             continue
         if said:
             yield from say(connection, b"".join(said), timeout)
             said = []
-        if action is not FLUSH:
-            yield from _DO[type(action)](connection, action, timeout)
+        if isinstance(action, Act):
+            yield from do(connection, action, timeout)
     if said:
         yield from say(connection, b"".join(said), timeout)
 
 
+def do(connection: Connection, act: Act, timeout: float) -> Iterator[Need]:
+    """Do what is more than bytes."""
+    __tracebackhide__ = True
+    return _DO[type(act)](connection, act, timeout)
+
+
 def say(connection: Connection, data: bytes, timeout: float) -> Iterator[Need]:
-    """Send bytes, all of them."""
+    """Send bytes, all of them; or what a disturbance makes of them."""
+    __tracebackhide__ = True
+    if connection._muted:
+        return iter(())
+    if connection._server._disturbances.sent:
+        return _say_disturbed(connection, data, timeout)
+    return _send(connection, data, timeout)
+
+
+def _say_disturbed(connection: Connection, data: bytes, timeout: float) -> Iterator[Need]:
+    __tracebackhide__ = True
+    disturbance = connection._server._disturbances.hit(SENT, connection._tape) if data else None
+    if disturbance is None:
+        yield from _send(connection, data, timeout)
+        return
+    acts = actions(disturbance.parts, partial(_made_of, data), connection._lookup, lambda: [data])
+    yield from _perform(connection, acts, timeout, _send)
+    connection._end_if_disturbed()
+
+
+def _made_of(data: bytes, function: Function) -> Iterator[Part]:
+    """Yield the parts that a function makes of what was to be said."""
+    __tracebackhide__ = True
+    return parts_of(function(data), shown(function))
+
+
+def _send(connection: Connection, data: bytes, timeout: float) -> Iterator[Need]:
     __tracebackhide__ = True
     deadline = Deadline(timeout)
     for _ in connection._stream.send(data):
@@ -165,6 +220,13 @@ def _delay(connection: Connection, part: Delay, timeout: float) -> Iterator[Need
     yield pause(part.seconds)
 
 
+def _jitter(connection: Connection, part: Jitter, timeout: float) -> Iterator[Need]:
+    connection._drawn += 1
+    seconds = part.drawn(connection.index, connection._drawn)
+    _remark(connection, Remark(f"{part!r} waits {seconds:.6f} s"), timeout)
+    yield pause(seconds)
+
+
 def _gate(connection: Connection, part: Gate, timeout: float) -> Iterator[Need]:
     __tracebackhide__ = True
     try:
@@ -182,13 +244,84 @@ def _stall(connection: Connection, part: Stall, timeout: float) -> Iterator[Need
     yield Need(PAUSE, lambda: None)
 
 
+def _end_after(connection: Connection, part: EndAfter, timeout: float) -> Iterator[Need]:
+    connection._server._end_later(connection, part.seconds, reset=isinstance(part.end, Reset))
+    return iter(())
+
+
+def _read_slowly(connection: Connection, part: ReadSlowly, timeout: float) -> Iterator[Need]:
+    connection._stream.pace = part.size, part.pause
+    return iter(())
+
+
+def _urgent(connection: Connection, part: Urgent, timeout: float) -> Iterator[Need]:
+    __tracebackhide__ = True
+    connection._stream.send_urgent(part.byte)
+    return iter(())
+
+
+def _descriptors(connection: Connection, part: Descriptors, timeout: float) -> Iterator[Need]:
+    __tracebackhide__ = True
+    deadline = Deadline(timeout)
+    for _ in connection._stream.send_descriptors(part.data, part.files):
+        yield Need(ROOM, deadline.left)
+        if not deadline.left():
+            raise connection._unread(part.data, deadline)
+
+
+def _alert(connection: Connection, part: Alert, timeout: float) -> Iterator[Need]:
+    __tracebackhide__ = True
+    if connection._stream.secured:
+        raise UnsupportedFault(
+            f"{part!r} cannot be sent once TLS has begun: Python's ssl sends no alert of ours; "
+            "Raw.bad_record() makes the client end it"
+        )
+    return _send(connection, part.record, timeout)
+
+
+def _raw(connection: Connection, part: Raw, timeout: float) -> Iterator[Need]:
+    __tracebackhide__ = True
+    if not connection._stream.secured:
+        return _send(connection, part.data, timeout)
+    return _send_raw(connection, part.data, timeout)
+
+
+def _send_raw(connection: Connection, data: bytes, timeout: float) -> Iterator[Need]:
+    __tracebackhide__ = True
+    _remark(connection, Remark(f"past TLS, {len(data)} bytes: {shortened(data)}"), timeout)
+    deadline = Deadline(timeout)
+    for _ in connection._stream.send_raw(data):
+        yield Need(ROOM, deadline.left)
+        if not deadline.left():
+            raise connection._unread(data, deadline)
+
+
+def _hold(connection: Connection, part: Held, timeout: float) -> Iterator[Need]:
+    connection._held.append(Holding(part.data, part.after))
+    return iter(())
+
+
+def _remark(connection: Connection, part: Remark, timeout: float) -> Iterator[Need]:
+    connection._tape.note(NOTE, part.text.encode("utf-8", "backslashreplace"))
+    return iter(())
+
+
 _DO: dict[type, Callable[[Connection, Any, float], Iterator[Need]]] = {
     Close: _close,
     Reset: _reset,
     SendEof: _send_eof,
+    EndAfter: _end_after,
     StartTLS: _start_tls,
+    Alert: _alert,
+    Raw: _raw,
     Delay: _delay,
+    Jitter: _jitter,
     Gate: _gate,
     Open: _open,
     Stall: _stall,
+    ReadSlowly: _read_slowly,
+    Urgent: _urgent,
+    Descriptors: _descriptors,
+    Held: _hold,
+    Remark: _remark,
 }

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MARKER = (
     "sockserver(**options): options of every server that the test's fixtures make: "
-    "host, port, path, framing, timeout, tls, rcvbuf, backlog, record_limit, max_frame, allow_remote, name"
+    "host, port, path, framing, timeout, tls, rcvbuf, mss, backlog, record_limit, max_frame, allow_remote, name"
 )
 
 _SETTINGS = {  # ini setting and flag: its type, and what it says
@@ -85,7 +85,7 @@ def pytest_timeout_cancel_timer(item: pytest.Item) -> Iterator[Any]:
 
 @pytest.fixture
 def sockserver(request: pytest.FixtureRequest) -> Iterator[SockServer]:
-    """A factory of servers: .tcp() .udp() .unix() .unix_datagram() .tcp_and_udp(), any number of them."""
+    """A factory of servers: .tcp() .tls() .udp() .unix() .unix_datagram() .tcp_and_udp(), any number of them."""
     __tracebackhide__ = True
     yield from _factory(request)
 
@@ -109,6 +109,13 @@ def tcp_server(request: pytest.FixtureRequest) -> Iterator[StreamTestServer]:
     """A running TCP server on a free port of 127.0.0.1; declare what it does with .handler."""
     __tracebackhide__ = True
     yield from _one(request, lambda factory: factory.tcp(name="tcp_server"))
+
+
+@pytest.fixture
+def tls_server(request: pytest.FixtureRequest) -> Iterator[StreamTestServer]:
+    """A running server that speaks TLS from the first byte; what clients must trust is .client_context(), .ca_path."""
+    __tracebackhide__ = True
+    yield from _one(request, lambda factory: factory.tls(name="tls_server"))
 
 
 @pytest.fixture

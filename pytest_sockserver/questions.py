@@ -153,12 +153,24 @@ def untaken_connection(server: StreamTestServer, timeout: float | None) -> Wait[
             f"accept() is for servers with nothing declared: {declared} takes the connections of {server.name}"
         )
 
+    before = list(server._refused)
+
     def ask() -> Any:
-        return server._untaken.pop(0) if server._untaken else PENDING
+        __tracebackhide__ = True
+        if server._untaken:
+            return server._untaken.pop(0)
+        refused = [each for each in server._refused if each not in before]
+        if not refused and server._clients and all(client.done() for client in server._clients):
+            refused = before  # and nobody else is on his way
+        if refused:
+            server._refused.clear()
+            raise failed_early("accept", refused[0]._stream.tls_error())
+        return PENDING
 
     def late(deadline: Deadline) -> Any:
         __tracebackhide__ = True
-        raise _late(server, f"accept() waited {deadline}, and nobody connected")
+        failed = f", and the latest handshake failed: {before[-1]._stream.tls_error()}" if before else ""
+        raise _late(server, f"accept() waited {deadline}, and nobody connected{failed}")
 
     return _wait(server, "accept", ask, timeout, late)
 

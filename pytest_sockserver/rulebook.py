@@ -18,6 +18,7 @@ from .errors import UnmetExpectation, WrongState
 from .messages import refuse_misspelt
 from .origin import Origin
 from .recording.recorder import Recorder
+from .scripting.checks import checked_index
 from .scripting.matching import (
     Lookup,
     NothingKept,
@@ -31,7 +32,7 @@ from .scripting.matching import (
 )
 from .scripting.parts import Part, check_fit, checked_parts
 from .scripting.parts import names_demanded as names_said
-from .scripting.rules import CONNECT, Rule, RuleMatch, checked_rule_match, nearest, rank, why_frames_are_needed
+from .scripting.rules import CONNECT, Moment, Rule, RuleMatch, checked_rule_match, nearest, rank, why_frames_are_needed
 from .scripting.times import checked_times
 
 #: Seconds from one rule to the next, where the client came before them.
@@ -56,16 +57,19 @@ class On:
             __tracebackhide__ = True
             if name == "times":
                 raise AttributeError("a rule has no times(): write on(match, times=...)")
-            refuse_misspelt("a rule", name, ("reply", "then", "count"))
-            raise AttributeError(f"a rule has no {name!r}: it has reply(), then() and count")
+            refuse_misspelt("a rule", name, ("reply", "then", "cycle", "count"))
+            raise AttributeError(f"a rule has no {name!r}: it has reply(), then(), cycle() and count")
 
     @property
     def count(self) -> int:
         """How often the rule was taken so far."""
         return self._book.count(self._number)
 
-    def reply(self, *parts: Part) -> On:
+    def reply(self, *parts: Part, times: int = 1) -> On:
         """Say what is answered: parts, from left to right; none for no reply.
+
+        Args:
+            times: How often, before what ``then()`` says: ``reply(Reset(), times=3).then(b"ok")``.
 
         Raises:
             TypeError, ValueError: A part is none, can never be reached, or names what nothing captures.
@@ -75,11 +79,14 @@ class On:
         __tracebackhide__ = True
         if self._book.rule(self._number).replies:
             raise WrongState("reply() was called already for this rule: the next reply is then(...)")
-        self._book.add_reply(self._number, parts, "reply()")
+        self._book.add_reply(self._number, parts, "reply()", times)
         return self
 
-    def then(self, *parts: Part) -> On:
+    def then(self, *parts: Part, times: int = 1) -> On:
         """Say what is answered the next time, and from then on until a further ``then()`` says otherwise.
+
+        Args:
+            times: How often, before what a further ``then()`` says.
 
         Raises:
             WrongState: No ``reply()`` came before it.
@@ -87,7 +94,19 @@ class On:
         __tracebackhide__ = True
         if not self._book.rule(self._number).replies:
             raise WrongState("then() follows reply(): write on(...).reply(...).then(...)")
-        self._book.add_reply(self._number, parts, "then()")
+        self._book.add_reply(self._number, parts, "then()", times)
+        return self
+
+    def cycle(self) -> On:
+        """Begin anew with the first reply after the last one, instead of staying with the last.
+
+        Raises:
+            WrongState: No ``reply()`` came before it.
+        """
+        __tracebackhide__ = True
+        if not self._book.rule(self._number).replies:
+            raise WrongState("cycle() follows reply() and then(): write on(...).reply(...).then(...).cycle()")
+        self._book.set_cycle(self._number)
         return self
 
 
@@ -182,9 +201,10 @@ class RuleBook:
             rule = Rule(number, match, checked_times(None), (parts,), origin)
             self._insert(_Entry(rule, self._recorder.elapsed()))
 
-    def add_reply(self, number: int, parts: Iterable[object], verb: str) -> None:
-        """Add a further reply to a rule."""
+    def add_reply(self, number: int, parts: Iterable[object], verb: str, times: int = 1) -> None:
+        """Add a further reply to a rule, for so many times."""
         __tracebackhide__ = True
+        checked_index(times, f"{verb} expected times= to be how often, 1 or more", least=1)
         checked = checked_parts(parts, verb)
         check_fit(checked, self._transport, verb, tls=self._tls)
         for name in names_said(checked):
@@ -192,9 +212,17 @@ class RuleBook:
         with self._recorder.lock:
             self.rule(number)  # not forgotten meanwhile
             entry = self._entries[number]
-            entry.rule = replace(entry.rule, replies=(*entry.rule.replies, checked))
+            entry.rule = replace(entry.rule, replies=(*entry.rule.replies, *[checked] * times))
             entry.declaring = None
             self._recorder.changed()
+
+    def set_cycle(self, number: int) -> None:
+        """Let a rule begin anew after its last reply."""
+        __tracebackhide__ = True
+        with self._recorder.lock:
+            self.rule(number)  # not forgotten meanwhile
+            entry = self._entries[number]
+            entry.rule = replace(entry.rule, cycles=True)
 
     def _check_name(self, name: str, rule: Rule, verb: str) -> None:
         __tracebackhide__ = True
@@ -243,9 +271,9 @@ class RuleBook:
             entry = self._entries.get(number)
             return entry.count if entry is not None else 0
 
-    def greets(self) -> bool:
-        """Tell whether a rule says how a connection is greeted."""
-        return any(entry.rule.match is CONNECT for entry in self._asked)
+    def greets(self, moment: Moment = CONNECT) -> bool:
+        """Tell whether a rule says how a connection is greeted, or how its handshake is answered."""
+        return any(entry.rule.match is moment for entry in self._asked)
 
     def find(self, unit: Any, lookup: Lookup) -> tuple[Rule, int, object] | None:
         """Take the rule that a frame, or a datagram, matches.
@@ -262,10 +290,10 @@ class RuleBook:
                 return entry.rule, count, found
         return None
 
-    def greet(self) -> tuple[Rule, int] | None:
-        """Take the rule for a new connection."""
+    def greet(self, moment: Moment = CONNECT) -> tuple[Rule, int] | None:
+        """Take the rule for a new connection, or for its handshake."""
         for entry in self._asked:
-            if entry.rule.match is CONNECT and (count := self._take(entry)):
+            if entry.rule.match is moment and (count := self._take(entry)):
                 return entry.rule, count
         return None
 

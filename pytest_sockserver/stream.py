@@ -11,7 +11,8 @@ import errno
 import os
 import socket
 import sys
-from collections.abc import Generator, Iterator
+from array import array
+from collections.abc import Generator, Iterator, Sequence
 from time import monotonic
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,9 @@ class Stream:
         left: A TLS handshake was left in the kernel, for whoever will read.
         lost: Bytes were received that nobody can be given any more.
         quiet_end: The exception, raised to the driver, that ends a handler without being its failure.
-        tls: Once TLS was asked for: ``version``, ``cipher``, ``alpn``, and ``error`` if the handshake failed.
+        tls: Once TLS was asked for: ``version``, ``cipher``, ``alpn``, ``server_name``, ``certificate`` (the client's),
+            and ``error`` if the handshake failed.
+        pace: At most so many bytes are received at once, with so many seconds between; ``None``: as they come.
     """
 
     def __init__(self, tape: Tape) -> None:
@@ -62,12 +65,24 @@ class Stream:
         self.left = False
         self.quiet_end: BaseException | None = None
         self.tls: SimpleNamespace | None = None
+        self.pace: tuple[int, float] | None = None
 
     @property
     def can_reset(self) -> bool:
         """Whether the transport has a reset: TCP has, unix streams have not."""
         sock = self.tape.socket
         return sock is None or sock.family != getattr(socket, "AF_UNIX", None)
+
+    @property
+    def secured(self) -> bool:
+        """Whether TLS has begun."""
+        return self.tls is not None and self.tls.error is None
+
+    def tls_error(self) -> BaseException:
+        """Return why the handshake failed."""
+        assert self.tls is not None
+        error: BaseException = self.tls.error
+        return error
 
     def socket_for(self, verb: str) -> Taped:
         """Return the open socket.
@@ -94,13 +109,23 @@ class Stream:
             if sock is not None and sock.fileno() >= 0:
                 sock.settimeout(0.0)
 
+    def make_blocking(self) -> None:
+        """Make the socket of a handler class as it was accepted: it blocks, without a time-out."""
+        if self.secured:  # else nobody has touched it
+            self.socket_for("read").settimeout(None)
+
     # Receiving
 
-    def receive(self, sock: Taped) -> bool:
-        """Feed the buffer with what is there, or with the end of the stream; tell whether there was anything."""
+    def receive(self, sock: Taped, into: Buffer | None = None) -> bool:
+        """Feed the buffer with what is there, or with the end of the stream; tell whether there was anything.
+
+        Args:
+            into: Another buffer than the stream's own.
+        """
         __tracebackhide__ = True
+        buffer = into if into is not None else self.buffer
         try:
-            data = sock.recv(CHUNK)
+            data = sock.recv(CHUNK if self.pace is None else self.pace[0])
         except BlockingIOError:
             return False
         except OSError as error:
@@ -108,12 +133,19 @@ class Stream:
                 return False
             if error is not self.tape.peer_error:
                 raise
-            data, self.buffer.broken = b"", True  # the client's reset is an end of its stream, if not a good one
+            data, buffer.broken = b"", True  # the client's reset is an end of its stream, if not a good one
+        if data:
+            buffer.feed(data)
+        else:
+            buffer.ended = True
+        return True
+
+    def hand_on(self, data: bytes, intake: Any) -> None:
+        """Feed the buffer with what a disturbance makes of what was received."""
         if data:
             self.buffer.feed(data)
         else:
-            self.buffer.ended = True
-        return True
+            self.buffer.ended, self.buffer.broken = True, intake.arrived.broken
 
     def receive_ahead(self, sock: Taped) -> bool:
         """Receive for a reader who has not come yet; tell whether he has to be left the rest.
@@ -163,6 +195,47 @@ class Stream:
                 if not _wants_more(error):
                     raise self._lost(error) from None
                 yield True
+
+    def send_raw(self, data: bytes) -> Iterator[bool]:
+        """Send all of ``data`` past TLS, unrecorded, yielding whenever the kernel takes no more."""
+        __tracebackhide__ = True
+        sock, rest = self.socket_for("send on"), memoryview(data)
+        while rest:
+            try:
+                rest = rest[PlainSocket.send(sock, rest) :]
+            except BlockingIOError:
+                yield True
+            except OSError as error:
+                raise self._lost(sock._explained(error)) from None  # type: ignore[arg-type]
+
+    def send_urgent(self, byte: bytes) -> None:
+        """Send a byte of urgent data."""
+        __tracebackhide__ = True
+        sock = self.socket_for("send on")
+        self.tape.note(NOTE, f"urgent data: {byte!r}".encode())
+        try:
+            PlainSocket.send(sock, byte, socket.MSG_OOB)
+        except OSError as error:
+            raise self._lost(sock._explained(error)) from None  # type: ignore[arg-type]
+
+    def send_descriptors(self, data: bytes, files: Sequence[Any]) -> Iterator[bool]:
+        """Send ``data`` with open files attached to its first byte."""
+        __tracebackhide__ = True
+        sock = self.socket_for("send on")
+        numbers = [each if isinstance(each, int) else each.fileno() for each in files]
+        self.tape.note(NOTE, f"{len(numbers)} descriptors attached".encode())
+        rest = memoryview(data)
+        while rest:
+            try:
+                if len(rest) == len(data):
+                    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", numbers))]
+                    rest = rest[sock.sendmsg([rest], rights) :]
+                else:
+                    rest = rest[sock.send(rest) :]
+            except BlockingIOError:
+                yield True
+            except OSError as error:
+                raise self._lost(error) from None
 
     def send_eof(self) -> None:
         """End the server's half of the stream."""
@@ -311,8 +384,11 @@ class Stream:
 
     # TLS
 
-    def start_tls(self, context: ssl.SSLContext) -> Iterator[bool]:
+    def start_tls(self, context: ssl.SSLContext, *, at_once: bool = False) -> Iterator[bool]:
         """Do the server's side of a TLS handshake.
+
+        Args:
+            at_once: The connection begins with it: it is no event of the conversation.
 
         Raises:
             ScriptMismatch: Plain text had come already; its text is a summary.
@@ -322,6 +398,8 @@ class Stream:
         import ssl
 
         plain = self.socket_for("start_tls on")
+        if self.secured:
+            raise WrongState(f"cannot start_tls on connection {self.tape.index}: it speaks TLS already")
         early = bytes(self.buffer)
         if not early:
             early = _peeked(plain)
@@ -331,8 +409,8 @@ class Stream:
                 f"expected a TLS handshake, but the client had sent plain text already, which would be taken for "
                 f"protected (STARTTLS injection)\n  got {shortened(early)}"
             )
-        self.tls = SimpleNamespace(version=None, cipher=None, alpn=None, error=None)
-        secured: Any = wrap_tls(plain, context)
+        self.tls = SimpleNamespace(version=None, cipher=None, alpn=None, server_name=None, certificate=None, error=None)
+        secured: Any = wrap_tls(plain, context, noted=not at_once)
         secured.settimeout(0.0)
         while True:
             try:
@@ -343,9 +421,15 @@ class Stream:
             except ssl.SSLWantWriteError:
                 yield True
             except OSError as error:
+                self.tls.server_name = getattr(secured, "server_name", None)
                 raise self.handshake_failed(error).with_traceback(None) from None
+        self.tls.server_name = getattr(secured, "server_name", None)  # which our contexts note (certificates.py)
+        self.tls.certificate = secured.getpeercert() or None
         self.tls.version, self.tls.cipher = secured.version(), secured.cipher()
         self.tls.alpn = secured.selected_alpn_protocol()
+        if at_once:
+            asked = f" for {self.tls.server_name}" if self.tls.server_name else ""
+            self.tape.note(NOTE, f"{self.tls.version}{asked}".encode())
 
     def handshake_failed(self, error: OSError) -> OSError:
         """Note why a handshake failed; return what to raise.  A handler is ended by it and not failed.

@@ -5,51 +5,63 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import questions, stopping, transcript
-from .addresses import bind_stream, explained
-from .base_server import BaseTestServer, H
+from .base_server import H
 from .captured import Value
 from .connection import Connection
-from .conversation import Continued, Rules, perform
+from .conversation import Closed, Continued, Rules, begin_tls, perform
 from .deadline import Deadline
 from .drivers import Drivers
 from .endpoint import nothing_to_refuse
-from .errors import WrongState
+from .errors import UnsupportedFault
 from .failures import Failure
 from .handler import Handler
+from .listening import Listening
 from .performer import DeclaredScript
 from .recording.recorder import BUSY, Tape
 from .recording.sockets import ready
 from .rulebook import On, RuleBook
+from .scripting.acts import Close, Reset
+from .scripting.checks import checked_index
 from .scripting.framing import Cutter, Framing, checked_framing
-from .scripting.rules import RuleMatch
+from .scripting.parts import Part, check_fit, checked_parts
+from .scripting.rules import HANDSHAKE, RuleMatch
 from .scripting.script import Script
 from .scripting.times import checked_times
 from .sink import Sink
 from .transport import AcceptingServer, adopt, connection_of
+from .trust import Trust
 from .waiting import block, refuse_in_coroutine
 
 #: Seconds.  A stop accepts what is queued for so long at most: clients that come back at once would never let it end.
 _ACCEPTING = 0.25
 
+if TYPE_CHECKING:
+    import ssl
 
-class StreamTestServer(BaseTestServer):
-    """A server of streams: TCP, or a unix socket with ``transport="unix"``."""
+
+class StreamTestServer(Listening):
+    """A server of streams: TCP, a unix socket with ``transport="unix"``, TLS from the first byte with ``"tls"``."""
 
     _kind = socket.SOCK_STREAM
     _handler_argument = "a Connection"
 
     def __init__(self, *, transport: str = "tcp", **options: Any) -> None:
         __tracebackhide__ = True
-        if transport not in ("tcp", "unix"):
-            raise ValueError(f"transport must be 'tcp' or 'unix', not {transport!r}")
-        super().__init__(transport, options)
+        if transport not in ("tcp", "tls", "unix"):
+            raise ValueError(f"transport must be 'tcp', 'tls' or 'unix', not {transport!r}")
+        super().__init__(transport, {"tls": True, **options} if transport == "tls" else options)
+        self._trust = Trust(self.options.tls)
+        self._handshakes = RuleBook(self._recorder, "tcp", tls=self.options.tls is not None)
+        self._refused: list[Connection] = []  # whose handshake failed, and no accept() was told; under the lock
+        self._limit: tuple[int, Closed] | None = None
+        self._expiring: list[threading.Thread] = []  # those that end a connection after a time
+        self._fillers: list[socket.socket] = []
         self.framing = self.options.framing
         self._drivers = Drivers(self._book)
         self._framework: AcceptingServer | None = None
@@ -98,11 +110,18 @@ class StreamTestServer(BaseTestServer):
 
     def on(self, match: RuleMatch, times: int | tuple[int, int | None] | None = None) -> On:
         __tracebackhide__ = True
+        if match is HANDSHAKE:
+            if self.transport != "tls":
+                raise TypeError(
+                    "on() expected HANDSHAKE on a tls server alone, whose connections begin with one; "
+                    "elsewhere write on(CONNECT).reply(...), or start_tls() in a script"
+                )
+            return self._handshakes.declare(match, times)
         declared = super().on(match, times)
         self._give_waiting_connections()
         return declared
 
-    on.__doc__ = BaseTestServer.on.__doc__
+    on.__doc__ = Listening.on.__doc__
 
     def script(self, times: int | tuple[int, int | None] | None = 1) -> Script:
         """Return a script, empty so far: an ordered conversation for the next connection that has none yet.
@@ -159,6 +178,8 @@ class StreamTestServer(BaseTestServer):
         with self._recorder.lock:
             super().clear()
             self._drivers.clear()
+            self._handshakes.clear()
+            self._limit = None
             self._connections.clear()
             over = [each for each in self._untaken if each.closed_by is not None]
             for connection in over:
@@ -189,40 +210,78 @@ class StreamTestServer(BaseTestServer):
         __tracebackhide__ = True
         return self._accepted(block(questions.untaken_connection(self, timeout)))
 
-    def refuse(self) -> contextlib.AbstractContextManager[None]:
-        """Refuse connections from now on, on the same port, which stays reserved.  Live ones go on.
+    def disconnect(self, *, reset: bool = False) -> None:
+        __tracebackhide__ = True
+        if reset and self._place is not None:
+            raise UnsupportedFault("a unix stream cannot be reset: its client would see a plain end of stream")
+        with self._recorder.lock:
+            live = [each for each in self._live if each.closed_by is None]
+        for connection in live:
+            connection._end_from_outside(reset=reset)
 
-        Also ``with server.refuse():``, which listens again at its end.
+    disconnect.__doc__ = Listening.disconnect.__doc__
+
+    def limit_connections(self, most: int | None, *parts: Part) -> None:
+        """Let at most so many connections be open at once; whoever comes then is answered by ``parts`` and dropped.
+
+        Args:
+            most: ``None`` for any number again.
+            parts: ``Reset()`` unless given, on a unix socket ``Close()``.
 
         Raises:
-            WrongState: The server is not running.
+            TypeError, ValueError: ``most`` is no number of connections, or a part is none.
+            UnsupportedFault: The transport cannot do a part.
         """
-        with self._one_at_a_time():
-            if self._state == "started":
-                self._stop_accepting()
-                self._state = "refusing"
-            elif self._state != "refusing":
-                raise WrongState(f"cannot refuse() in state {self._state!r}: expected 'started'")
-        return _Refusing(self)
+        __tracebackhide__ = True
+        if most is None:
+            self._limit = None
+            return
+        checked_index(most, "limit_connections() expected a number of connections, 0 or more", least=0)
+        usual: Part = Close() if self._place is not None else Reset()
+        checked = checked_parts(parts or (usual,), "limit_connections()")
+        transport = "tcp" if self.transport == "tls" else self.transport  # before any handshake
+        check_fit(checked, transport, "limit_connections()", tls=self.options.tls is not None)
+        self._limit = most, Closed(checked)
 
-    def listen(self) -> None:
-        """Accept again after ``refuse()``, on the same port.  A server that listens goes on.
+    def _end_later(self, connection: Connection, seconds: float, *, reset: bool) -> None:
+        """End a connection after a time, whatever drives it."""
+        thread = threading.Thread(
+            target=self._expire, args=(connection, seconds, reset), name=f"sockserver {self._label()} time", daemon=True
+        )
+        with self._recorder.lock:
+            self._expiring.append(thread)
+        thread.start()
 
-        Raises:
-            WrongState: The server is not running.
-        """
-        with self._one_at_a_time():
-            if self._state == "started":
+    def _expire(self, connection: Connection, seconds: float, reset: bool) -> None:
+        until = monotonic() + seconds
+        with self._recorder.lock:
+            while not self._over and not connection._tape.gone and (left := until - monotonic()) > 0:
+                self._recorder.sleep(left)
+            if self._over or connection._tape.gone:
                 return
-            if self._state != "refusing":
-                raise WrongState(f"cannot listen() in state {self._state!r}: expected 'refusing' or 'started'")
-            self._listen_again()
+        connection._end_from_outside(reset=reset)
 
-    def _listen_again(self) -> None:
-        assert self._framework is not None
-        listener = self._framework.socket
-        self._serve(self._listener(listener if listener.fileno() >= 0 else self._bind()))
-        self._state = "started"
+    def client_context(self, **options: Any) -> ssl.SSLContext:
+        """Return the context of a client that trusts this server, and checks the name that it connects to.
+
+        Args:
+            options: ``certificate``, the client's own, as a ``Certificate``; ``alpn``, a sequence of protocol names;
+                ``trust=False`` for one that trusts nobody's certificate.
+
+        Raises:
+            WrongState: The server has no TLS, or a context of yours: what its clients are to trust is not known here.
+        """
+        __tracebackhide__ = True
+        return self._trust.client_context(self.name, options)
+
+    @property
+    def ca_path(self) -> str:
+        """The path of a file with the certificate that clients must trust, in PEM; gone when the server stops.
+
+        Raises:
+            WrongState: The server has no TLS, or a context of yours.
+        """
+        return self._trust.ca_path(self.name)
 
     def _check_declarations(self) -> None:
         __tracebackhide__ = True
@@ -243,7 +302,8 @@ class StreamTestServer(BaseTestServer):
 
     def _missing(self, since: float) -> list[Failure]:
         missing = [self._unmet(error) for error in self._drivers.not_taken(since)]
-        return self._left_waiting() + missing + self._under_way(since) + super()._missing(since)
+        hands = [self._unmet(error) for error in self._handshakes.unmet(since)]
+        return self._left_waiting() + missing + self._under_way(since) + hands + super()._missing(since)
 
     def _left_waiting(self) -> list[Failure]:
         """Return the failures about connections that came before the scripts, and for which there is none; once."""
@@ -342,9 +402,33 @@ class StreamTestServer(BaseTestServer):
         connection._answer_by_rules = self._drivers.rules.answer_all
         return connection
 
+    def _begin_tls(self, connection: Connection) -> bool:
+        """Answer a client's handshake, in the connection's thread; tell whether it may be driven now."""
+        if self._limit is not None and self._is_too_many(connection):
+            perform(connection, self._limit[1], self._failures)
+        elif begin_tls(connection, self._handshakes, self._failures):
+            return True
+        connection._done = True
+        with self._recorder.lock:
+            self._live.pop(connection, None)
+            if connection.tls is not None and connection.tls.error is not None:
+                self._refused.append(connection)
+            self._recorder.changed()
+        return False
+
+    def _is_too_many(self, connection: Connection) -> bool:
+        """Whether it is one more than may be open at once."""
+        assert self._limit is not None
+        with self._recorder.lock:
+            others = [each for each in self._live if each is not connection and each.closed_by is None]
+            return len(others) >= self._limit[0]
+
     def _is_driven(self, connection: Connection) -> bool:
         """Give the connection to what was declared; if nothing was, let it wait for that, or for ``accept()``."""
         with self._recorder.lock:
+            if self._limit is not None and self.transport != "tls" and self._is_too_many(connection):
+                connection._driver = self._limit[1]
+                return True
             driver = self._drivers.drive(connection, call_is_over=self._over_since is not None)
             if driver is None or driver.is_raw:
                 self._cut_frames(connection)
@@ -402,6 +486,12 @@ class StreamTestServer(BaseTestServer):
 
     def _perform(self, connection: Connection) -> None:
         """Run the connection's driver, in its thread."""
+        if self.transport == "tls" and connection._driver is None:
+            if not self._begin_tls(connection):
+                return
+            if not self._is_driven(connection):
+                self._leave_to_accept(connection)
+                return
         assert connection._driver is not None
         try:
             perform(connection, connection._driver, self._failures)
@@ -423,35 +513,6 @@ class StreamTestServer(BaseTestServer):
 
     # Life cycle
 
-    def _begin(self) -> None:
-        __tracebackhide__ = True
-        bound, self._bound = self._bound, None
-        self._sink = None
-        self._serve(self._listener(bound if bound is not None else self._bind()))
-
-    def _bind(self) -> socket.socket:
-        __tracebackhide__ = True
-        if self._place is not None:
-            return self._place.bind(self._kind, self.options.rcvbuf)
-        return bind_stream(self._family, *self._place_to_bind(), self.options.rcvbuf)
-
-    def _listener(self, sock: socket.socket) -> socket.socket:
-        __tracebackhide__ = True
-        try:
-            sock.listen(self.options.backlog)
-        except OSError as error:  # two sockets may be bound to one port by SO_REUSEADDR, and only one may listen
-            address = sock.getsockname()
-            sock.close()
-            raise explained(error, self._kind, address) from None
-        return sock
-
-    def _serve(self, listener: socket.socket) -> None:
-        self._publish(listener)
-        old, self._framework = self._framework, AcceptingServer(self, listener, self.options.backlog)
-        if old is not None and self._state == "refusing":
-            self._framework._threads = old._request_threads()  # of connections that have gone on meanwhile
-        self._start_loop(self._framework)
-
     def _idle(self) -> bool:
         framework = self._framework
         assert framework is not None
@@ -465,33 +526,6 @@ class StreamTestServer(BaseTestServer):
         with self._recorder.lock:
             live = list(self._live)
         return all(stopping.connection_idle(connection) for connection in live)
-
-    def _stop_accepting(self) -> None:
-        """End the accept loop, accept what is queued, and let the kernel refuse whoever comes now."""
-        framework = self._framework
-        assert framework is not None
-        self._end_loop(Deadline(self.timeout))
-        if sys.platform == "linux" and self._place is None:
-            # Keeps the port; and refuses even where a forked child holds a copy of the listener.
-            framework.socket.shutdown(socket.SHUT_RDWR)
-        else:
-            # A unix socket that was shut down cannot listen again, and other systems refuse to shut a listener down.
-            # Without a socket behind it a path refuses too (unix(7)), and listen() binds the address anew.
-            framework.socket.close()
-
-    def _end_loop(self, deadline: Deadline) -> None:
-        """End the accept loop, and accept what is queued."""
-        framework = self._framework
-        assert framework is not None
-        framework.shutdown()
-        stopping.join([self._loop], deadline)
-        if framework.socket.fileno() < 0:
-            return  # closed by an earlier stop that was interrupted, or by a handler
-        framework.socket.setblocking(False)
-        before, until = -1, monotonic() + min(_ACCEPTING, deadline.left() or 0.0)
-        while before < self._admitted and monotonic() < until and ready(framework.socket, False, 0):
-            before = self._admitted  # an accept that fails (EMFILE) leaves the socket readable
-            framework._handle_request_noblock()
 
     def _end(self, deadline: Deadline) -> None:
         framework = self._framework
@@ -508,14 +542,17 @@ class StreamTestServer(BaseTestServer):
             connection._cut_off()
         peers = {each._thread: each.peer for each in live if each._thread is not None}
         reader = self._sink.close() if self._sink is not None else None
+        self._close_fillers()
         framework.close_timeout = stopping.patience(deadline)
         framework.server_close()  # which joins the handlers' threads
         stuck = [each for each in framework._threads if each.is_alive() and each is not threading.current_thread()]
-        self._name_stuck([*stuck, *stopping.join([reader, *clients], deadline)], peers, deadline)
+        self._name_stuck([*stuck, *stopping.join([reader, *clients, *self._expiring], deadline)], peers, deadline)
         for connection in live:
             connection._finish()
         with self._recorder.lock:
             self._live.clear()
+        self._expiring.clear()
+        self._trust.release()
         if self._place is not None:
             self._place.release()
 
@@ -555,17 +592,3 @@ class StreamTestServer(BaseTestServer):
     def _said(self) -> str:
         said = [transcript.head(each._tape) + "\n" + transcript.so_far(each._tape) for each in self._connections[-3:]]
         return "\n".join(said) if said else "nobody has connected so far"
-
-
-class _Refusing(contextlib.AbstractContextManager[None]):
-    """What ``refuse()`` returns: leaving its ``with`` block listens again."""
-
-    def __init__(self, server: StreamTestServer) -> None:
-        self._server = server
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *error: object) -> None:
-        if self._server._state == "refusing":
-            self._server.listen()

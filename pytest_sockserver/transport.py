@@ -94,6 +94,9 @@ class AcceptingServer(PreparedLoop, socketserver.ThreadingMixIn, socketserver.TC
         self.taking = True
         try:
             accepted, address = super().get_request()
+            if self.owner._fillers and self.owner._is_ours(address):
+                accepted.close()
+                raise BlockingIOError  # as if nobody had come
             return self.owner._admit(accepted, address), address
         finally:
             self.taking = False
@@ -101,7 +104,7 @@ class AcceptingServer(PreparedLoop, socketserver.ThreadingMixIn, socketserver.TC
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start the handler that was declared, or let the connection wait for ``accept()``."""
         connection = connection_of(request)
-        if self.owner._is_driven(connection):
+        if self.owner.transport == "tls" or self.owner._is_driven(connection):
             self.handle(connection)
         else:
             self.owner._leave_to_accept(connection)
@@ -184,14 +187,13 @@ def connection_of(request: Any) -> Connection:
 class ReplySocket:
     """What a datagram handler class finds as its socket: the server's own, each reply recorded before it leaves."""
 
-    def __init__(self, socket: Any, note: Callable[[bytes, Any], Any]) -> None:
+    def __init__(self, socket: Any, say: Callable[[bytes, Any], int]) -> None:
         self._socket = socket
-        self._note = note
+        self._say = say
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
 
     def sendto(self, data: Any, *flags_and_address: Any) -> int:
         """Send a datagram to the address, the last argument."""
-        sent: int = self._note(bytes(data), flags_and_address[-1])
-        return sent
+        return self._say(bytes(data), flags_and_address[-1])

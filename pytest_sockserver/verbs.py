@@ -18,9 +18,12 @@ from .scripting.framing import Framing, checked_framing, expect_frame, frames_ne
 from .scripting.matching import Match, Shape, captured_by, described, is_literal, shape_of
 from .scripting.parts import Part, check_fit, checked_parts
 from .scripting.reading import Steps
+from .scripting.tls_acts import checked_context
 
 if TYPE_CHECKING:
     import ssl
+
+    from .scripting.tls_acts import Context
 
 
 class Verbs(Endpoint):
@@ -103,13 +106,14 @@ class Verbs(Endpoint):
             self._told_end = True
         return data
 
-    def _start_tls(self, context: ssl.SSLContext | None, deadline: Deadline) -> Iterator[bool]:
+    def _start_tls(self, context: Context | None, deadline: Deadline) -> Iterator[bool]:
         __tracebackhide__ = True
-        context = context or self._server.options.tls
-        if context is None:
+        given = checked_context(context, "start_tls()") or self._server.options.tls
+        if given is None:
             raise ValueError("start_tls() expected a context: give it one, or give the server tls=")
+        at_once = self._server.transport == "tls" and not self._tape.events
         try:
-            for writes in self._stream.start_tls(context):
+            for writes in self._stream.start_tls(_context_of(given), at_once=at_once):
                 yield writes
                 if not deadline.left():
                     text = f"start_tls() waited {deadline} for the client's handshake"
@@ -124,3 +128,11 @@ class Verbs(Endpoint):
         checked = checked_parts(parts, verb)
         check_fit(checked, self._server.transport, verb, tls=self._server.options.tls is not None)
         return checked
+
+
+def _context_of(given: Context) -> ssl.SSLContext:
+    if hasattr(given, "wrap_socket"):  # one of the user's: certificates are not needed for it
+        return given  # type: ignore[return-value]
+    from .certificates import server_context_of
+
+    return server_context_of(given)

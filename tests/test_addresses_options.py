@@ -432,7 +432,7 @@ def test_a_path_in_no_directory_says_so(sockserver: SockServer) -> None:
          "sockserver.udp() got an unknown option 'zzz': expected one of allow_remote, host, name, port, rcvbuf, "
          "record_limit, timeout"),
         ("tcp", {"path": "/tmp/x"}, TypeError,
-         "sockserver.tcp() has no option 'path': expected one of allow_remote, backlog, framing, host, max_frame, "
+         "sockserver.tcp() has no option 'path': expected one of allow_remote, backlog, framing, host, max_frame, mss, "
          "name, port, rcvbuf, record_limit, timeout, tls"),
         ("unix", {"port": 1}, TypeError,
          "sockserver.unix() has no option 'port': expected one of backlog, framing, max_frame, name, path, rcvbuf, "
@@ -492,7 +492,7 @@ def test_a_wrong_option_of_a_server_made_by_hand_is_refused() -> None:
         DatagramTestServer(transport="tcp")
 
     assert str(unknown.value) == "StreamTestServer() got an unknown option 'tiemout': did you mean 'timeout'?"
-    assert str(transport.value) == "transport must be 'tcp' or 'unix', not 'udp'"
+    assert str(transport.value) == "transport must be 'tcp', 'tls' or 'unix', not 'udp'"
     assert str(other.value) == "transport must be 'udp' or 'unix_datagram', not 'tcp'"
 
 

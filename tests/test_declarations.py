@@ -77,10 +77,11 @@ class Awaitable:
 TIMES = "times must be an int of at least 1, a pair (least, most) with most None for any number, or None, not "
 MATCH = "expected bytes, a compiled pattern of bytes, Hex, Text, a predicate or ANY, not "
 ASYNC = f"the async function coroutine ({FILE}:{coroutine.__code__.co_firstlineno})"
-DATAGRAMS = (
-    "with datagrams: they have no connection that could end or change; "
-    "they have Delay, Gate, Stall and Cut, and no reply is ()"
+ON_DATAGRAMS_FIT = (
+    "they have Append, Corrupt, Cut, Delay, Gate, Hold, Jitter, Open, Overwrite, Prepend, Repeat, Replace, Spoof and "
+    "Stall, and no reply is ()"
 )
+DATAGRAMS = f"with datagrams: they have no connection that could end or change; {ON_DATAGRAMS_FIT}"
 ON_DATAGRAMS = (
     "each expect() takes one datagram, each part of send() is one; it has expect(), send(), open(), maybe(), repeat()"
 )
@@ -230,7 +231,7 @@ WRONG: list[tuple[Callable[[Servers], object], type[Exception], str]] = [
     (
         lambda its: its.udp.script().expect(b"A").send(Drip(b"abc", 0.1)),
         UnsupportedFault,
-        f"send() cannot do Drip(data=b'abc', pause=0.1, size=1) {DATAGRAMS}",
+        f"send() cannot do Drip(b'abc', 0.1) with datagrams: a datagram arrives whole; {ON_DATAGRAMS_FIT}",
     ),
     (lambda its: its.udp.script().close(), ValueError, f"a script of datagrams has no close(): {ON_DATAGRAMS}"),
     (

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from pytest_sockserver.errors import DialogueError
 from pytest_sockserver.origin import Origin
+from pytest_sockserver.scripting.acts import Close, Delay, Gate, Open, Reset, SendEof, Stall
 from pytest_sockserver.scripting.dialogue import Dialogue, Section, parse
 from pytest_sockserver.scripting.matching import Hex, PatternText, Text
-from pytest_sockserver.scripting.parts import Close, Delay, Gate, Open, Reset, SendEof, Stall, StartTLS
 from pytest_sockserver.scripting.script import Script
 from pytest_sockserver.scripting.steps import Step
+from pytest_sockserver.scripting.tls_acts import StartTLS
 from pytest_sockserver.scripting.writing import Event, format_datagrams, format_lines, line_ending
 
 EXPECTED = "expected a line that begins with S: S- Sx S! C: C- Cx C~ C> C! == % or #"
@@ -412,10 +413,10 @@ def test_names_stay_beside_the_bytes_of_one_send() -> None:
     [
         ("S! send-eof", "send_eof()"),
         ("S! start-tls", "start_tls()"),
-        ("S! delay 500ms", "send(Delay(seconds=0.5))"),
-        ("S! delay 1.5s", "send(Delay(seconds=1.5))"),
-        ("S! delay .5s", "send(Delay(seconds=0.5))"),
-        ("S! wait go", "send(Gate(name='go'))"),
+        ("S! delay 500ms", "send(Delay(0.5))"),
+        ("S! delay 1.5s", "send(Delay(1.5))"),
+        ("S! delay .5s", "send(Delay(0.5))"),
+        ("S! wait go", "send(Gate('go'))"),
         ("S! open go", "open('go')"),
         ("C! eof", "expect_eof()"),
         ("C! reset", "expect_reset()"),
@@ -755,8 +756,8 @@ def test_a_datagram_may_be_empty() -> None:
 def test_datagrams_have_delays_and_gates() -> None:
     assert steps("C: a\nS! delay 1ms\nS! wait x\nS: b\nS! open y", transport="udp") == [
         "expect(b'a')",
-        "send(Delay(seconds=0.001))",
-        "send(Gate(name='x'))",
+        "send(Delay(0.001))",
+        "send(Gate('x'))",
         "send(b'b')",
         "open('y')",
     ]

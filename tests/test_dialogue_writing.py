@@ -10,21 +10,12 @@ import pytest
 
 from pytest_sockserver import ANY, StreamTestServer
 from pytest_sockserver.recording.recorder import Recorder, Tape
+from pytest_sockserver.scripting.acts import Close, Delay, Gate, Open, Reset, SendEof, Stall
 from pytest_sockserver.scripting.matching import Hex, Text
-from pytest_sockserver.scripting.parts import (
-    Close,
-    Cut,
-    Delay,
-    Drip,
-    Gate,
-    Open,
-    Part,
-    Reset,
-    SendEof,
-    Stall,
-    StartTLS,
-)
+from pytest_sockserver.scripting.modifiers import Cut, Drip
+from pytest_sockserver.scripting.parts import Part
 from pytest_sockserver.scripting.script import Script
+from pytest_sockserver.scripting.tls_acts import StartTLS
 from pytest_sockserver.scripting.writing import format_datagrams, format_lines, line_ending
 from pytest_sockserver.transcript import datagram_lines, head, lines, of_connection, so_far
 
@@ -555,8 +546,8 @@ def answer(request: bytes) -> bytes:
         (Script().rules(), "#! rules()"),
         (Script().close(notify=False), "#! close(notify=False)"),
         (Script().send(Close(notify=False)), "#! send(Close(notify=False))"),
-        (Script().send(b"a", Cut(b"bc", 1)), "#! send(b'a', Cut(data=b'bc', n=1))"),
-        (Script().send(Drip(b"bc", 0.5)), "#! send(Drip(data=b'bc', pause=0.5, size=1))"),
+        (Script().send(b"a", Cut(b"bc", 1)), "#! send(b'a', Cut(b'bc', 1))"),
+        (Script().send(Drip(b"bc", 0.5)), "#! send(Drip(b'bc', 0.5))"),
         (Script().expect(b"a", timeout=2), "#! expect(b'a', timeout=2)"),
         (Script().recv_line(max_bytes=9), "#! recv_line(max_bytes=9)"),
         (Script().expect(re.compile(b"a")), "#! expect(re.compile(b'a'))"),

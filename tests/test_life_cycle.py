@@ -543,7 +543,10 @@ def test_refuse_of_a_server_that_is_not_running_names_the_state() -> None:
         server.refuse()
 
     assert str(new.value) == "cannot refuse() in state 'new': expected 'started'"
-    assert str(new_listen.value) == "cannot listen() in state 'new': expected 'refusing' or 'started'"
+    assert str(new_listen.value) == (
+        "cannot listen() in state 'new': expected 'refusing', 'a black hole', 'overflowing', 'unlinked', 'forbidden' "
+        "or 'started'"
+    )
     assert str(stopped.value) == "cannot refuse() in state 'stopped': expected 'started'"
 
 

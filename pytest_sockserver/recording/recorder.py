@@ -185,6 +185,7 @@ class Tape:
         cut: Why this side has ended the connection from outside its driver, empty while it has not: whatever the
             driver's socket says next is our own doing.
         saw_cut: The driver has been told.
+        in_front: Of a handler class's socket: its ``send`` and ``recv`` do what is disturbed, and say if they did.
         tap: Called with what was received, the recorder's lock held: cuts frames where no verb reads.
         lock: Guards ``socket``, ``cut`` and ``handed_over``, and is held while a descriptor is closed or shut
             down, so that a number which was given to another file meanwhile is never touched.  Re-entrant:
@@ -211,6 +212,7 @@ class Tape:
         self.cut = ""
         self.saw_cut = False
         self.tap: Callable[[bytes], None] | None = None
+        self.in_front: Any = None
         self._bell: threading.Condition | None = None
         self.peer_error: BaseException | None = None  # what the client's reset was raised as, for its driver
 

@@ -217,6 +217,8 @@ class RecordingSocket(Taped):
         __tracebackhide__ = True
         if self.tape is None or flags & _UNTAPPED:
             return super().recv(bufsize, flags)
+        if self.tape.in_front is not None and (heard := self.tape.in_front.recv(self, bufsize)) is not None:
+            return heard  # type: ignore[no-any-return]
         if bufsize:
             self._peek(flags & _NOT_WAITALL)
         try:
@@ -232,6 +234,9 @@ class RecordingSocket(Taped):
             return super().recv_into(buffer, nbytes, flags)
         with memoryview(buffer) as given, given if given.format == "B" and given.ndim == 1 else given.cast("B") as view:
             wanted = nbytes or len(view)
+            if self.tape.in_front is not None and (heard := self.tape.in_front.recv(self, wanted)) is not None:
+                view[: len(heard)] = heard
+                return len(heard)
             if wanted:
                 self._peek(flags & _NOT_WAITALL)
             try:
@@ -288,7 +293,11 @@ class RecordingSocket(Taped):
 
     def send(self, data: Any, flags: int = 0, /) -> int:
         __tracebackhide__ = True
-        return super().send(data, flags) if self.tape is None else self._send_noted(data, flags, self._send_waiting)
+        if self.tape is None:
+            return super().send(data, flags)
+        if self.tape.in_front is not None and self.tape.in_front.send(data):
+            return memoryview(data).nbytes
+        return self._send_noted(data, flags, self._send_waiting)
 
     def _send_waiting(self, data: bytes, flags: int) -> int:
         """Send as a blocking socket does, but say SENDING only while the kernel is really full.
@@ -314,6 +323,8 @@ class RecordingSocket(Taped):
         __tracebackhide__ = True
         if self.tape is None:
             return super().sendall(data, flags)
+        if self.tape.in_front is not None and self.tape.in_front.send(data):
+            return None
         sent = 0
         if type(data) is bytes and len(data) <= _SEND_CHUNK:  # the usual case, without a view
             sent = self._send_noted(data, flags, self._send_waiting)
@@ -355,6 +366,11 @@ def _recording_ssl_socket() -> type[ssl.SSLSocket]:
             tape = self.tape
             if tape is None:
                 return super().read(len, buffer)
+            if tape.in_front is not None and (heard := tape.in_front.recv(self, len)) is not None:
+                if buffer is None:
+                    return heard
+                memoryview(buffer)[: heard.__len__()] = heard
+                return heard.__len__()
             if self.gettimeout() != 0.0 and not self.pending():
                 tape.state = WAITING
                 try:
@@ -377,12 +393,14 @@ def _recording_ssl_socket() -> type[ssl.SSLSocket]:
             __tracebackhide__ = True
             if self.tape is None:
                 return super().send(data, flags)
+            if self.tape.in_front is not None and self.tape.in_front.send(data):
+                return memoryview(data).nbytes
             return self._send_noted(data, flags, super().send)
 
     return RecordingSSLSocket
 
 
-def start_tls(plain: Taped, context: ssl.SSLContext) -> ssl.SSLSocket:
+def start_tls(plain: Taped, context: ssl.SSLContext, *, noted: bool = True) -> ssl.SSLSocket:
     """Turn ``plain`` into a TLS socket of the same tape, without a byte of handshake yet; it does not block.
 
     The context is the user's: its ``sslsocket_class`` is ours for the length of one call, under the
@@ -402,5 +420,6 @@ def start_tls(plain: Taped, context: ssl.SSLContext) -> ssl.SSLSocket:
         tape.socket, tape.handed_over, tape.state = secured, None, BUSY  # type: ignore[assignment]
         if tape.cut:
             PlainSocket.shutdown(secured, socket.SHUT_RDWR)
-    tape.note(START_TLS)
+    if noted:
+        tape.note(START_TLS)
     return secured

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DialogueError
+from .acts import Close, Delay, Gate, Open, Reset, SendEof, Stall
 from .matching import Hex, PatternText, Text
 from .notation import Name, NotationError, Piece, read_hex, read_text, written_hex, written_text
-from .parts import Close, Delay, Gate, Open, Reset, SendEof, Stall, StartTLS
+from .tls_acts import StartTLS
 
 if TYPE_CHECKING:
     from .script import Script

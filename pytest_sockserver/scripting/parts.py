@@ -1,30 +1,28 @@
 """What is said in answer: parts, performed from left to right.
 
 ``bytes`` are sent as written.  ``Text`` and ``Hex`` are filled with what was captured.  A function of the request
-returns parts.  The rest says what else happens: ``Delay``, ``Gate``, ``Stall`` wait; ``SendEof``, ``StartTLS``,
-``Close`` and ``Reset`` do something to the connection; ``Cut`` and ``Drip`` hold the parts that they modify.
+returns parts.  An :class:`Act` says what else happens, to time or to the connection (``acts``, ``tls_acts``); a
+:class:`Modifier` holds the part that it modifies (``modifiers``).  ``DATA`` stands for what a server says anyway, where
+that is disturbed from outside.
 
 Their ``__init__`` are written out: a generated one has no source, and would show as a line of nowhere in the traceback
 of what it refuses.
 
-The vocabulary is closed, and this is the one place that knows it: what is not a part is refused here, with a message
-that says what to write, and so is a part on a transport that cannot do it.  To perform parts is to walk through their
-:func:`actions`, in which functions, templates and modifiers are resolved.
+The vocabulary is closed, and this is the one place that judges it: what is not a part is refused here, with a message
+that says what to write, and so is a part on a transport that cannot show it.  Each class says itself where it fits.  To
+perform parts is to walk through their :func:`actions`, in which functions, templates and modifiers are resolved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, ClassVar, Final
 
 from ..errors import UnsupportedFault
 from .matching import Hex, Lookup, Text, function_shown, is_async, rendered
 from .notation import Hole, references
-
-if TYPE_CHECKING:
-    import ssl
 
 # pytest shows no frame of this module, of the classes' generated __init__ neither: what is wrong is the user's line.
 __tracebackhide__ = True
@@ -32,143 +30,105 @@ __tracebackhide__ = True
 #: Seconds.  Longer than any test waits: a larger number is milliseconds, by mistake.
 LONGEST_DELAY: Final = 3600.0
 
+TCP: Final = frozenset({"tcp", "tls"})
+STREAMS: Final = TCP | {"unix"}
+DATAGRAMS: Final = frozenset({"udp", "unix_datagram"})
+EVERYWHERE: Final = STREAMS | DATAGRAMS
 
-@dataclass(frozen=True)
-class Close:
-    """End the connection cleanly; over TLS without ``close_notify`` if ``notify`` is false."""
-
-    notify: bool = True
-
-    def __repr__(self) -> str:
-        return "Close()" if self.notify else "Close(notify=False)"
-
-
-@dataclass(frozen=True)
-class Reset:
-    """Reset the connection, once the client's kernel has what was sent before.  TCP alone has a reset."""
+_ON: Final = {
+    "tcp": "on a TCP connection",
+    "tls": "over TLS",
+    "unix": "on a unix socket",
+    "udp": "with datagrams",
+    "unix_datagram": "with datagrams",
+}
 
 
-@dataclass(frozen=True)
-class SendEof:
-    """End the server's half of the stream."""
-
-
-@dataclass(frozen=True)
-class StartTLS:
-    """Do the server's side of a TLS handshake: with ``context``, else the server's ``tls=``."""
-
-    context: ssl.SSLContext | None = None
+class _Written:
+    """What prints as the call that makes it: what must be given by place, what differs from its default by name."""
 
     def __repr__(self) -> str:
-        return "StartTLS()" if self.context is None else f"StartTLS({self.context!r})"
+        given = []
+        for each in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, each.name)
+            if each.default is MISSING:
+                several = isinstance(value, tuple)  # *args
+                given += [shown(one) for one in (value if several else [value])]
+            elif value != each.default:
+                given.append(f"{each.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(given)})"
 
 
-@dataclass(frozen=True, init=False)
-class Delay:
-    """Say nothing for ``seconds``."""
+class Act(_Written):
+    """What is done, beside what is said.
 
-    seconds: float
-
-    def __init__(self, seconds: float) -> None:
-        __tracebackhide__ = True
-        _check_seconds("Delay()", seconds)
-        object.__setattr__(self, "seconds", seconds)
-
-
-@dataclass(frozen=True, init=False)
-class Gate:
-    """Wait until somebody opens the gate of this name: ``server.open(name)``, or a step of another script."""
-
-    name: str
-
-    def __init__(self, name: str) -> None:
-        __tracebackhide__ = True
-        object.__setattr__(self, "name", checked_gate(name, "Gate()"))
-
-
-@dataclass(frozen=True, init=False)
-class Open:
-    """Open the gate of this name: whoever waits for it, in this or another conversation, goes on."""
-
-    name: str
-
-    def __init__(self, name: str) -> None:
-        __tracebackhide__ = True
-        object.__setattr__(self, "name", checked_gate(name, "Open()"))
-
-
-@dataclass(frozen=True)
-class Stall:
-    """Say and read nothing any more until the server stops; that the client is gone is not noticed either."""
-
-
-@dataclass(frozen=True, init=False)
-class Cut:
-    """Say only the first ``n`` bytes of a part."""
-
-    data: Part
-    n: int
-
-    def __init__(self, data: Part, n: int) -> None:
-        __tracebackhide__ = True
-        (checked,) = checked_parts([data], "Cut()")
-        if type(n) is not int:
-            raise TypeError(f"Cut() expected a number of bytes, 0 or more, not {n!r}")
-        if n < 0:
-            raise ValueError(f"Cut() expected a number of bytes, 0 or more, not {n!r}")
-        if isinstance(checked, bytes) and n > len(checked):
-            raise ValueError(f"Cut() expected at most the {len(checked)} bytes that there are, not {n}")
-        object.__setattr__(self, "data", checked)
-        object.__setattr__(self, "n", n)
-
-    def applied(self, actions: Iterator[Action]) -> Iterator[Action]:
-        """Yield the actions up to the cut."""
-        __tracebackhide__ = True
-        left = self.n
-        for action in actions:
-            if not isinstance(action, bytes):
-                yield action
-                continue
-            yield action[:left]
-            left -= min(left, len(action))
-            if not left:
-                return
-        if left:
-            raise ValueError(f"Cut() was to say {self.n} bytes, and there were only {self.n - left}")
-
-
-@dataclass(frozen=True, init=False)
-class Drip:
-    """Say a part in pieces of ``size`` bytes, with a pause of so many seconds between them.
-
-    What is promised are the bytes and the least total time; pieces may still arrive together.
+    Attributes:
+        fits: The transports that can show it.
+        why_not: What to say of a transport that cannot, by transport; ``""`` for all others.
+        is_last: Nothing after it is ever reached.
+        ends_saying: No bytes can be said after it.
+        lacks_context: It wants the server's ``tls=``.
     """
 
-    data: Part
-    pause: float
-    size: int = 1
+    fits: frozenset[str] = EVERYWHERE
+    why_not: ClassVar[Mapping[str, str]] = {}
+    is_last: ClassVar[bool] = False
+    ends_saying: ClassVar[bool] = False
+    lacks_context: bool = False
 
-    def __init__(self, data: Part, pause: float, size: int = 1) -> None:
-        __tracebackhide__ = True
-        object.__setattr__(self, "data", checked_parts([data], "Drip()")[0])
-        _check_seconds("Drip()", pause)
-        if type(size) is not int or size < 1:
-            raise ValueError(f"Drip() expected pieces of at least 1 byte, not {size!r}")
-        object.__setattr__(self, "pause", pause)
-        object.__setattr__(self, "size", size)
+
+class Modifier(_Written):
+    """What holds a part, and changes how it is said.
+
+    Attributes:
+        data: The part.
+        fits, why_not: As those of an act.
+        is_last: It never comes to an end.
+    """
+
+    fits: frozenset[str] = EVERYWHERE
+    why_not: ClassVar[Mapping[str, str]] = {}
+    is_last: bool = False
+    data: Part
 
     def applied(self, actions: Iterator[Action]) -> Iterator[Action]:
-        """Yield the actions in pieces, with pauses between."""
-        begun = False
-        for action in actions:
-            if not isinstance(action, bytes):
-                yield action
-                continue
-            for start in range(0, len(action), self.size):
-                if begun:
-                    yield Delay(self.pause)
-                yield action[start : start + self.size]
-                begun = True
+        """Yield what becomes of the actions that its part comes to."""
+        raise NotImplementedError
+
+
+class _Data:
+    def __repr__(self) -> str:
+        return "DATA"
+
+    def __reduce__(self) -> str:
+        return "DATA"
+
+
+#: What the server says, or hears, anyway: in ``server.disturb()`` alone.
+DATA: Final = _Data()
+
+
+@dataclass(frozen=True)
+class Held(Act):
+    """The action of bytes that are said only after so many further replies."""
+
+    data: bytes
+    after: int
+
+
+@dataclass(frozen=True)
+class Spoofed(Act):
+    """The action of a datagram that comes from elsewhere; ``None`` for the server's own host, from another port."""
+
+    data: bytes
+    host: str | None
+
+
+@dataclass(frozen=True)
+class Remark(Act):
+    """The action that tells the record what was drawn."""
+
+    text: str
 
 
 class _Flush:
@@ -180,33 +140,33 @@ class _Flush:
 FLUSH: Final = _Flush()
 
 Function = Callable[[Any], Any]
-Part = bytes | Text | Hex | Function | Close | Reset | SendEof | StartTLS | Delay | Gate | Open | Stall | Cut | Drip
-Action = bytes | _Flush | Close | Reset | SendEof | StartTLS | Delay | Gate | Open | Stall
+Part = bytes | Text | Hex | Function | Act | Modifier | _Data
+Action = bytes | _Flush | Act
 Reply = Part | Iterable[Part]
 
-_MODIFIERS = (Cut, Drip)
-_SAID = (bytes, Text, Hex, *_MODIFIERS)
-_DONE = (Close, Reset, SendEof, StartTLS, Delay, Gate, Open, Stall)
-_LAST = (Close, Reset, Stall)
-_NAMES = {each.__name__: each for each in (Text, Hex, *_MODIFIERS, *_DONE)}
+_SAID = (bytes, Text, Hex, Modifier, _Data)
 
 
-def checked_parts(parts: Iterable[object], verb: str) -> tuple[Part, ...]:
-    """Return the parts, or raise the error that names the first that is none, or that can never be reached."""
+def checked_parts(parts: Iterable[object], verb: str, *, data: bool = False) -> tuple[Part, ...]:
+    """Return the parts, or raise the error that names the first that is none, or that can never be reached.
+
+    Args:
+        data: ``DATA`` is known here.
+    """
     __tracebackhide__ = True
     checked: tuple[Part, ...] = ()
     for part in parts:  # no comprehension: before 3.12 it is a frame that a traceback would show
-        checked += (_checked_part(part, verb),)
+        checked += (_checked_part(part, verb, data=data),)
     for before, after in pairwise(checked):
-        if isinstance(before, _LAST):
+        if ends([before]):
             raise ValueError(f"{verb} expected nothing after {before!r}: {shown(after)} would never be reached")
     for at, part in enumerate(checked):
-        if isinstance(part, SendEof) and any(isinstance(each, _SAID) for each in checked[at:]):
+        if isinstance(part, Act) and part.ends_saying and any(isinstance(each, _SAID) for each in checked[at:]):
             raise ValueError(f"{verb} expected no bytes after SendEof(): it ends what the server says")
     return checked
 
 
-def _checked_part(part: object, verb: str) -> Part:
+def _checked_part(part: object, verb: str, *, data: bool = False) -> Part:
     __tracebackhide__ = True
     if isinstance(part, bytes):
         return part
@@ -216,7 +176,11 @@ def _checked_part(part: object, verb: str) -> Part:
         if any(isinstance(piece, Hole) for piece in part.pieces):
             raise ValueError(f"{verb} cannot say {part!r}: ?? and <name:n> are for what is received")
         return part
-    if isinstance(part, (*_MODIFIERS, *_DONE)):
+    if isinstance(part, (Act, Modifier, _Data)):
+        if not data and holds_data(part):
+            raise ValueError(
+                f"{verb} cannot say {part!r}: DATA stands for what a server says, in server.disturb() alone"
+            )
         return part
     if isinstance(part, str):
         raise TypeError(f"{verb} expected bytes, not the text {part!r}: write b{part!r}, or encode it")
@@ -224,13 +188,18 @@ def _checked_part(part: object, verb: str) -> Part:
         raise TypeError(
             f"{verb} expected parts one after the other, not the {type(part).__name__} {part!r}: no brackets"
         )
-    if isinstance(part, type) and part in _NAMES.values():
+    if isinstance(part, type) and issubclass(part, (Act, Modifier, Text, Hex)):
         raise TypeError(f"{verb} expected a part, not the class {part.__name__}: write {part.__name__}(...)")
     if not callable(part) or isinstance(part, type):
         raise TypeError(f"{verb} expected bytes, not {part!r}")
     if is_async(part):
         raise TypeError(f"{verb} expected a function that returns parts, not the async function {function_shown(part)}")
     return part
+
+
+def holds_data(part: object) -> bool:
+    """Tell whether ``DATA`` is this part, or is held by it."""
+    return holds_data(part.data) if isinstance(part, Modifier) else part is DATA
 
 
 def parts_of(reply: object, verb: str) -> Iterator[Part]:
@@ -241,7 +210,7 @@ def parts_of(reply: object, verb: str) -> Iterator[Part]:
     __tracebackhide__ = True
     if reply is None:
         raise TypeError(f"{verb} returned None: return the bytes of the reply, a list of replies, or () for no reply")
-    if isinstance(reply, (bytes, bytearray, memoryview, str, Text, Hex, *_MODIFIERS, *_DONE)) or callable(reply):
+    if isinstance(reply, (bytes, bytearray, memoryview, str, Text, Hex, Act, Modifier, _Data)) or callable(reply):
         yield _checked_part(reply, verb)
         return
     if not isinstance(reply, Iterable):
@@ -250,31 +219,44 @@ def parts_of(reply: object, verb: str) -> Iterator[Part]:
         yield _checked_part(part, verb)
 
 
-def actions(parts: Iterable[Part], call: Callable[[Function], Iterable[Part]], lookup: Lookup) -> Iterator[Action]:
+def no_data() -> Iterator[Action]:
+    """Stand in for what ``DATA`` is, where there is none."""
+    return iter(())
+
+
+def actions(
+    parts: Iterable[Part],
+    call: Callable[[Function], Iterable[Part]],
+    lookup: Lookup,
+    data: Callable[[], Iterable[Action]] = no_data,
+) -> Iterator[Action]:
     """Yield what is to be done: bytes, and the parts that are more than bytes.
 
     Args:
         call: Calls a function with the request, and returns the parts that it returned.
         lookup: What was captured under a name.
+        data: Returns what ``DATA`` stands for.
     """
     __tracebackhide__ = True
     for part in parts:
-        if isinstance(part, (bytes, *_DONE)):
+        if isinstance(part, (bytes, Act)):
             yield part
         elif isinstance(part, (Text, Hex)):
             yield rendered(part, lookup)
-        elif isinstance(part, _MODIFIERS):
-            yield from part.applied(actions([part.data], call, lookup))
+        elif isinstance(part, Modifier):
+            yield from part.applied(actions([part.data], call, lookup, data))
+        elif isinstance(part, _Data):
+            yield from data()
         else:
             yield FLUSH
-            yield from actions(call(part), call, lookup)
+            yield from actions(call(part), call, lookup, data)
 
 
 def check_fit(parts: Iterable[Part], transport: str, verb: str, *, tls: bool = True) -> None:
-    """Refuse the parts that a transport cannot do.
+    """Refuse the parts that a transport cannot show.
 
     Args:
-        transport: ``"tcp"``, ``"unix"``, ``"udp"`` or ``"unix_datagram"``.
+        transport: ``"tcp"``, ``"tls"``, ``"unix"``, ``"udp"`` or ``"unix_datagram"``.
         tls: The server has a context of its own for ``StartTLS()``.
 
     Raises:
@@ -282,31 +264,46 @@ def check_fit(parts: Iterable[Part], transport: str, verb: str, *, tls: bool = T
     """
     __tracebackhide__ = True
     for part in parts:
-        if isinstance(part, _MODIFIERS):
+        if isinstance(part, Modifier):
             check_fit([part.data], transport, verb, tls=tls)
-        if transport in ("udp", "unix_datagram") and isinstance(part, (Close, Reset, SendEof, StartTLS, Drip)):
-            raise UnsupportedFault(
-                f"{verb} cannot do {shown(part)} with datagrams: they have no connection that could end or change; "
-                "they have Delay, Gate, Stall and Cut, and no reply is ()"
-            )
-        if transport == "unix" and isinstance(part, Reset):
-            raise UnsupportedFault(
-                f"{verb} cannot do Reset() on a unix socket: its client would see a plain end of stream; write Close()"
-            )
-        if isinstance(part, StartTLS) and part.context is None and not tls:
+        if isinstance(part, (Act, Modifier)) and transport not in part.fits:
+            why = part.why_not.get(transport) or part.why_not.get("")
+            if why is None and transport in DATAGRAMS:
+                why = "they have no connection that could end or change"
+            advice = "" if why is not None and "; " in why else f"; {_what_it_can(transport)}"
+            raise UnsupportedFault(f"{verb} cannot do {shown(part)} {_ON[transport]}: {why}{advice}")
+        if isinstance(part, Act) and part.lacks_context and not tls:
             raise ValueError(f"{verb} has no context for StartTLS(): give it one, or give the server tls=")
+
+
+def _what_it_can(transport: str) -> str:
+    """Return the words on what a transport can do."""
+    from . import acts, modifiers, tls_acts
+
+    homes = {module.__name__: vars(module).values() for module in (acts, tls_acts, modifiers)}
+    names = sorted(
+        each.__name__
+        for home, values in homes.items()
+        for each in values
+        if isinstance(each, type)
+        and each.__module__ == home
+        and issubclass(each, (Act, Modifier))
+        and transport in each.fits
+    )
+    named = f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"they have {named}, and no reply is ()" if transport in DATAGRAMS else f"it has {named}"
 
 
 def ends(parts: Iterable[Part]) -> bool:
     """Tell whether the parts certainly end the connection, or what is said on it."""
-    return any(isinstance(part, _LAST) for part in parts)
+    return any(isinstance(part, (Act, Modifier)) and part.is_last for part in parts)
 
 
 def names_demanded(parts: Iterable[Part]) -> tuple[str, ...]:
     """Return the names that must have been captured before the parts can be said."""
     names: list[str] = []
     for part in parts:
-        if isinstance(part, _MODIFIERS):
+        if isinstance(part, Modifier):
             names += names_demanded([part.data])
         elif isinstance(part, (Text, Hex)):
             names += references(part.pieces)
@@ -318,19 +315,19 @@ def shown(part: Part | Function) -> str:
     return f"the function {function_shown(part)}" if callable(part) else repr(part)
 
 
-def checked_gate(name: object, verb: str) -> str:
-    """Return the name of a gate, or raise the error that says what it must be."""
-    __tracebackhide__ = True
-    if not isinstance(name, str):
-        raise TypeError(f"{verb} expected the name of a gate, a str, not {name!r}")
-    if not name or any(each.isspace() or not each.isprintable() for each in name):
-        raise ValueError(f"{verb} expected the name of a gate, without blanks, not {name!r}")
-    return name
-
-
-def _check_seconds(verb: str, seconds: object) -> None:
+def check_seconds(verb: str, seconds: object) -> None:
+    """Refuse what is no number of seconds that a test could wait for."""
     __tracebackhide__ = True
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise TypeError(f"{verb} expected seconds, 0 or more, not {seconds!r}")
     if not 0 <= seconds <= LONGEST_DELAY:
         raise ValueError(f"{verb} expected seconds from 0 to {LONGEST_DELAY:g}, not {seconds!r}")
+
+
+def check_count(verb: str, what: str, value: object, least: int) -> None:
+    """Refuse what is no whole number of at least ``least``."""
+    __tracebackhide__ = True
+    if type(value) is not int:
+        raise TypeError(f"{verb} expected {what}, {least} or more, not {value!r}")
+    if value < least:
+        raise ValueError(f"{verb} expected {what}, {least} or more, not {value!r}")

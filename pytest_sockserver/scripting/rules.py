@@ -37,18 +37,26 @@ from .parts import Part
 from .times import Times
 
 
-class _Connect:
+class Moment:
+    """What is no request, and can be answered as one: that somebody comes."""
+
+    def __init__(self, name: str, meant: str) -> None:
+        self._name, self.meant = name, meant
+
     def __repr__(self) -> str:
-        return "CONNECT"
+        return self._name
 
     def __reduce__(self) -> str:
-        return "CONNECT"
+        return self._name
 
 
 #: Matches a new connection: what it is greeted with.
-CONNECT: Final = _Connect()
+CONNECT: Final = Moment("CONNECT", "a new connection")
 
-RuleMatch = Match | PatternText | _Connect
+#: Matches, on a TLS server, the beginning of a client's handshake: how that is answered.
+HANDSHAKE: Final = Moment("HANDSHAKE", "a TLS handshake")
+
+RuleMatch = Match | PatternText | Moment
 
 #: How many rules a message about a request that none takes names.
 NEAREST = 3
@@ -60,6 +68,7 @@ class Rule:
 
     Attributes:
         number: From 1 on, in order of declaration.
+        cycles: After the last reply comes the first again.
     """
 
     number: int
@@ -67,10 +76,13 @@ class Rule:
     times: Times
     replies: tuple[tuple[Part, ...], ...]
     origin: Origin
+    cycles: bool = False
 
     def reply(self, count: int) -> tuple[Part, ...]:
         """Return what is said when the rule is taken for the ``count``-th time, from 1 on."""
-        return self.replies[min(count, len(self.replies)) - 1] if self.replies else ()
+        if not self.replies:
+            return ()
+        return self.replies[(count - 1) % len(self.replies) if self.cycles else min(count, len(self.replies)) - 1]
 
     def __str__(self) -> str:
         return f"rule {self.number} ({self.origin.short})"
@@ -78,13 +90,13 @@ class Rule:
     @property
     def meant(self) -> str:
         """What it expects, in words."""
-        return repr(self.match) if isinstance(self.match, _Connect) else described(self.match)
+        return repr(self.match) if isinstance(self.match, Moment) else described(self.match)
 
 
 def checked_rule_match(match: RuleMatch) -> RuleMatch:
     """Return what a rule is to match, or raise the error that says what it should have been."""
     __tracebackhide__ = True
-    if isinstance(match, (_Connect, PatternText)):
+    if isinstance(match, (Moment, PatternText)):
         return match
     if isinstance(match, type(ANY)):
         return ANY
@@ -103,7 +115,7 @@ def rank(match: RuleMatch) -> int:
 
 def why_frames_are_needed(rules: Sequence[Rule]) -> tuple[Rule, str] | None:
     """Return the first rule that has no meaning on a stream without framing, and why; ``None`` if all have."""
-    asked = sorted((each for each in rules if not isinstance(each.match, _Connect)), key=lambda rule: rule.number)
+    asked = sorted((each for each in rules if not isinstance(each.match, Moment)), key=lambda rule: rule.number)
     for rule in asked:
         if not is_literal(rule.match):
             return rule, (
@@ -143,7 +155,7 @@ def nearest(rules: Iterable[Rule], data: bytes, lookup: Lookup = nothing_kept) -
     """Return the rules that come nearest to what came, literals first, with what each expects and how that departs."""
     literals, others = [], []
     for rule in rules:
-        if isinstance(rule.match, _Connect):
+        if isinstance(rule.match, Moment):
             continue
         shape = _shape(rule.match, lookup)
         if shape is not None:

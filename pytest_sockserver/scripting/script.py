@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UnsupportedFault
 from ..origin import Origin
+from .acts import checked_gate
 from .checks import (
     checked_delimiter,
     checked_expected,
@@ -23,11 +24,12 @@ from .checks import (
 from .framing import Framing, checked_framing
 from .matching import ANY, Match, PatternText, Text, described, names_captured
 from .matching import names_demanded as names_demanded_by_match
-from .parts import Part, StartTLS, check_fit, checked_gate, checked_parts, ends, names_demanded
+from .parts import Part, check_fit, checked_parts, ends, names_demanded
 from .steps import Step, first_literal, may_start_alike
+from .tls_acts import StartTLS
 
 if TYPE_CHECKING:
-    import ssl
+    from .tls_acts import Context
 
     if sys.version_info >= (3, 11):
         from typing import Self
@@ -108,7 +110,7 @@ class Script:
             )
         return self._add("reset")
 
-    def start_tls(self, context: ssl.SSLContext | None = None) -> Self:
+    def start_tls(self, context: Context | None = None) -> Self:
         """Do the server's side of a TLS handshake: with ``context``, else the server's ``tls=``."""
         __tracebackhide__ = True
         check_fit([StartTLS(context)], self._transport or "tcp", "start_tls()", tls=self._tls)
@@ -207,6 +209,37 @@ class Script:
         if script is self:
             raise ValueError("repeat() expected another script than the one it stands in")
         return self._nest("repeat", (n,), script)
+
+    def extend(self, script: Script) -> Self:
+        """Go on with the steps of ``script``, one made by ``Script()``.
+
+        Raises:
+            TypeError, ValueError: It is no script, or one of its steps cannot stand here.
+            UnsupportedFault: The transport cannot do a step.
+        """
+        __tracebackhide__ = True
+        if not isinstance(script, Script) or script is self:  # type: ignore[redundant-expr]
+            raise TypeError(f"extend() expected another Script, not {script!r}: write extend(Script().expect(...))")
+        for name, where in script._wanted:
+            self._check_name(name, where)
+        for step in script.steps:
+            self._append(step)
+        self.captured += script.captured
+        return self
+
+    def first(self, n: int) -> Script:
+        """Return a script of its own, of the first ``n`` steps."""
+        __tracebackhide__ = True
+        checked_index(n, "first() expected a number of steps, 0 or more", least=0)
+        part = self._part()
+        part.steps, part.captured, part._wanted = self.steps[:n], list(self.captured), list(self._wanted)
+        return part
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether its last step ends the connection: nothing can follow it."""
+        last = self.steps[-1] if self.steps else None
+        return last is not None and (last.verb in _LAST or (last.verb == "send" and ends(last.args)))
 
     def rules(self, framing: Framing | None = None) -> Self:
         """Answer by the server's rules from here on, in another framing than the server's if one is given."""
@@ -322,6 +355,8 @@ class Script:
             )
         if step.verb == "send":
             check_fit(step.args, self._transport, "send()", tls=self._tls)
+        if step.verb == "start_tls":
+            check_fit([StartTLS(*step.args)], self._transport, "start_tls()", tls=self._tls)
         if step.verb == "reset" and self._transport == "unix":
             raise UnsupportedFault(
                 "a unix stream cannot be reset: its client would see a plain end of stream; use close()"

@@ -20,9 +20,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from .acts import Close, Delay, Gate, Open, Reset, SendEof, Stall
 from .matching import ANY, Hex, Match, PatternText, Text
 from .notation import Hole, Name, Piece, escaped, is_binary, written_hex, written_text
-from .parts import Close, Delay, Gate, Open, Part, Reset, SendEof, Stall, StartTLS
+from .parts import Part
+from .tls_acts import StartTLS
 
 if TYPE_CHECKING:
     from .steps import Step

@@ -1,0 +1,140 @@
+"""What a handler hears of a stream that is disturbed; and how a handler class's own socket is stood in front of.
+
+A disturbance of what is received is performed once a connection, while its bytes come in: its parts are walked through,
+and where ``DATA`` stands, whatever has arrived is handed on.  What the parts do not hand on is never heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .errors import UnsupportedFault
+from .performing import do, say
+from .scripting.buffer import Buffer
+from .scripting.disturbance import RECEIVED, Disturbance
+from .scripting.parts import DATA, Act, Action, Function, Part, actions, shown
+from .stream import CHUNK
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+
+class _Want(Act):
+    """The action of ``DATA`` where nothing has arrived that was not handed on."""
+
+
+WANT = _Want()
+
+
+class Intake:
+    """What becomes of the bytes of one connection.
+
+    Attributes:
+        arrived: What has come from the kernel, and not been handed on.
+    """
+
+    def __init__(self, connection: Connection, disturbance: Disturbance | None) -> None:
+        self.arrived = Buffer()
+        self.disturbed = disturbance is not None
+        parts: tuple[Part, ...] = disturbance.parts if disturbance is not None else (DATA,)
+        # One iterator, which stands where it stands while nobody asks: a ``for`` that is left would close it.
+        self.actions = self._all(actions(parts, _no_function, connection._lookup, self._data))
+
+    def _data(self) -> Iterator[Action]:
+        while True:
+            if len(self.arrived):
+                yield self.arrived.take(len(self.arrived))
+            elif self.arrived.ended:
+                return
+            else:
+                yield WANT
+
+    def _all(self, acts: Iterator[Action]) -> Iterator[Action]:
+        """Yield the actions of the parts; after the last of them what arrives is dropped."""
+        yield from acts
+        while not self.arrived.ended:
+            self.arrived.take(len(self.arrived))
+            yield WANT
+
+
+def hear(connection: Connection, receive: Callable[[Buffer], object]) -> bytes:
+    """Return what is handed on next; ``b""`` at the end of the stream.  In the thread of the connection's reader.
+
+    Args:
+        receive: Waits for what comes, or the end of the stream, and feeds a buffer with it.
+    """
+    __tracebackhide__ = True
+    intake = connection._intake
+    if intake is None:
+        hit = connection._server._disturbances.hit(RECEIVED, connection._tape)
+        intake = connection._intake = Intake(connection, hit)
+    while (action := next(intake.actions, None)) is not None:
+        if isinstance(action, bytes):
+            if action:
+                return action
+        elif action is WANT:
+            receive(intake.arrived)
+        elif isinstance(action, Act):
+            for need in do(connection, action, connection._timeout):
+                connection._await(need)
+            connection._end_if_disturbed()
+            connection._stream.socket_for("read")  # which says that it is over, if it is
+    return b""
+
+
+def _no_function(function: Function) -> Iterable[Part]:
+    raise UnsupportedFault(f"disturb() cannot call {shown(function)} with what is received on a stream")
+
+
+class InFront:
+    """Stands in front of the socket that a handler class has, and reads and writes for it where that is disturbed.
+
+    A handler class reads in one thread and may write in another, each by itself.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._saying = self._hearing = False  # the call on the socket is our own
+        self._heard = bytearray()
+
+    def send(self, data: Any) -> bool:
+        """Say what the handler says; tell whether that was done."""
+        __tracebackhide__ = True
+        connection = self._connection
+        if self._saying or not (connection._server._disturbances.sent or connection._muted):
+            return False
+        self._saying = True
+        try:
+            for need in say(connection, bytes(data), connection._timeout):
+                connection._await(need)
+        finally:
+            self._saying = False
+        return True
+
+    def recv(self, sock: Any, size: int) -> bytes | None:
+        """Return what the handler hears; ``None`` if nothing is disturbed."""
+        __tracebackhide__ = True
+        connection = self._connection
+        if self._hearing or not (connection._server._disturbances.received or connection._intake):
+            return None
+        self._hearing = True
+        try:
+            if not self._heard:
+                self._heard += hear(connection, partial(self._receive, sock))
+        finally:
+            self._hearing = False
+        taken = bytes(self._heard[:size])
+        del self._heard[:size]
+        return taken
+
+    def _receive(self, sock: Any, buffer: Buffer) -> None:
+        __tracebackhide__ = True
+        pace = self._connection._stream.pace
+        data = sock.recv(CHUNK if pace is None else pace[0])
+        if data:
+            buffer.feed(data)
+        else:
+            buffer.ended = True
+        self._connection._keep_pace()

@@ -1,0 +1,126 @@
+"""Disturb what a server says and hears, from outside of what answers.
+
+Handlers, scripts, rules and handler classes are left as they are; what they say passes through here on its way to the
+socket, and what they hear on its way from it.  What is recorded is what really passed: ``received`` what the client
+sent, ``sent`` what left; each hit is a remark of the record, with the seed of what was drawn.
+
+Whether anything is to be disturbed is one look at an empty tuple, on the way of each write and each read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+from .recording.events import NOTE
+from .recording.recorder import Recorder, Tape
+from .scripting.disturbance import RECEIVED, SENT, Disturbance
+
+
+class Disturbing(AbstractContextManager["Disturbing"]):
+    """A disturbance that is in force, until ``end()``, or until the ``with`` block ends."""
+
+    def __init__(self, disturbance: Disturbance, recorder: Recorder, end: Callable[[Disturbing], None]) -> None:
+        self.disturbance = disturbance
+        self._recorder, self._end = recorder, end
+        # Guarded by the recorder's lock.
+        self._units: dict[int, int] = {}  # by connection
+        self._hits = 0
+
+    def __repr__(self) -> str:
+        return f"<{self.disturbance}, hit {self.count} times>"
+
+    @property
+    def count(self) -> int:
+        """How often it has hit so far."""
+        with self._recorder.lock:
+            return self._hits
+
+    @property
+    def seed(self) -> int:
+        """What is drawn from."""
+        return self.disturbance.seed
+
+    def end(self) -> None:
+        """Disturb no more."""
+        self._end(self)
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
+
+    def meets(self, connection: int, stream: int) -> int | None:
+        """Count a unit; return its index if it is hit.
+
+        Args:
+            stream: What numbers the units: a connection's index, or one number for all datagrams.
+        """
+        with self._recorder.lock:
+            unit = self._units.get(stream, 0)
+            self._units[stream] = unit + 1
+            if not self.disturbance.hits(connection, unit, self._hits):
+                return None
+            self._hits += 1
+            return unit
+
+    def passes(self, stream: int) -> None:
+        """Count a unit that another disturbance takes."""
+        with self._recorder.lock:
+            self._units[stream] = self._units.get(stream, 0) + 1
+
+
+class Disturbances:
+    """Those of one server that are in force, the latest first.
+
+    Attributes:
+        sent, received: Tuples, replaced and never changed: who walks through the old one goes on with it.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self.sent: tuple[Disturbing, ...] = ()
+        self.received: tuple[Disturbing, ...] = ()
+
+    def begin(self, disturbance: Disturbance, *, seeded: bool) -> Disturbing:
+        """Put a disturbance in force; one that has no seed gets one, which is recorded with each hit."""
+        if disturbance.probability is not None and not seeded:
+            disturbance = replace(disturbance, seed=int.from_bytes(os.urandom(4), "big"))
+        disturbing = Disturbing(disturbance, self._recorder, self._end)
+        with self._recorder.lock:
+            if disturbance.direction == SENT:
+                self.sent = (disturbing, *self.sent)
+            else:
+                self.received = (disturbing, *self.received)
+        return disturbing
+
+    def _end(self, disturbing: Disturbing) -> None:
+        with self._recorder.lock:
+            self.sent = tuple(each for each in self.sent if each is not disturbing)
+            self.received = tuple(each for each in self.received if each is not disturbing)
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        with self._recorder.lock:
+            self.sent = self.received = ()
+
+    def hit(self, direction: str, tape: Tape, *, by_datagram: bool = False) -> Disturbance | None:
+        """Count a unit of a tape, a write or a datagram; return what disturbs it, and note that it does."""
+        return _first_hit(
+            self.received if direction == RECEIVED else self.sent, tape, -1 if by_datagram else tape.index
+        )
+
+
+def _first_hit(all_of_them: Iterable[Disturbing], tape: Tape, stream: int) -> Disturbance | None:
+    hit: tuple[Disturbing, int] | None = None
+    for each in all_of_them:  # each counts each unit, whoever takes it
+        if hit is not None:
+            each.passes(stream)
+        elif (unit := each.meets(tape.index, stream)) is not None:
+            hit = each, unit
+    if hit is None:
+        return None
+    disturbance = hit[0].disturbance
+    where = "" if disturbance.direction == RECEIVED and stream >= 0 else f", at {hit[1]}"
+    tape.note(NOTE, f"{disturbance}{where}".encode("utf-8", "backslashreplace"))
+    return disturbance

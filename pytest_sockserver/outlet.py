@@ -1,0 +1,149 @@
+"""Where datagrams to one peer leave: recorded, disturbed, held back, or from elsewhere."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .captured import Request
+from .errors import DeadlineExceeded
+from .messages import with_conversation
+from .performing import Holding, Need, called, pass_gate, pause
+from .recording.events import NOTE
+from .recording.recorder import Tape
+from .scripting.acts import Delay, Gate, Jitter, Open, Stall
+from .scripting.disturbance import RECEIVED, SENT
+from .scripting.matching import Lookup
+from .scripting.parts import Action, Function, Held, Part, Remark, Spoofed, actions, parts_of, shown
+from .transport import ReplySocket
+
+if TYPE_CHECKING:
+    from .datagram_server import DatagramTestServer
+
+Saying = Callable[[bytes], Iterator[Need]]
+
+
+class Outlet:
+    """What is said to one peer goes through here.
+
+    Args:
+        sock: The server's socket, or the framework's that answers from the address that was asked.
+    """
+
+    def __init__(self, server: DatagramTestServer, sock: Any, tape: Tape, peer: Any) -> None:
+        self.server, self.tape, self.peer = server, tape, peer
+        self._socket = sock
+        self.socket = ReplySocket(sock, self._sendto)
+
+    def say(self, parts: Iterable[Part], request: Request | None, lookup: Lookup) -> Iterator[Need]:
+        """Say parts: each bytes part is one datagram; then what earlier replies have held back until now."""
+        __tracebackhide__ = True
+        held = self.server._held_for(self.tape)
+        before = list(held)
+        yield from self._perform(actions(parts, partial(called, self.server.transport, request), lookup), self._say_one)
+        for each in before:
+            each.after -= 1
+            if not each.after:
+                held.remove(each)
+                yield from self._say_one(each.data)
+
+    def heard(self, request: Request) -> Iterator[Need | bytes]:
+        """Yield what is heard of a datagram that came, after what disturbs; and what has to be waited for."""
+        __tracebackhide__ = True
+        hit = self.server._disturbances.hit(RECEIVED, self.tape, by_datagram=True)
+        held = self.server._held_for(self.tape, heard=True)
+        before = list(held)
+        if hit is None:
+            yield bytes(request)
+        else:
+            data = bytes(request)
+            for action in actions(hit.parts, partial(made_of, data), _nothing_named, lambda: [data]):
+                if isinstance(action, bytes):
+                    yield action
+                elif isinstance(action, Held):
+                    held.append(Holding(action.data, action.after))
+                else:
+                    yield from self._perform([action], self._send)
+        for each in before:
+            each.after -= 1
+            if not each.after:
+                held.remove(each)
+                yield each.data
+
+    def _perform(self, acts: Iterable[Action], say: Saying) -> Iterator[Need]:
+        __tracebackhide__ = True
+        server, tape = self.server, self.tape
+        for action in acts:
+            if isinstance(action, bytes):
+                yield from say(action)
+            elif isinstance(action, Delay):
+                yield pause(action.seconds)
+            elif isinstance(action, Jitter):
+                yield pause(self._drawn(action))
+            elif isinstance(action, Gate):
+                try:
+                    yield from pass_gate(server._gates, action.name, server.timeout)
+                except TimeoutError as late:
+                    raise with_conversation(DeadlineExceeded, server.name, str(late), server._said()) from None
+            elif isinstance(action, Open):
+                server.open(action.name)
+            elif isinstance(action, Held):
+                server._held_for(tape).append(Holding(action.data, action.after))
+            elif isinstance(action, Spoofed):
+                self._spoof(action)
+            elif isinstance(action, Remark):
+                tape.note(NOTE, action.text.encode("utf-8", "backslashreplace"))
+            elif isinstance(action, Stall):
+                return  # nothing more is said
+
+    def _say_one(self, data: bytes) -> Iterator[Need]:
+        """Say one datagram, or what a disturbance makes of it."""
+        __tracebackhide__ = True
+        disturbances = self.server._disturbances
+        hit = disturbances.hit(SENT, self.tape, by_datagram=True) if disturbances.sent else None
+        if hit is None:
+            return self._send(data)
+        return self._perform(actions(hit.parts, partial(made_of, data), _nothing_named, lambda: [data]), self._send)
+
+    def _send(self, data: bytes) -> Iterator[Need]:
+        __tracebackhide__ = True
+        self.server._send(self._socket, self.tape, data, self.peer)
+        return iter(())
+
+    def _sendto(self, data: bytes, peer: Any) -> int:
+        """Send what a handler class sends, in its thread."""
+        __tracebackhide__ = True
+        if not self.server._disturbances.sent or peer != self.peer:
+            return self.server._send(self._socket, self.tape, data, peer)
+        for need in self._say_one(data):
+            self.server._wait_here(need)
+        return len(data)
+
+    def _spoof(self, action: Spoofed) -> None:
+        """Send a datagram from another port of the server's host, or from another address."""
+        __tracebackhide__ = True
+        host = action.host or str(self._socket.getsockname()[0])
+        with socket.socket(self._socket.family, socket.SOCK_DGRAM) as other:
+            other.bind((host, 0))
+            self.tape.note(NOTE, "the next datagram is from {}:{}".format(*other.getsockname()[:2]).encode())
+            self.server._send(other, self.tape, action.data, self.peer)
+
+    def _drawn(self, jitter: Jitter) -> float:
+        server = self.server
+        with server._recorder.lock:
+            server._draws += 1
+            seconds = jitter.drawn(self.tape.index, server._draws)
+        self.tape.note(NOTE, f"{jitter!r} waits {seconds:.6f} s".encode())
+        return seconds
+
+
+def made_of(data: bytes, function: Function) -> Iterator[Part]:
+    """Yield the parts that a function makes of what was to be said, or was heard."""
+    __tracebackhide__ = True
+    return parts_of(function(data), shown(function))
+
+
+def _nothing_named(name: str) -> bytes:
+    raise ValueError(rf"disturb() knows no \g<{name}>: nothing is captured of what is disturbed")

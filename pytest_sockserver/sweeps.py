@@ -1,0 +1,90 @@
+"""Every place where a reply can be cut, parted, or a conversation broken: one test for each of them.
+
+@pytest.mark.parametrize("reply", cuts(REPLY))
+def test_truncated(tcp_server, reply): ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .scripting.acts import Close, Reset
+from .scripting.modifiers import Cut, Split
+from .scripting.parts import Part, checked_parts
+from .scripting.script import Script
+
+if TYPE_CHECKING:
+    from _pytest.mark.structures import ParameterSet
+
+__tracebackhide__ = True
+
+
+def cuts(reply: bytes) -> list[ParameterSet]:
+    """Return the reply cut after 0, 1, 2, ... bytes, to all but the last one: each a :class:`Cut`, for ``parametrize``.
+
+    What follows is the test's: ``reply(cut, Close())``, ``Reset()`` or ``Stall()``.
+
+    Raises:
+        TypeError, ValueError: ``reply`` is no bytes, or has none.
+    """
+    __tracebackhide__ = True
+    size = len(_checked("cuts", reply))
+    return [pytest.param(Cut(reply, n), id=f"{n}-of-{size}") for n in range(size)]
+
+
+def splits(reply: bytes, *, pause: float = 0.002) -> list[ParameterSet]:
+    """Return the reply in two pieces, parted at each place: each a :class:`Split`, for ``parametrize``.
+
+    Args:
+        pause: Seconds between the pieces; they may still arrive together.
+    """
+    __tracebackhide__ = True
+    size = len(_checked("splits", reply))
+    return [pytest.param(Split(reply, n, pause=pause), id=f"{n}+{size - n}") for n in range(1, size)]
+
+
+def breaks(script: Script, *parts: Part) -> list[ParameterSet]:
+    """Return the script broken off before each of its steps, and after the last: each a script, for ``parametrize``.
+
+    Args:
+        script: One made by ``Script()``; a server performs what comes of it by ``server.script().extend(broken)``.
+        parts: What is done there, ``Close()`` for example.  It ends what can be said: the rest is never reached.
+    """
+    __tracebackhide__ = True
+    if not isinstance(script, Script):
+        raise TypeError(f"breaks() expected a Script, not {script!r}: write Script().expect(...).send(...)")
+    if not script.steps:
+        raise ValueError("breaks() expected a script that has steps")
+    checked = checked_parts(parts, "breaks()")
+    if not checked:
+        raise ValueError("breaks() expected what breaks the script off: Reset(), Close() or Stall()")
+    return [
+        pytest.param(
+            script.first(n).send(*checked), id=f"before-step-{n + 1}" if n < len(script.steps) else "at-the-end"
+        )
+        for n in range(len(script.steps) + (not script.is_ended))
+    ]
+
+
+def resets(script: Script) -> list[ParameterSet]:
+    """Return the script with a reset before each of its steps, and after the last: see :func:`breaks`."""
+    __tracebackhide__ = True
+    return breaks(script, Reset())
+
+
+def closes(script: Script) -> list[ParameterSet]:
+    """Return the script with a clean close before each of its steps, and after the last: see :func:`breaks`."""
+    __tracebackhide__ = True
+    return breaks(script, Close())
+
+
+def _checked(name: str, reply: object) -> Sequence[int]:
+    __tracebackhide__ = True
+    if not isinstance(reply, bytes):
+        raise TypeError(f"{name}() expected the bytes of a reply, not {reply!r}")
+    if not reply:
+        raise ValueError(f"{name}() expected a reply of at least one byte")
+    return reply
