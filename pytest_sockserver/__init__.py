@@ -21,6 +21,7 @@ __all__ = [
     "AsyncServer",
     "BlockedLoop",
     "Certificate",
+    "Checkup",
     "Close",
     "Connection",
     "Corrupt",
@@ -35,6 +36,7 @@ __all__ = [
     "EndAfter",
     "EndOfStream",
     "Event",
+    "Finding",
     "Gate",
     "HandlerStuck",
     "Hex",
@@ -71,6 +73,7 @@ __all__ = [
     "Urgent",
     "WrongState",
     "breaks",
+    "check_up",
     "closes",
     "cuts",
     "delimited",
@@ -96,6 +99,9 @@ if TYPE_CHECKING:
     from .captured import Request as Request
     from .certificates import TLS as TLS
     from .certificates import Certificate as Certificate
+    from .checkup import Checkup as Checkup
+    from .checkup import Finding as Finding
+    from .checkup import check_up as check_up
     from .connection import Connection as Connection
     from .datagram_server import DatagramTestServer as DatagramTestServer
     from .disturbing import Disturbing as Disturbing
@@ -175,6 +181,7 @@ else:
         "aio": "AsyncConnection AsyncServer",
         "captured": "Request",
         "certificates": "Certificate TLS",
+        "checkup": "Checkup Finding check_up",
         "connection": "Connection",
         "datagram_server": "DatagramTestServer",
         "disturbing": "Disturbing",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .addresses import bind_pair, checked_host
 from .base_server import BaseTestServer
@@ -12,6 +13,9 @@ from .datagram_server import DatagramTestServer
 from .failures import Failure, add_note, combined
 from .options import NAMES, check_options, fitting, options_for
 from .stream_server import StreamTestServer
+
+if TYPE_CHECKING:
+    from .checkup import Checkup
 
 
 class SockServer:
@@ -98,6 +102,20 @@ class SockServer:
         except BaseException:
             tcp.stop()
             raise
+
+    def check_up(
+        self, client: Callable[[Any], Any], serve: Callable[[Any], object], *, transport: str = "tcp", **options: Any
+    ) -> Checkup:
+        """Run ``client`` under every fault that the transport can show; return what it made of each: a table.
+
+        ``client`` is called with a server, and ``serve`` before it, to declare what that answers when nothing is wrong.
+        Options of the factory hold here as well; the others, ``patience`` among them, are those of
+        :func:`pytest_sockserver.check_up`.
+        """
+        __tracebackhide__ = True
+        from .checkup import check_up
+
+        return check_up(client, serve, transport=transport, **self._with_defaults(transport, options))
 
     def stop(self) -> None:
         """Stop all servers; what went wrong in them stays recorded."""
