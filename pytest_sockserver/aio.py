@@ -18,11 +18,12 @@ from .connection import Connection
 from .deadline import Deadline
 from .errors import DeadlineExceeded, EndOfStream, IncompleteRequest
 from .failures import Expected, combined
-from .performing import PAUSE, ROOM, Need
+from .performing import PAUSE, ROOM, Need, pause
 from .scripting import reading
 from .scripting.checks import checked_timeout
 from .scripting.matching import ANY, Match
 from .scripting.parts import Part
+from .stream import CHUNK
 from .turns import Reading
 from .waiting import Wait, _Pending
 
@@ -341,12 +342,16 @@ class AsyncConnection:
                 except StopIteration as done:
                     return cast(T, done.value)
                 connection._stream.await_more(connection._stream.socket_for("read"))
-                while not connection._stream.receive(connection._stream.socket_for("read")):
+                pace = connection._unrest.pace if connection._unrest is not None else None
+                size = CHUNK if pace is None else pace[0]
+                while not connection._stream.receive(connection._stream.socket_for("read"), None, size):
                     if not deadline.left():
                         raise connection._late(verb, deadline, wanted)
                     connection._server._raise_early(verb)
                     with connection._tape.recorder.waking(bell.ring):  # by a failure on the server's side, too
                         await self._ready(bell, False, deadline.left())
+                if pace is not None:
+                    await self._await(bell, pause(pace[1]))
 
     async def _await(self, bell: Bell, need: Need) -> None:
         """Wait, in this coroutine, for what saying parts needs."""

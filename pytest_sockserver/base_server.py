@@ -363,7 +363,12 @@ class BaseTestServer:
             seed=seed,
             times=times,
         )
-        return self._disturbances.begin(disturbance, seeded=seed is not None)
+        disturbing = self._disturbances.begin(disturbance, seeded=seed is not None)
+        self._upset_all()
+        return disturbing
+
+    def _upset_all(self) -> None:
+        """Let the connections that there are look for disturbances; datagram servers have none."""
 
     def _captured_by_scripts(self) -> set[str]:
         """Return the names under which what was declared, beside the rules, captures."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 from . import questions
 from .captured import Request
 from .deadline import Deadline
-from .disturbed import hear
+from .disturbed import InFront, hear
 from .errors import DeadlineExceeded, EndOfStream, IncompleteRequest, ServerStopping, WrongState
 from .performing import INPUT, ROOM, Need, pause, perform_parts
 from .recording.events import SEND_EOF
@@ -37,6 +37,7 @@ from .scripting.parts import Part
 from .scripting.reading import Steps
 from .stream import CHUNK
 from .turns import Reading
+from .unrest import Unrest
 from .verbs import Verbs
 from .waiting import block, refuse_in_coroutine
 
@@ -366,7 +367,9 @@ class Connection(Verbs):
                 text = f"send() waited {deadline}: another send, or the reply to a request, is under way"
                 raise self._error(DeadlineExceeded, text)
         try:
-            if self._undisturbed and all([isinstance(part, bytes) for part in parts]):  # the usual case, the short way
+            if self._unrest is None and all(
+                [isinstance(part, bytes) for part in parts]
+            ):  # the usual case, the short way
                 self._say_bytes(b"".join(parts), deadline)  # type: ignore[arg-type]
             else:
                 for need in self._needs(parts, request, timeout):
@@ -380,10 +383,10 @@ class Connection(Verbs):
             if not self._stream.socket_for("send on").await_room(deadline.left()) and not deadline.left():
                 raise self._unread(data, deadline)
 
-    @property
-    def _undisturbed(self) -> bool:
-        """Whether what is said leaves as it is."""
-        return not (self._server._disturbances.sent or self._held or self._muted)
+    def _stand_in_front(self) -> None:
+        """Stand in front of a handler class's socket, if anything is disturbed; also asked when that begins."""
+        if self._unrest is not None and self._tape.in_front is None and self._is_raw():
+            self._tape.in_front = InFront(self)
 
     def _end_if_disturbed(self) -> None:
         """Let whoever drives this connection end quietly, if a disturbance has ended it."""
@@ -393,7 +396,7 @@ class Connection(Verbs):
                 self._spoilt = True
                 tape.cut = tape.cut or "a disturbance has ended the connection"
         with tape.recorder.lock:
-            self._muted = self._muted or any(kind == SEND_EOF for _, _, kind, _ in tape.events[-3:])
+            self._upset().muted |= any(kind == SEND_EOF for _, _, kind, _ in tape.events[-3:])
 
     def _needs(self, parts: tuple[Part, ...], request: Request | None, timeout: float) -> Iterator[Need]:
         """Return what saying the parts has to wait for."""
@@ -458,27 +461,43 @@ class Connection(Verbs):
     def _fill(self, verb: str, deadline: Deadline | None, wanted: object) -> None:
         """Wait for what comes next, or for the end of the stream."""
         __tracebackhide__ = True
-        if self._mode == "handled" and (self._server._disturbances.received or self._intake is not None):
-            self._stream.hand_on(hear(self, lambda buffer: self._receive(verb, deadline, wanted, buffer)), self._intake)
-        else:
-            self._receive(verb, deadline, wanted, self._stream.buffer)
-
-    def _receive(self, verb: str, deadline: Deadline | None, wanted: object, into: Buffer) -> None:
-        __tracebackhide__ = True
+        if self._unrest is not None:
+            return self._fill_uneasily(self._unrest, verb, deadline, wanted)
         self._stream.await_more(self._stream.socket_for("read"))
         while True:
             sock = self._stream.socket_for("read")
             if self._may_receive(sock, verb, deadline):
-                if self._stream.receive(sock, into):
-                    return self._keep_pace()
+                if self._stream.receive(sock):
+                    return
             elif deadline is not None and not deadline.left():  # else a debugger gave it more time
                 raise self._late(verb, deadline, wanted)
 
-    def _keep_pace(self) -> None:
+    def _fill_uneasily(self, unrest: Unrest, verb: str, deadline: Deadline | None, wanted: object) -> None:
+        """Wait for what comes, at its pace; feed the buffer with what a disturbance makes of it."""
+        __tracebackhide__ = True
+
+        def receive(into: Buffer) -> None:
+            __tracebackhide__ = True
+            self._stream.await_more(self._stream.socket_for("read"))
+            while True:
+                sock = self._stream.socket_for("read")
+                if self._may_receive(sock, verb, deadline):
+                    if self._stream.receive(sock, into, unrest.pace[0] if unrest.pace is not None else CHUNK):
+                        break
+                elif deadline is not None and not deadline.left():
+                    raise self._late(verb, deadline, wanted)
+            self._keep_pace(unrest)
+
+        if self._mode == "handled" and (self._server._disturbances.received or unrest.intake is not None):
+            self._stream.hand_on(hear(self, unrest, receive), unrest.intake)
+        else:
+            receive(self._stream.buffer)
+
+    def _keep_pace(self, unrest: Unrest) -> None:
         """Wait before more is received, if it is read slowly."""
         __tracebackhide__ = True
-        if self._stream.pace is not None:
-            self._pause(pause(self._stream.pace[1]))
+        if unrest.pace is not None:
+            self._pause(pause(unrest.pace[1]))
 
     def _may_receive(self, sock: Taped, verb: str, deadline: Deadline | None) -> bool:
         """Wait for input; where the test itself waits, a failure on the server's side ends that."""

@@ -18,7 +18,6 @@ from typing import Protocol
 
 from .connection import Connection
 from .deadline import Deadline
-from .disturbed import InFront
 from .errors import (
     THE_SERVER_STOPS,
     DeadlineExceeded,
@@ -59,7 +58,7 @@ def perform(connection: Connection, driver: Driver, failures: Failures) -> None:
     try:
         if driver.is_raw:
             connection._stream.make_blocking()
-            connection._tape.in_front = InFront(connection)
+            connection._stand_in_front()
         else:
             connection._stream.make_nonblocking()
         driver.run(connection)

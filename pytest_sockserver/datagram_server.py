@@ -29,7 +29,7 @@ from .handler import Handler
 from .listening import Refusing
 from .messages import format_peer
 from .outlet import Outlet
-from .performing import Holding, Need
+from .performing import Need
 from .recording.events import NOTE
 from .recording.recorder import Tape
 from .recording.sockets import ready
@@ -40,6 +40,7 @@ from .scripting.rules import CONNECT, RuleMatch
 from .scripting.script import Script
 from .scripting.times import checked_times
 from .transport import ReceivingServer
+from .unrest import Holding
 
 #: Bytes of the largest UDP payload over IPv4: 65,535 less a header of 20 and one of 8 (RFC 791, 768).
 MAX_PAYLOAD = 65507

@@ -16,6 +16,7 @@ from .scripting.buffer import Buffer
 from .scripting.disturbance import RECEIVED, Disturbance
 from .scripting.parts import DATA, Act, Action, Function, Part, actions, shown
 from .stream import CHUNK
+from .unrest import Unrest
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -59,17 +60,17 @@ class Intake:
             yield WANT
 
 
-def hear(connection: Connection, receive: Callable[[Buffer], object]) -> bytes:
+def hear(connection: Connection, unrest: Unrest, receive: Callable[[Buffer], object]) -> bytes:
     """Return what is handed on next; ``b""`` at the end of the stream.  In the thread of the connection's reader.
 
     Args:
         receive: Waits for what comes, or the end of the stream, and feeds a buffer with it.
     """
     __tracebackhide__ = True
-    intake = connection._intake
+    intake = unrest.intake
     if intake is None:
         hit = connection._server._disturbances.hit(RECEIVED, connection._tape)
-        intake = connection._intake = Intake(connection, hit)
+        intake = unrest.intake = Intake(connection, hit)
     while (action := next(intake.actions, None)) is not None:
         if isinstance(action, bytes):
             if action:
@@ -103,7 +104,7 @@ class InFront:
         """Say what the handler says; tell whether that was done."""
         __tracebackhide__ = True
         connection = self._connection
-        if self._saying or not (connection._server._disturbances.sent or connection._muted):
+        if self._saying:
             return False
         self._saying = True
         try:
@@ -116,13 +117,13 @@ class InFront:
     def recv(self, sock: Any, size: int) -> bytes | None:
         """Return what the handler hears; ``None`` if nothing is disturbed."""
         __tracebackhide__ = True
-        connection = self._connection
-        if self._hearing or not (connection._server._disturbances.received or connection._intake):
+        connection, unrest = self._connection, self._connection._upset()
+        if self._hearing or not (connection._server._disturbances.received or unrest.intake is not None):
             return None
         self._hearing = True
         try:
             if not self._heard:
-                self._heard += hear(connection, partial(self._receive, sock))
+                self._heard += hear(connection, unrest, partial(self._receive, sock))
         finally:
             self._hearing = False
         taken = bytes(self._heard[:size])
@@ -131,10 +132,10 @@ class InFront:
 
     def _receive(self, sock: Any, buffer: Buffer) -> None:
         __tracebackhide__ = True
-        pace = self._connection._stream.pace
-        data = sock.recv(CHUNK if pace is None else pace[0])
+        unrest = self._connection._upset()
+        data = sock.recv(unrest.pace[0] if unrest.pace is not None else CHUNK)
         if data:
             buffer.feed(data)
         else:
             buffer.ended = True
-        self._connection._keep_pace()
+        self._connection._keep_pace(unrest)

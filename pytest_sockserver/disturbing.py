@@ -81,6 +81,11 @@ class Disturbances:
         self._recorder = recorder
         self.sent: tuple[Disturbing, ...] = ()
         self.received: tuple[Disturbing, ...] = ()
+        self._begun = False
+
+    def __bool__(self) -> bool:
+        """Whether there is any, or ever was: from the first one on connections look for them."""
+        return self._begun
 
     def begin(self, disturbance: Disturbance, *, seeded: bool) -> Disturbing:
         """Put a disturbance in force; one that has no seed gets one, which is recorded with each hit."""
@@ -88,6 +93,7 @@ class Disturbances:
             disturbance = replace(disturbance, seed=int.from_bytes(os.urandom(4), "big"))
         disturbing = Disturbing(disturbance, self._recorder, self._end)
         with self._recorder.lock:
+            self._begun = True
             if disturbance.direction == SENT:
                 self.sent = (disturbing, *self.sent)
             else:

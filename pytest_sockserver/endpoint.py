@@ -24,12 +24,11 @@ from .scripting.matching import HexMatch, described, is_literal, matching, names
 from .scripting.parts import Part
 from .stream import Stream
 from .turns import Turn
+from .unrest import Unrest
 
 if TYPE_CHECKING:
     from .connection import Connection
     from .conversation import Driver
-    from .disturbed import Intake
-    from .performing import Holding
     from .scripting.rules import Rule
     from .stream_server import StreamTestServer
 
@@ -60,11 +59,8 @@ class Endpoint:
         self._came_early = False  # before anything was declared for it
         self._tentative = False  # a mismatch may be none: whoever asks adds the conversation, if he tells of it
         self._told_end = False  # recv() and recv_all() say b"" once, then raise
-        self._held: list[Holding] = []  # guarded by the turn to write, as the next one is
-        self._drawn = 0  # how often a time was drawn
         self._spoilt = False  # a disturbance has ended it, or a time
-        self._muted = False  # a disturbance has ended what is said on it
-        self._intake: Intake | None = None  # what a disturbance makes of what comes; its reader's
+        self._unrest = Unrest() if server._disturbances else None
         self._writing = Turn(tape.recorder)  # guards the order of bytes on the wire: one send at a time
         self._reader = threading.Lock()  # held by the one reader
         self._guard: Callable[[str], None] = nothing_to_refuse
@@ -147,6 +143,13 @@ class Endpoint:
     def framing(self, framing: Framing | None) -> None:
         __tracebackhide__ = True
         self._framing = checked_framing(framing, self._max_frame)
+
+    def _upset(self) -> Unrest:
+        """Return what is other than usual on this connection, from now on if nothing was."""
+        with self._tape.recorder.lock:
+            if self._unrest is None:
+                self._unrest = Unrest()
+            return self._unrest
 
     # Requests
 

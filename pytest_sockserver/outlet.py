@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .captured import Request
 from .errors import DeadlineExceeded
 from .messages import with_conversation
-from .performing import Holding, Need, called, pass_gate, pause
+from .performing import Need, called, pass_gate, pause
 from .recording.events import NOTE
 from .recording.recorder import Tape
 from .scripting.acts import Delay, Gate, Jitter, Open, Stall
@@ -18,6 +18,7 @@ from .scripting.disturbance import RECEIVED, SENT
 from .scripting.matching import Lookup
 from .scripting.parts import Action, Function, Held, Part, Remark, Spoofed, actions, parts_of, shown
 from .transport import ReplySocket
+from .unrest import Holding
 
 if TYPE_CHECKING:
     from .datagram_server import DatagramTestServer

@@ -36,6 +36,7 @@ from .scripting.disturbance import SENT
 from .scripting.matching import shortened
 from .scripting.parts import Act, Action, Function, Held, Part, Remark, actions, check_fit, parts_of, shown
 from .scripting.tls_acts import Alert, Raw, StartTLS
+from .unrest import Holding, Unrest
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -45,14 +46,6 @@ INPUT: Final = "input"  # until something can be received
 PAUSE: Final = "pause"  # until ``over()`` says so, which is asked at each change of what was recorded
 
 Say = Callable[["Connection", bytes, float], "Iterator[Need]"]
-
-
-@dataclass
-class Holding:
-    """Bytes that are said after so many further replies."""
-
-    data: bytes
-    after: int
 
 
 @dataclass(frozen=True)
@@ -78,13 +71,14 @@ def perform_parts(
         timeout: Seconds; for each write, for a gate, and for a handshake.
     """
     __tracebackhide__ = True
-    held = list(connection._held)
+    unrest = connection._unrest
+    held = list(unrest.held) if unrest is not None else []
     call = partial(called, connection._server.transport, request)
     yield from _perform(connection, actions(parts, call, connection._lookup), timeout, say)
     for each in held:  # by replies before this one
         each.after -= 1
         if not each.after:
-            connection._held.remove(each)
+            connection._upset().held.remove(each)
             yield from say(connection, each.data, timeout)
 
 
@@ -113,15 +107,15 @@ def do(connection: Connection, act: Act, timeout: float) -> Iterator[Need]:
 def say(connection: Connection, data: bytes, timeout: float) -> Iterator[Need]:
     """Send bytes, all of them; or what a disturbance makes of them."""
     __tracebackhide__ = True
-    if connection._muted:
-        return iter(())
-    if connection._server._disturbances.sent:
-        return _say_disturbed(connection, data, timeout)
+    if connection._unrest is not None:
+        return _say_uneasily(connection, connection._unrest, data, timeout)
     return _send(connection, data, timeout)
 
 
-def _say_disturbed(connection: Connection, data: bytes, timeout: float) -> Iterator[Need]:
+def _say_uneasily(connection: Connection, unrest: Unrest, data: bytes, timeout: float) -> Iterator[Need]:
     __tracebackhide__ = True
+    if unrest.muted:
+        return
     disturbance = connection._server._disturbances.hit(SENT, connection._tape) if data else None
     if disturbance is None:
         yield from _send(connection, data, timeout)
@@ -221,8 +215,9 @@ def _delay(connection: Connection, part: Delay, timeout: float) -> Iterator[Need
 
 
 def _jitter(connection: Connection, part: Jitter, timeout: float) -> Iterator[Need]:
-    connection._drawn += 1
-    seconds = part.drawn(connection.index, connection._drawn)
+    unrest = connection._upset()
+    unrest.drawn += 1
+    seconds = part.drawn(connection.index, unrest.drawn)
     _remark(connection, Remark(f"{part!r} waits {seconds:.6f} s"), timeout)
     yield pause(seconds)
 
@@ -250,7 +245,7 @@ def _end_after(connection: Connection, part: EndAfter, timeout: float) -> Iterat
 
 
 def _read_slowly(connection: Connection, part: ReadSlowly, timeout: float) -> Iterator[Need]:
-    connection._stream.pace = part.size, part.pause
+    connection._upset().pace = part.size, part.pause
     return iter(())
 
 
@@ -297,7 +292,7 @@ def _send_raw(connection: Connection, data: bytes, timeout: float) -> Iterator[N
 
 
 def _hold(connection: Connection, part: Held, timeout: float) -> Iterator[Need]:
-    connection._held.append(Holding(part.data, part.after))
+    connection._upset().held.append(Holding(part.data, part.after))
     return iter(())
 
 

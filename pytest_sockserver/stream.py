@@ -54,7 +54,6 @@ class Stream:
         quiet_end: The exception, raised to the driver, that ends a handler without being its failure.
         tls: Once TLS was asked for: ``version``, ``cipher``, ``alpn``, ``server_name``, ``certificate`` (the client's),
             and ``error`` if the handshake failed.
-        pace: At most so many bytes are received at once, with so many seconds between; ``None``: as they come.
     """
 
     def __init__(self, tape: Tape) -> None:
@@ -65,7 +64,6 @@ class Stream:
         self.left = False
         self.quiet_end: BaseException | None = None
         self.tls: SimpleNamespace | None = None
-        self.pace: tuple[int, float] | None = None
 
     @property
     def can_reset(self) -> bool:
@@ -116,16 +114,17 @@ class Stream:
 
     # Receiving
 
-    def receive(self, sock: Taped, into: Buffer | None = None) -> bool:
+    def receive(self, sock: Taped, into: Buffer | None = None, size: int = CHUNK) -> bool:
         """Feed the buffer with what is there, or with the end of the stream; tell whether there was anything.
 
         Args:
             into: Another buffer than the stream's own.
+            size: Bytes at most.
         """
         __tracebackhide__ = True
-        buffer = into if into is not None else self.buffer
+        buffer = self.buffer if into is None else into
         try:
-            data = sock.recv(CHUNK if self.pace is None else self.pace[0])
+            data = sock.recv(size)
         except BlockingIOError:
             return False
         except OSError as error:

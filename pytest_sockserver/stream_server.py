@@ -56,8 +56,8 @@ class StreamTestServer(Listening):
         if transport not in ("tcp", "tls", "unix"):
             raise ValueError(f"transport must be 'tcp', 'tls' or 'unix', not {transport!r}")
         super().__init__(transport, {"tls": True, **options} if transport == "tls" else options)
-        self._trust = Trust(self.options.tls)
-        self._handshakes = RuleBook(self._recorder, "tcp", tls=self.options.tls is not None)
+        self._trust: Trust | None = None  # made when it is asked for
+        self._handshakes = RuleBook(self._recorder, "tcp", tls=True) if transport == "tls" else None
         self._refused: list[Connection] = []  # whose handshake failed, and no accept() was told; under the lock
         self._limit: tuple[int, Closed] | None = None
         self._expiring: list[threading.Thread] = []  # those that end a connection after a time
@@ -116,6 +116,7 @@ class StreamTestServer(Listening):
                     "on() expected HANDSHAKE on a tls server alone, whose connections begin with one; "
                     "elsewhere write on(CONNECT).reply(...), or start_tls() in a script"
                 )
+            assert self._handshakes is not None
             return self._handshakes.declare(match, times)
         declared = super().on(match, times)
         self._give_waiting_connections()
@@ -178,7 +179,8 @@ class StreamTestServer(Listening):
         with self._recorder.lock:
             super().clear()
             self._drivers.clear()
-            self._handshakes.clear()
+            if self._handshakes is not None:
+                self._handshakes.clear()
             self._limit = None
             self._connections.clear()
             over = [each for each in self._untaken if each.closed_by is not None]
@@ -272,7 +274,7 @@ class StreamTestServer(Listening):
             WrongState: The server has no TLS, or a context of yours: what its clients are to trust is not known here.
         """
         __tracebackhide__ = True
-        return self._trust.client_context(self.name, options)
+        return self._trusted().client_context(self.name, options)
 
     @property
     def ca_path(self) -> str:
@@ -281,7 +283,20 @@ class StreamTestServer(Listening):
         Raises:
             WrongState: The server has no TLS, or a context of yours.
         """
-        return self._trust.ca_path(self.name)
+        return self._trusted().ca_path(self.name)
+
+    def _trusted(self) -> Trust:
+        with self._recorder.lock:
+            if self._trust is None:
+                self._trust = Trust(self.options.tls)
+            return self._trust
+
+    def _upset_all(self) -> None:
+        with self._recorder.lock:
+            live = list(self._live)
+        for connection in live:
+            connection._upset()
+            connection._stand_in_front()
 
     def _check_declarations(self) -> None:
         __tracebackhide__ = True
@@ -302,7 +317,8 @@ class StreamTestServer(Listening):
 
     def _missing(self, since: float) -> list[Failure]:
         missing = [self._unmet(error) for error in self._drivers.not_taken(since)]
-        hands = [self._unmet(error) for error in self._handshakes.unmet(since)]
+        book = self._handshakes
+        hands = [self._unmet(error) for error in book.unmet(since)] if book is not None else []
         return self._left_waiting() + missing + self._under_way(since) + hands + super()._missing(since)
 
     def _left_waiting(self) -> list[Failure]:
@@ -406,7 +422,7 @@ class StreamTestServer(Listening):
         """Answer a client's handshake, in the connection's thread; tell whether it may be driven now."""
         if self._limit is not None and self._is_too_many(connection):
             perform(connection, self._limit[1], self._failures)
-        elif begin_tls(connection, self._handshakes, self._failures):
+        elif self._handshakes is not None and begin_tls(connection, self._handshakes, self._failures):
             return True
         connection._done = True
         with self._recorder.lock:
@@ -552,7 +568,8 @@ class StreamTestServer(Listening):
         with self._recorder.lock:
             self._live.clear()
         self._expiring.clear()
-        self._trust.release()
+        if self._trust is not None:
+            self._trust.release()
         if self._place is not None:
             self._place.release()
 

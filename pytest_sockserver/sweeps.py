@@ -13,7 +13,7 @@ import pytest
 
 from .scripting.acts import Close, Reset
 from .scripting.modifiers import Cut, Split
-from .scripting.parts import Part, checked_parts
+from .scripting.parts import Part, check_seconds, checked_parts
 from .scripting.script import Script
 
 if TYPE_CHECKING:
@@ -40,9 +40,15 @@ def splits(reply: bytes, *, pause: float = 0.002) -> list[ParameterSet]:
 
     Args:
         pause: Seconds between the pieces; they may still arrive together.
+
+    Raises:
+        TypeError, ValueError: ``reply`` is no bytes, or has less than two; ``pause`` is no time.
     """
     __tracebackhide__ = True
     size = len(_checked("splits", reply))
+    if size == 1:
+        raise ValueError(f"splits() expected a reply of at least two bytes, not {reply!r}")
+    check_seconds("splits()", pause)
     return [pytest.param(Split(reply, n, pause=pause), id=f"{n}+{size - n}") for n in range(1, size)]
 
 
@@ -51,7 +57,13 @@ def breaks(script: Script, *parts: Part) -> list[ParameterSet]:
 
     Args:
         script: One made by ``Script()``; a server performs what comes of it by ``server.script().extend(broken)``.
-        parts: What is done there, ``Close()`` for example.  It ends what can be said: the rest is never reached.
+        parts: What is said and done there: ``Close()`` for example, or some garbage.  It is the last of the script, and
+            rules go on from there, if the server has any.
+
+    A step that holds others, ``repeat`` or ``maybe``, is one.
+
+    Raises:
+        TypeError, ValueError: ``script`` is none, or has no steps; there are no parts, or one of them is none.
     """
     __tracebackhide__ = True
     if not isinstance(script, Script):
@@ -61,11 +73,11 @@ def breaks(script: Script, *parts: Part) -> list[ParameterSet]:
     checked = checked_parts(parts, "breaks()")
     if not checked:
         raise ValueError("breaks() expected what breaks the script off: Reset(), Close() or Stall()")
+    steps = len(script.steps)
+    places = [n for n in range(steps + 1) if not script.first(n).is_ended]
     return [
-        pytest.param(
-            script.first(n).send(*checked), id=f"before-step-{n + 1}" if n < len(script.steps) else "at-the-end"
-        )
-        for n in range(len(script.steps) + (not script.is_ended))
+        pytest.param(script.first(n).send(*checked), id=f"before-step-{n + 1}" if n < steps else "at-the-end")
+        for n in places
     ]
 
 

@@ -28,7 +28,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ServerStopping
-from .events import CLIENT_EOF, CLIENT_RESET, CLOSE, START_TLS, RawEvent
+from .events import CLIENT_EOF, CLIENT_RESET, CLOSE, NOTE, START_TLS, RawEvent
 from .recorder import BUSY, PARKED, SENDING, WAITING, Tape
 
 if TYPE_CHECKING:
@@ -148,7 +148,10 @@ class Taped(PlainSocket):
         if tape.cut:
             tape.saw_cut = True
             return ServerStopping(tape.cut)
-        if isinstance(error, (ConnectionResetError, BrokenPipeError)):
+        refused = _is_alert(error)
+        if refused:
+            tape.note(NOTE, f"the client ended TLS by an alert: {error}".encode("utf-8", "backslashreplace"))
+        if refused or isinstance(error, (ConnectionResetError, BrokenPipeError)):
             tape.note(CLIENT_RESET)
             tape.peer_error = error
         return error
@@ -182,6 +185,11 @@ def _wants_retry(error: OSError) -> bool:
     """Tell whether a TLS socket only asks to be called again."""
     ssl = sys.modules.get("ssl")
     return ssl is not None and isinstance(error, (ssl.SSLWantReadError, ssl.SSLWantWriteError))
+
+
+def _is_alert(error: BaseException) -> bool:
+    """Tell whether it is a fatal alert of the client, which ends the connection as a reset does (RFC 8446 6.2)."""
+    return "ALERT" in (getattr(error, "reason", None) or "")
 
 
 class RecordingSocket(Taped):

@@ -25,7 +25,7 @@ from .framing import Framing, checked_framing
 from .matching import ANY, Match, PatternText, Text, described, names_captured
 from .matching import names_demanded as names_demanded_by_match
 from .parts import Part, check_fit, checked_parts, ends, names_demanded
-from .steps import Step, first_literal, may_start_alike
+from .steps import Step, first_literal, may_start_alike, walk
 from .tls_acts import StartTLS
 
 if TYPE_CHECKING:
@@ -232,13 +232,16 @@ class Script:
         __tracebackhide__ = True
         checked_index(n, "first() expected a number of steps, 0 or more", least=0)
         part = self._part()
-        part.steps, part.captured, part._wanted = self.steps[:n], list(self.captured), list(self._wanted)
+        part.steps = self.steps[:n]
+        part.captured = [name for step in walk(part.steps) for name in step.captures]
+        wanted = {name for step in walk(part.steps) for name in step.names}
+        part._wanted = [(name, where) for name, where in self._wanted if name in wanted]
         return part
 
     @property
     def is_ended(self) -> bool:
-        """Whether its last step ends the connection: nothing can follow it."""
-        last = self.steps[-1] if self.steps else None
+        """Whether its last step, but for gates that it opens, ends the connection: nothing can follow it."""
+        last = next((each for each in reversed(self.steps) if each.verb != "open"), None)
         return last is not None and (last.verb in _LAST or (last.verb == "send" and ends(last.args)))
 
     def rules(self, framing: Framing | None = None) -> Self:

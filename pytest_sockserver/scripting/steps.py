@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..origin import Origin
-from .matching import PatternText, described, is_literal, matching, names_demanded, shape_of
+from .matching import PatternText, described, is_literal, matching, names_captured, names_demanded, shape_of
+from .parts import names_demanded as names_demanded_by_parts
 from .parts import shown
 
 #: The verbs that want something of the client.
@@ -60,6 +61,18 @@ class Step:
         if self.verb == "repeat":
             return self.steps[0].wants
         return _WANTS.get(self.verb, "{}").format(*map(_argument, self.args))
+
+    @property
+    def captures(self) -> tuple[str, ...]:
+        """The names that it captures, without those of the steps that it holds."""
+        return names_captured(self.args[0]) if self.verb in ("expect", "expect_line") else ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that must have been captured before it, without those of the steps that it holds."""
+        if self.verb == "send":
+            return names_demanded_by_parts(self.args)
+        return names_demanded(self.args[0]) if self.verb in ("expect", "expect_line", "recv_until") else ()
 
 
 _WANTS = {
