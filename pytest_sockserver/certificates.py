@@ -8,9 +8,8 @@ host, then the dates.  So a faulty certificate is right in all but its fault, an
 expired one for another host would be told as one for another host.  Where two faults would be told in the same words,
 what is sent differs: an unknown root sends itself along, a missing intermediate leaves its certificate alone.
 
-trustme makes what it can; a weak key, a self-signed certificate, and one without alternative names (trustme's have
-an empty list of them, which is another fault) are built by hand.  A value is a description: it is checked when it is
-written, and its keys are made when a context is first asked for.  Contexts of servers are kept.
+A value is a description: it is checked when it is written; its keys (``issuing``) and contexts (``tls_contexts``) are
+made when a context is first asked for.
 
 What is not done: revocation (CRL, OCSP), certificate transparency, TLS 1.3's choice of ciphers (Python has no call).
 """
@@ -18,20 +17,14 @@ What is not done: revocation (CRL, OCSP), certificate transparency, TLS 1.3's ch
 from __future__ import annotations
 
 import sys
-import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from datetime import date, datetime, time, timedelta, timezone
-from functools import lru_cache, wraps
-from threading import RLock
-from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar
+from datetime import date, datetime, time, timezone
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
-    import os
     import ssl
 
-    import trustme
-    from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
@@ -43,37 +36,25 @@ __tracebackhide__ = True
 #: How a client on this machine may call a server.
 HOSTS: Final = ("localhost", "127.0.0.1", "::1")
 
-# A certificate is valid within these, unless its fault says otherwise: trustme's dates.  OpenSSL on Windows fails at
-# dates after January of 3001 (cryptography issue 3194).
-_BEGINS: Final = datetime(2000, 1, 1, tzinfo=timezone.utc)
-_ENDS: Final = datetime(3000, 1, 1, tzinfo=timezone.utc)
-
 # RFC 5280 section 4.1.2.5: two digits of a year reach back to 1950, and cryptography refuses what is older.  The
 # certificate begins a year before it expires.
 _EARLIEST: Final = datetime(1951, 1, 1, tzinfo=timezone.utc)
 
-_EXPIRED_ON: Final = datetime(2020, 1, 1, tzinfo=timezone.utc)
-_VALID_FROM: Final = datetime(2100, 1, 1, tzinfo=timezone.utc)
-
-# Bits.  Half of what OpenSSL's security level 2 demands, which is Python's; cryptography makes no shorter one.
-_WEAK_BITS: Final = 1024
+#: When certificates end, unless their fault says otherwise: trustme's date.  OpenSSL on Windows fails at dates after
+#: January of 3001 (cryptography issue 3194).
+ENDS: Final = datetime(3000, 1, 1, tzinfo=timezone.utc)
 
 #: Versions as the options write them, by the names of ``ssl.TLSVersion``; the oldest first.
 VERSIONS: Final = {"1.0": "TLSv1", "1.1": "TLSv1_1", "1.2": "TLSv1_2", "1.3": "TLSv1_3"}
 
-_OLD: Final = ("1.0", "1.1")  # OpenSSL 3 speaks them at security level 0 only
-_VERIFY_MODES: Final = {"no": "CERT_NONE", "optional": "CERT_OPTIONAL", "required": "CERT_REQUIRED"}
+OLD: Final = ("1.0", "1.1")  # OpenSSL 3 speaks them at security level 0 only
+VERIFY_MODES: Final = {"no": "CERT_NONE", "optional": "CERT_OPTIONAL", "required": "CERT_REQUIRED"}
 
 # Bytes.  RFC 5280 appendix A.1: ub-common-name.
 _LONGEST_NAME: Final = 64
 
 # RFC 7301 section 3.1: the length of a protocol's name is one byte.
 _LONGEST_ALPN: Final = 255
-
-# Values whose keys, and contexts, are kept.  A sweep over a thousand hosts shall not be a heap of a thousand contexts.
-_KEPT: Final = 128
-
-_making = RLock()  # guards what is kept: the root, keys and contexts are made once
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -101,7 +82,7 @@ class Certificate:
 
     def __init__(self, *hosts: str) -> None:
         __tracebackhide__ = True
-        _check_installed()
+        check_installed()
         _set(self, hosts=_checked_hosts(hosts, "Certificate()"), fault=None, when=None)
 
     @classmethod
@@ -130,7 +111,7 @@ class Certificate:
         made = cls._faulty("not_yet_valid", hosts, _instant(until, "not_yet_valid()", "until"))
         if made.when is not None and made.when <= datetime.now(timezone.utc):
             raise ValueError(f"not_yet_valid() expected a date in the future, not {made.when}: it would be valid now")
-        if made.when is not None and made.when >= _ENDS:
+        if made.when is not None and made.when >= ENDS:
             raise ValueError(f"not_yet_valid() expected a date before the year 3000, when it ends, not {made.when}")
         return made
 
@@ -281,12 +262,12 @@ class TLS:
         _check_versions(minimum, maximum)
         _check_ciphers(ciphers, minimum)
         _check_client_certificate(client_certificate)
-        _check_bool("refuse_unknown_names", refuse_unknown_names)
-        _check_bool("tickets", tickets)
+        check_bool("refuse_unknown_names", refuse_unknown_names)
+        check_bool("tickets", tickets)
         _set(
             self,
             certificate=Certificate() if certificate is None else _checked_certificate(certificate, "TLS()"),
-            alpn=_checked_alpn(alpn),
+            alpn=checked_alpn(alpn),
             minimum=minimum,
             maximum=maximum,
             ciphers=ciphers,
@@ -311,7 +292,9 @@ class TLS:
         On a socket that it wraps, ``server_name`` is the host name that the client has asked for, or ``None``.
         """
         __tracebackhide__ = True
-        return _server_context(self)
+        from .tls_contexts import server_context
+
+        return server_context(self)
 
 
 # What is asked of this module
@@ -333,7 +316,7 @@ def checked_tls(value: Any, what: str) -> Any:
     if isinstance(value, Certificate):
         return _checked_certificate(value, what)
     if value is True:
-        _check_installed()
+        check_installed()
         return value
     if not isinstance(value, TLS) and not hasattr(value, "wrap_socket"):
         raise TypeError(f"{what} must be True, a TLS, a Certificate or an ssl.SSLContext, not {value!r}")
@@ -360,57 +343,11 @@ def server_context_of(value: Any) -> ssl.SSLContext:
     return context
 
 
-def client_context(
-    *, certificate: Certificate | None = None, alpn: Iterable[str] = (), trust: bool = True
-) -> ssl.SSLContext:
-    """Return a new context of a client that trusts the root of this process, and nobody else.
-
-    Args:
-        certificate: What the client shows a server that asks for it.  With a weak key it accepts weak ones as well.
-        alpn: The protocols it offers.
-        trust: If false it trusts nobody at all, and refuses every server.
-    """
-    __tracebackhide__ = True
-    _check_bool("trust", trust)
-    offered = _checked_alpn(alpn)
-    if certificate is not None and not isinstance(certificate, Certificate):
-        raise TypeError(f"certificate must be a Certificate, not {certificate!r}")
-    import ssl
-
-    if trust:
-        # Python's own rules, of the version that runs: 3.13 added VERIFY_X509_STRICT.
-        context = ssl.create_default_context(cadata=ca_pem().decode())
-    else:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if offered:
-        context.set_alpn_protocols(list(offered))
-    if certificate is not None:
-        _set_ciphers(context, None, weak=certificate.fault == "weak_key")
-        _show(context, certificate)
-    return context
-
-
-def ca_pem() -> bytes:
-    """Return the root of this process, as PEM."""
-    __tracebackhide__ = True
-    return _root().cert_pem.bytes()
-
-
-def write_ca(directory: str | os.PathLike[str]) -> str:
-    """Write the root as ``ca.pem`` into a directory, for clients that want a file; return its path."""
-    __tracebackhide__ = True
-    import os
-
-    path = os.path.join(directory, "ca.pem")
-    with open(path, "wb") as file:
-        file.write(ca_pem())
-    return path
-
-
 # Checks
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
+    """Raise the error that says what to install, if trustme is not there."""
     __tracebackhide__ = True
     from importlib.util import find_spec
 
@@ -428,7 +365,8 @@ def _set(value: Certificate | TLS, **attributes: object) -> None:
         object.__setattr__(value, name, each)
 
 
-def _check_bool(name: str, value: object) -> None:
+def check_bool(name: str, value: object) -> None:
+    """Refuse what is no bool."""
     __tracebackhide__ = True
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {value!r}")
@@ -449,7 +387,7 @@ def _checked_host(host: object, verb: str) -> str:
         raise TypeError(f"{verb} expected the name of a host, a str, not {host!r}: dates go by name, on= or until=")
     if not isinstance(host, str):
         raise TypeError(f"{verb} expected the name of a host, a str, not {host!r}")
-    if (address := _address(host)) is not None:
+    if (address := address_of(host)) is not None:
         return str(address)
     import idna  # trustme's
 
@@ -460,11 +398,12 @@ def _checked_host(host: object, verb: str) -> str:
         raise ValueError(f"{verb} expected the name or the address of a host, not {host!r}") from None
 
 
-def _address(host: str) -> Any:
-    from ipaddress import ip_address
+def address_of(host: str) -> Any:
+    """Return the address that a host is written as; ``None`` for a name."""
+    import ipaddress
 
     try:
-        return ip_address(host)
+        return ipaddress.ip_address(host)
     except ValueError:
         return None
 
@@ -499,7 +438,7 @@ def _check_client_certificate(demand: object) -> None:
             f"client_certificate must be 'no', 'optional' or 'required', not {demand!r}: "
             "that is for client_context(certificate=...)"
         )
-    if not isinstance(demand, str) or demand not in _VERIFY_MODES:
+    if not isinstance(demand, str) or demand not in VERIFY_MODES:
         raise ValueError(f"client_certificate must be 'no', 'optional' or 'required', not {demand!r}")
 
 
@@ -512,13 +451,14 @@ def _checked_names(names: object) -> tuple[tuple[str, Certificate], ...]:
     checked = {}
     for name, certificate in names.items():
         host = _checked_host(name, "names")
-        if _address(host) is not None:  # RFC 6066 section 3: no literal addresses
+        if address_of(host) is not None:  # RFC 6066 section 3: no literal addresses
             raise ValueError(f"names expected the name of a host, not the address {name!r}: no client asks for one")
         checked[host] = _checked_certificate(certificate, f"names[{name!r}]")
     return tuple(sorted(checked.items(), key=lambda item: item[0]))
 
 
-def _checked_alpn(alpn: object) -> tuple[str, ...]:
+def checked_alpn(alpn: object) -> tuple[str, ...]:
+    """Return the names of protocols, or raise the error that says what they must be."""
     __tracebackhide__ = True
     if isinstance(alpn, (str, bytes)) or not isinstance(alpn, Iterable):
         raise TypeError(f"alpn must be a list of protocols such as ['h2', 'http/1.1'], not {alpn!r}")
@@ -566,226 +506,3 @@ def _check_ciphers(ciphers: object, minimum: str | None) -> None:
         except ssl.SSLError:
             openssl = " ".join(ssl.OPENSSL_VERSION.split()[:2])
             raise ValueError(f"ciphers: {openssl} has no {name!r} among those up to TLS 1.2") from None
-
-
-# Contexts
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
-
-def _kept(make: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Have ``make`` called once for each value, whichever threads ask."""
-    kept: Callable[..., _R] = lru_cache(_KEPT)(make)
-
-    @wraps(make)
-    def made(*args: _P.args, **named: _P.kwargs) -> _R:
-        with _making:
-            return kept(*args, **named)
-
-    return made
-
-
-@_kept
-def _server_context(tls: TLS) -> ssl.SSLContext:
-    import ssl
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _set_versions(context, tls.minimum, tls.maximum)
-    _set_ciphers(context, tls.ciphers, weak=_is_weak(tls))
-    _show(context, tls.certificate)
-    context.verify_mode = ssl.VerifyMode[_VERIFY_MODES[tls.client_certificate]]
-    if tls.client_certificate != "no":
-        context.load_verify_locations(cadata=ca_pem().decode())
-    if tls.alpn:
-        context.set_alpn_protocols(list(tls.alpn))
-    if not tls.tickets:
-        context.options |= ssl.OP_NO_TICKET  # up to TLS 1.2
-        context.num_tickets = 0
-    context.sni_callback = _when_asked_for_a_name(tls)
-    return context
-
-
-def _set_versions(context: ssl.SSLContext, minimum: str | None, maximum: str | None) -> None:
-    import ssl
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # ssl.TLSVersion.TLSv1: whoever asks for it knows
-        if minimum is not None:
-            context.minimum_version = ssl.TLSVersion[VERSIONS[minimum]]
-        elif maximum in _OLD:
-            context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED  # Python's own is 1.2
-        if maximum is not None:
-            context.maximum_version = ssl.TLSVersion[VERSIONS[maximum]]
-
-
-def _is_weak(tls: TLS) -> bool:
-    """Whether OpenSSL would refuse on our side already: it has levels of security, from 0 to 5, and Python's is 2."""
-    return tls.certificate.fault == "weak_key" or tls.minimum in _OLD or tls.maximum in _OLD
-
-
-def _set_ciphers(context: ssl.SSLContext, ciphers: str | None, *, weak: bool) -> None:
-    if weak and "@SECLEVEL" not in (ciphers or ""):
-        context.set_ciphers(f"{ciphers or 'DEFAULT'}:@SECLEVEL=0")
-    elif ciphers is not None:
-        context.set_ciphers(ciphers)
-
-
-def _when_asked_for_a_name(tls: TLS) -> Callable[[Any, str | None, ssl.SSLContext], int | None]:
-    """Return what a context calls once a client has said hello, whether or not it asks for a name."""
-    import ssl
-
-    contexts = {name: _for_name(tls, certificate).server_context() for name, certificate in tls.names}
-    known = {*contexts, *tls.certificate.hosts}
-
-    def asked(sock: Any, name: str | None, _: ssl.SSLContext) -> int | None:
-        sock.server_name = name
-        if name is None:
-            return None
-        spelt = name.lower()
-        forms = spelt, f"*.{spelt.partition('.')[2]}"  # RFC 6125 section 6.4.3: a star stands for one label
-        for form in forms:
-            if form in contexts:
-                sock.context = contexts[form]
-                return None
-        refused = tls.refuse_unknown_names and known.isdisjoint(forms)
-        return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME if refused else None
-
-    return asked
-
-
-def _for_name(tls: TLS, certificate: Certificate) -> TLS:
-    """Return the same side of TLS with another certificate, and no names of its own."""
-    same = {each.name: getattr(tls, each.name) for each in fields(tls)}
-    return TLS(**{**same, "certificate": certificate, "names": None, "refuse_unknown_names": False})
-
-
-def _show(context: ssl.SSLContext, certificate: Certificate) -> None:
-    """Have a context show the certificate.  By a file: ``ssl`` reads nothing else (CPython bpo-16487)."""
-    import os
-    import tempfile
-
-    pem = _issued(certificate)
-    descriptor, path = tempfile.mkstemp(suffix=".pem")
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(pem)
-        context.load_cert_chain(path)
-    finally:
-        os.unlink(path)
-
-
-# Keys and certificates: each function returns the PEM of the key, then of what is sent, the certificate first
-
-
-@_kept
-def _issued(certificate: Certificate) -> bytes:
-    return _MAKERS.get(certificate.fault, _signed)(certificate)
-
-
-@_kept
-def _root() -> trustme.CA:
-    _check_installed()
-    import trustme
-
-    return trustme.CA(organization_name="pytest-sockserver")
-
-
-def _signed(certificate: Certificate, begins: datetime = _BEGINS, ends: datetime = _ENDS) -> bytes:
-    leaf = _root().issue_cert(*certificate.hosts, not_before=begins, not_after=ends)
-    return leaf.private_key_and_cert_chain_pem.bytes()
-
-
-def _expired(certificate: Certificate) -> bytes:
-    ends = certificate.when or _EXPIRED_ON
-    return _signed(certificate, begins=min(_BEGINS, ends - timedelta(days=365)), ends=ends)
-
-
-def _not_yet_valid(certificate: Certificate) -> bytes:
-    return _signed(certificate, begins=certificate.when or _VALID_FROM)
-
-
-def _of_unknown_root(certificate: Certificate) -> bytes:
-    import trustme
-
-    unknown = trustme.CA(organization_name="unknown to everybody")
-    return unknown.issue_cert(*certificate.hosts).private_key_and_cert_chain_pem.bytes() + unknown.cert_pem.bytes()
-
-
-def _without_intermediate(certificate: Certificate) -> bytes:
-    leaf = _root().create_child_ca().issue_cert(*certificate.hosts)
-    return leaf.private_key_pem.bytes() + leaf.cert_chain_pems[0].bytes()
-
-
-def _self_signed(certificate: Certificate) -> bytes:
-    return _built(certificate.hosts, by_root=False)
-
-
-def _of_weak_key(certificate: Certificate) -> bytes:
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
-    return _built(certificate.hosts, key=rsa.generate_private_key(public_exponent=65537, key_size=_WEAK_BITS))
-
-
-def _of_common_name(certificate: Certificate) -> bytes:
-    return _built(common_name=certificate.hosts[0])
-
-
-def _for_client(certificate: Certificate) -> bytes:
-    return _built(common_name=certificate.hosts[0], for_client=True)
-
-
-_MAKERS: Final[dict[str | None, Callable[[Certificate], bytes]]] = {
-    "expired": _expired,
-    "not_yet_valid": _not_yet_valid,
-    "of_unknown_root": _of_unknown_root,
-    "without_intermediate": _without_intermediate,
-    "self_signed": _self_signed,
-    "weak_key": _of_weak_key,
-    "common_name_only": _of_common_name,
-    "for_client": _for_client,
-}
-
-
-def _built(
-    hosts: tuple[str, ...] = (),
-    *,
-    common_name: str | None = None,
-    key: _Key | None = None,
-    by_root: bool = True,
-    for_client: bool = False,
-) -> bytes:
-    """Build what trustme does not make; by RFC 5280 in all else, for 3.13 looks at it (``VERIFY_X509_STRICT``)."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
-    key = key or ec.generate_private_key(ec.SECP256R1())
-    named = (NameOID.COMMON_NAME, common_name) if common_name else (NameOID.ORGANIZATION_NAME, "pytest-sockserver")
-    subject = x509.Name([x509.NameAttribute(*named)])
-    issuer = x509.load_pem_x509_certificate(ca_pem()).subject if by_root else subject
-    signer: Any = serialization.load_pem_private_key(_root().private_key_pem.bytes(), None) if by_root else key
-    purpose = ExtendedKeyUsageOID.CLIENT_AUTH if for_client else ExtendedKeyUsageOID.SERVER_AUTH
-
-    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
-    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(_BEGINS).not_valid_after(_ENDS)
-    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    issued_by = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
-    builder = builder.add_extension(issued_by, critical=False)
-    builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
-    if hosts:
-        names = [_alternative_name(host) for host in hosts]
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return private + builder.sign(signer, hashes.SHA256()).public_bytes(pem)
-
-
-def _alternative_name(host: str) -> x509.GeneralName:
-    from cryptography import x509
-
-    address = _address(host)
-    return x509.DNSName(host) if address is None else x509.IPAddress(address)

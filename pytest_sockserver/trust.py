@@ -29,7 +29,7 @@ class Trust:
         """Return a client's context."""
         __tracebackhide__ = True
         self._check(name, "client_context()")
-        from .certificates import client_context
+        from .tls_contexts import client_context
 
         return client_context(**options)
 
@@ -37,7 +37,7 @@ class Trust:
         """Return the path of a file with the root's certificate, made when first asked for."""
         __tracebackhide__ = True
         self._check(name, "ca_path")
-        from .certificates import write_ca
+        from .issuing import write_ca
 
         with self._lock:
             if self._directory is None:

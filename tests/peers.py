@@ -48,9 +48,13 @@ def datagram_client(server: Any, *, bound: bool = True) -> socket.socket:
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     client = socket.socket(family, socket.SOCK_DGRAM)
     client.settimeout(PATIENCE)
-    if family == socket.AF_UNIX and bound:
-        client.bind("")  # Linux chooses an abstract name
-    client.connect(address)
+    try:
+        if family == socket.AF_UNIX and bound:
+            client.bind("")  # Linux chooses an abstract name
+        client.connect(address)
+    except BaseException:
+        client.close()
+        raise
     return client
 
 

@@ -20,15 +20,9 @@ from typing import Any
 import pytest
 
 from pytest_sockserver import Connection, SockServer
-from pytest_sockserver.certificates import (
-    TLS,
-    Certificate,
-    ca_pem,
-    checked_tls,
-    client_context,
-    server_context_of,
-    write_ca,
-)
+from pytest_sockserver.certificates import TLS, Certificate, checked_tls, server_context_of
+from pytest_sockserver.issuing import ca_pem, write_ca
+from pytest_sockserver.tls_contexts import client_context
 
 from .peers import PATIENCE, connect
 
@@ -667,10 +661,10 @@ def test_no_file_of_a_key_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_no_file_of_a_key_is_left_if_the_context_does_not_take_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pytest_sockserver import certificates
+    from pytest_sockserver import tls_contexts
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(certificates, "_issued", lambda certificate: b"no key")
+    monkeypatch.setattr(tls_contexts, "issued", lambda certificate: b"no key")
 
     with pytest.raises(ssl.SSLError):
         client_context(certificate=Certificate.for_client("files"))
@@ -947,7 +941,9 @@ def test_without_trustme_a_context_of_ones_own_is_still_taken() -> None:
 import sys
 sys.modules["trustme"] = None
 import ssl
-from pytest_sockserver.certificates import ca_pem, checked_tls, client_context, server_context_of
+from pytest_sockserver.certificates import checked_tls, server_context_of
+from pytest_sockserver.issuing import ca_pem
+from pytest_sockserver.tls_contexts import client_context
 own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 assert server_context_of(checked_tls(own, "tls")) is own
 for ask in (ca_pem, client_context):

@@ -116,7 +116,7 @@ def hard_close(sock: socket.socket) -> None:
     """
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii" if os.name != "nt" else "hh", 1, 0))
-        sock.shutdown(socket.SHUT_RD)
+        PlainSocket.shutdown(sock, socket.SHUT_RD)  # not SSLSocket's, as above
     except OSError:
         pass  # the client has reset already
     family, kind, proto = sock.family, sock.type, sock.proto

@@ -151,7 +151,7 @@ class Taped(PlainSocket):
         refused = _is_alert(error)
         if refused:
             tape.note(NOTE, f"the client ended TLS by an alert: {error}".encode("utf-8", "backslashreplace"))
-        if refused or isinstance(error, (ConnectionResetError, BrokenPipeError)):
+        if refused or isinstance(error, (ConnectionResetError, BrokenPipeError)) or _is_gone(error):
             tape.note(CLIENT_RESET)
             tape.peer_error = error
         return error
@@ -190,6 +190,12 @@ def _wants_retry(error: OSError) -> bool:
 def _is_alert(error: BaseException) -> bool:
     """Tell whether it is a fatal alert of the client, which ends the connection as a reset does (RFC 8446 6.2)."""
     return "ALERT" in (getattr(error, "reason", None) or "")
+
+
+def _is_gone(error: BaseException) -> bool:
+    """Tell whether TLS says of a client that has closed, or reset, the connection: its writes hide ECONNRESET."""
+    ssl = sys.modules.get("ssl")
+    return ssl is not None and isinstance(error, ssl.SSLEOFError)
 
 
 class RecordingSocket(Taped):
