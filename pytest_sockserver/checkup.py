@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from time import monotonic
+from traceback import format_exception
 from typing import Any, Final
 
 from .catalogue import ANYTHING, ERROR, SAME, Fault, faults_for
@@ -55,7 +56,9 @@ class Finding:
         fault: In words.
         sound: What a sound client makes of it: the same result, or an error, or either.
         outcome: ``"returned"``, ``"raised"`` or ``"hung"``.
-        value: What it returned, or the exception that it raised; ``None`` if it hung.
+        value: What it returned, or the exception that it raised, without its traceback, which would keep the client's
+            sockets; ``None`` if it hung.
+        traceback: What Python prints of that exception.
         seconds: How long it took.
         is_same: It returned what it does when nothing is wrong.
         ended: It has ended by now; one that hung, when its server was gone.
@@ -70,6 +73,7 @@ class Finding:
     is_same: bool
     ended: bool
     connections: int
+    traceback: str = ""
 
     @property
     def is_surprise(self) -> bool:
@@ -243,7 +247,8 @@ class _Ward:
             if failures and outcome == RETURNED:
                 raise RuntimeError("the server fails when nothing is wrong") from failures[0].error
         is_same = outcome == RETURNED and _equal(value, result)
-        return Finding(fault.name, fault.sound, outcome, value, seconds, is_same, ended, connections)
+        traceback = _let_go(value) if outcome == RAISED and not failures_count else ""
+        return Finding(fault.name, fault.sound, outcome, value, seconds, is_same, ended, connections, traceback)
 
     def _server(self) -> StreamTestServer | DatagramTestServer:
         options = {"timeout": self.patience + _GRACE, **self.options}
@@ -257,6 +262,18 @@ class _Ward:
         import asyncio
 
         return asyncio.run(self.client(server))
+
+
+def _let_go(error: BaseException) -> str:
+    """Return what Python prints of an exception, and let go of the frames that it holds."""
+    printed = "".join(format_exception(error))
+    chain: list[BaseException | None] = [error]
+    while chain:
+        one = chain.pop()
+        if one is not None and one.__traceback__ is not None:
+            one.__traceback__ = None
+            chain += [one.__cause__, one.__context__]
+    return printed
 
 
 def _count(server: StreamTestServer | DatagramTestServer) -> int:

@@ -5,9 +5,9 @@ written as the parts that say it, and each can be said on the transport that it 
 
 The order of the alternatives is the product: it decides what the smallest counterexample is.  To hypothesis smaller is
 what was drawn by fewer choices, then what was drawn by earlier ones; a number shrinks to the lowest, bytes to the
-fewest.  So an alternative draws no more than it needs, and they stand by the number of their choices: what ends at
-once, what is cut, what is said twice, what has another line ending, what has more bytes or others.  Where a place is
-drawn, it is the first choice: the earliest place counts more than what happens there.
+fewest.  So each alternative stands by itself, and draws no more than it needs: an end at once is no choice but that,
+a cut is one more, a wrong byte two.  Among those of as many choices, a client that breaks at several is shown the
+first: too little, then other bytes, then the same bytes at other times.
 
 What waits is rare on purpose, for each example is performed, and a failing one many times: pauses are milliseconds, in
 a few pieces, and a client is left waiting only if that was asked for (``stalls=True``).
@@ -42,6 +42,7 @@ __tracebackhide__ = True
 
 Transport = Literal["tcp", "tls", "unix", "udp", "unix_datagram"]
 Parts = tuple[Part, ...]
+_Kind = st.SearchStrategy[tuple[Part, ...]]
 
 #: Seconds.  Where a reader was already waiting, a pause of 1 ms parted pieces in 60 of 60 runs on an idle machine.
 _PAUSE: Final = 0.002
@@ -49,7 +50,7 @@ _PAUSE: Final = 0.002
 #: So that an example takes some milliseconds, however long the reply is.
 _MOST_PIECES: Final = 5
 
-#: A drip is byte by byte up to so many, and in so many pieces beyond.
+#: A drip has no more pieces than that: a reply of more bytes has larger ones.
 _MOST_DROPS: Final = 16
 
 #: Bytes.  More garbage finds no more bugs, and shows worse.
@@ -58,6 +59,7 @@ _MOST_EXTRA: Final = 8
 #: Bytes.  As wide as the lengths, counts and identifiers of most protocols.
 _WIDEST_FIELD: Final = 4
 
+_RAGGED: Final = Close(notify=False)
 _ENDINGS: Final = (Close(), Reset(), SendEof())
 
 
@@ -94,7 +96,7 @@ def truncations(
     """Return a strategy for too little of ``reply``: nothing or its first bytes, then the end of the connection.
 
     The end is clean, a reset or the end of the server's half; over TLS also one without ``close_notify``.  A datagram
-    is lost, empty or cut.  Shrinks to nothing at all, then to the earliest cut.
+    is lost, empty or cut.  Shrinks to nothing at all and a clean end, then to the earliest cut.
 
     Args:
         stalls: Ends include that nothing more happens: the client waits for its own time limit.  A lost datagram does
@@ -105,7 +107,7 @@ def truncations(
     """
     __tracebackhide__ = True
     _check("truncations()", reply, transport, stalls)
-    return _truncated(reply, transport, stalls)
+    return st.one_of(_truncated(reply, transport, stalls))
 
 
 def corruptions(
@@ -113,8 +115,8 @@ def corruptions(
 ) -> st.SearchStrategy[tuple[Part, ...]]:
     """Return a strategy for ``reply`` with other bytes: said twice, with garbage before, behind or within.
 
-    Where the reply has line endings, those become other ones.  Shrinks to the reply said twice, then to a line ending,
-    to one byte too many, to one bit.
+    Where the reply has line endings, those become other ones.  Shrinks to the reply said twice, then to another line
+    ending, to one byte too many, to one bit of the first byte.
 
     Args:
         stalls: Leave the connection open in any case.  Without it, what may have a client wait for bytes that do not
@@ -125,7 +127,7 @@ def corruptions(
     """
     __tracebackhide__ = True
     _check("corruptions()", reply, transport, stalls)
-    return _corrupted(reply, transport, stalls)
+    return st.one_of(_corrupted(reply, transport, stalls))
 
 
 def faults(
@@ -147,14 +149,14 @@ def faults(
     __tracebackhide__ = True
     _check("faults()", reply, transport, stalls)
     check_seconds("faults()", pause)
-    kinds = [_truncated(reply, transport, stalls)]
+    kinds = _truncated(reply, transport, stalls)
     if transport in STREAMS:
-        kinds.append(st.sampled_from([(reply, end) for end in _endings(transport, stalls=False)]))
-    kinds.append(_corrupted(reply, transport, stalls))
-    if transport in STREAMS and len(reply) > 1:
-        kinds += [_parted(reply, pause), _dripped(reply, pause)]
+        kinds += [st.just((reply, end)) for end in _endings(transport, stalls=False)]
+    kinds += _corrupted(reply, transport, stalls)
+    if transport in STREAMS:
+        kinds += _in_pieces(reply, pause)
     if transport == "tls":
-        kinds.append(st.integers(0, len(reply) - 1).flatmap(lambda n: _with_broken_record(reply, n)))
+        kinds += _with_broken_record(reply)
     if transport == "tcp":
         kinds.append(st.just((Urgent(b"!"), reply)))
     if transport == "udp":
@@ -177,13 +179,11 @@ def disturbances(transport: Transport = "tcp", *, stalls: bool = False) -> st.Se
     __tracebackhide__ = True
     _check_transport("disturbances()", transport)
     _check_stalls("disturbances()", stalls)
-    kinds: list[st.SearchStrategy[Parts]] = []
     ends = _endings(transport, stalls)
-    if transport in DATAGRAMS or stalls:
-        kinds.append(st.just(()))
-    if ends:
-        kinds += [st.sampled_from([(end,) for end in ends]), st.sampled_from([(DATA, end) for end in ends])]
     then = _closed_after(transport, stalls)
+    kinds: list[_Kind] = [st.just((end,)) for end in ends] + [st.just((DATA, end)) for end in ends]
+    if transport in DATAGRAMS or stalls:
+        kinds.insert(0, st.just(()))
     kinds += [
         st.just((Repeat(DATA),)),
         _extra().map(lambda extra: (Append(DATA, extra),)),
@@ -231,22 +231,22 @@ def broken_scripts(
 # Kinds
 
 
-def _truncated(reply: bytes, transport: str, stalls: bool) -> st.SearchStrategy[Parts]:
-    lengths = st.integers(0, len(reply) - 1)
+def _truncated(reply: bytes, transport: str, stalls: bool) -> list[_Kind]:
     if transport in DATAGRAMS:
-        return st.one_of(st.just(()), lengths.map(lambda n: _first(reply, n) or (b"",)))
-    ends = st.sampled_from(_endings(transport, stalls))
-    return st.tuples(lengths, ends).map(lambda drawn: (*_first(reply, drawn[0]), drawn[1]))
+        return [st.just(()), st.just((b"",)), *_cut(reply)]
+    ends = _endings(transport, stalls)
+    return [st.just((end,)) for end in ends] + [kind for end in ends for kind in _cut(reply, end)]
 
 
-def _first(reply: bytes, n: int) -> Parts:
-    return (Cut(reply, n),) if n else ()
+def _cut(reply: bytes, *then: Part) -> list[_Kind]:
+    lengths = range(1, len(reply))
+    return [st.sampled_from(lengths).map(lambda n: (Cut(reply, n), *then))] if lengths else []
 
 
 def _endings(transport: str, stalls: bool) -> list[Act]:
     ends: list[Act] = [end for end in _ENDINGS if transport in end.fits]
     if transport == "tls":
-        ends.append(Close(notify=False))
+        ends.append(_RAGGED)
     return [*ends, Stall()] if stalls and transport in STREAMS else ends
 
 
@@ -255,10 +255,10 @@ def _closed_after(transport: str, stalls: bool) -> Parts:
     return () if stalls or transport in DATAGRAMS else (Close(),)
 
 
-def _corrupted(reply: bytes, transport: str, stalls: bool) -> st.SearchStrategy[Parts]:
+def _corrupted(reply: bytes, transport: str, stalls: bool) -> list[_Kind]:
     then = _closed_after(transport, stalls)
     last = len(reply) - 1
-    kinds: list[st.SearchStrategy[Parts]] = [st.just((Repeat(reply),))]
+    kinds: list[_Kind] = [st.just((Repeat(reply),))]
     if endings := _other_line_endings(reply):
         kinds.append(st.sampled_from(endings).map(lambda other: (Replace(reply, *other), *then)))
     kinds += [
@@ -268,7 +268,7 @@ def _corrupted(reply: bytes, transport: str, stalls: bool) -> st.SearchStrategy[
     ]
     if last:
         kinds.append(_fields(reply).map(lambda field: (Overwrite(reply, *field), *then)))
-    return st.one_of(kinds)
+    return kinds
 
 
 def _other_line_endings(reply: bytes) -> Sequence[tuple[bytes, bytes]]:
@@ -293,18 +293,21 @@ def _fields(reply: bytes) -> st.SearchStrategy[tuple[int, bytes]]:
     return st.integers(0, len(reply) - 2).flatmap(fields)
 
 
-def _parted(reply: bytes, pause: float) -> st.SearchStrategy[Parts]:
-    return st.integers(1, len(reply) - 1).map(lambda at: (Split(reply, at, pause=pause),))
+def _in_pieces(reply: bytes, pause: float) -> list[_Kind]:
+    last = len(reply) - 1
+    kinds: list[_Kind] = []
+    if last:
+        kinds.append(st.integers(1, last).map(lambda at: (Split(reply, at, pause=pause),)))
+    if last > 1:
+        sizes = st.integers(-(-len(reply) // _MOST_DROPS), last)
+        kinds.append(sizes.map(lambda size: (Drip(reply, pause, size),)))
+    return kinds
 
 
-def _dripped(reply: bytes, pause: float) -> st.SearchStrategy[Parts]:
-    size = -(-len(reply) // _MOST_DROPS)
-    return st.just((Drip(reply, pause, size),))
-
-
-def _with_broken_record(reply: bytes, n: int) -> st.SearchStrategy[Parts]:
-    records: list[Parts] = [(Raw.bad_record(), Close(notify=False)), (Raw.cut_record(), Close(notify=False))]
-    return st.sampled_from(records).map(lambda record: (*_first(reply, n), *record))
+def _with_broken_record(reply: bytes) -> list[_Kind]:
+    # Closed behind it: what the client says of it, an alert, would be an error of whoever reads on.
+    records: list[Parts] = [(Raw.bad_record(), _RAGGED), (Raw.cut_record(), _RAGGED)]
+    return [st.just(record) for record in records] + [kind for record in records for kind in _cut(reply, *record)]
 
 
 # Checks

@@ -77,18 +77,20 @@ def ask_by_datagram(server: Any) -> bytes:
 
 
 def ask_by_tls(server: Any) -> bytes:
-    with reach(server) as plain:
-        with server.client_context().wrap_socket(plain, server_hostname="localhost") as client:
-            client.sendall(b"hello\r\n")
-            answer = b""
-            while not answer.endswith(b"\n"):
-                more = client.recv(100)
-                if not more:
-                    raise ConnectionError(f"the server ended the stream after {answer!r}")
-                answer += more
-            if answer != b"hello yourself\r\n":
-                raise ValueError(f"no greeting: {answer!r}")
-            return answer
+    # Wrapped before it is connected: of a connection that was reset at once wrap_socket() leaves an open socket behind.
+    with server.client_context().wrap_socket(socket.socket(), server_hostname="localhost") as client:
+        client.settimeout(QUICK)
+        client.connect(server.address)
+        client.sendall(b"hello\r\n")
+        answer = b""
+        while not answer.endswith(b"\n"):
+            more = client.recv(100)
+            if not more:
+                raise ConnectionError(f"the server ended the stream after {answer!r}")
+            answer += more
+        if answer != b"hello yourself\r\n":
+            raise ValueError(f"no greeting: {answer!r}")
+        return answer
 
 
 def test_a_sound_client_is_no_surprise(sockserver: SockServer) -> None:
@@ -100,6 +102,8 @@ def test_a_sound_client_is_no_surprise(sockserver: SockServer) -> None:
     assert checkup["connection refused"].outcome == "raised"
     assert isinstance(checkup["connection refused"].value, ConnectionRefusedError)
     assert isinstance(checkup["connection never made"].value, TimeoutError)
+    assert checkup["connection refused"].value.__traceback__ is None
+    assert "in reach\n    client.connect(server.address)\n" in checkup["connection refused"].traceback
     assert checkup["reply late"].seconds >= 0.2
     assert str(checkup["reply half said, closed"].value) == "the server ended the stream after b'hello yo'"
 

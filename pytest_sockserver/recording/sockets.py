@@ -375,11 +375,17 @@ def _recording_ssl_socket() -> type[ssl.SSLSocket]:
             __tracebackhide__ = True
             return bool(self.pending()) or super().await_input(seconds)
 
+        def do_handshake(self, block: bool = False) -> None:
+            __tracebackhide__ = True
+            self._refuse_after_reset()
+            super().do_handshake(block)
+
         def read(self, len: int = 1024, buffer: Any = None) -> Any:
             __tracebackhide__ = True
             tape = self.tape
             if tape is None:
                 return super().read(len, buffer)
+            self._refuse_after_reset()
             if tape.in_front is not None and (heard := tape.in_front.recv(self, len)) is not None:
                 if buffer is None:
                     return heard
@@ -410,6 +416,14 @@ def _recording_ssl_socket() -> type[ssl.SSLSocket]:
             if self.tape.in_front is not None and self.tape.in_front.send(data):
                 return memoryview(data).nbytes
             return self._send_noted(data, flags, super().send)
+
+        def _refuse_after_reset(self) -> None:
+            """Raise what tells that another thread has reset the connection: OpenSSL, woken, would send an alert."""
+            __tracebackhide__ = True
+            tape = self.tape
+            if tape is not None and tape.cut and tape.ended_how == "reset":
+                tape.saw_cut = True
+                raise ServerStopping(tape.cut)
 
     return RecordingSSLSocket
 
