@@ -362,6 +362,7 @@ class BaseTestServer:
             probability=probability,
             seed=seed,
             times=times,
+            tls=self.options.tls is not None,
         )
         disturbing = self._disturbances.begin(disturbance, seeded=seed is not None)
         self._upset_all()

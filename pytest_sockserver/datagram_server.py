@@ -495,9 +495,10 @@ class DatagramTestServer(BaseTestServer):
 
     def _close_descriptors(self) -> None:
         """In a forked child: close the copy, shut nothing down, join nothing."""
-        if self._framework is not None:
-            with contextlib.suppress(OSError):
-                self._framework.socket.close()
+        for sock in (self._framework.socket if self._framework is not None else None, self._holder):
+            if sock is not None:
+                with contextlib.suppress(OSError):
+                    sock.close()
 
     def _threads(self) -> list[threading.Thread | None]:
         return [self._loop, self._answerer]

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .errors import UnsupportedFault
+from .origin import pointing_at
 from .performing import do, say
 from .scripting.buffer import Buffer
 from .scripting.disturbance import RECEIVED, Disturbance
@@ -38,7 +39,7 @@ class Intake:
 
     def __init__(self, connection: Connection, disturbance: Disturbance | None) -> None:
         self.arrived = Buffer()
-        self.disturbed = disturbance is not None
+        self.origin = disturbance.origin if disturbance is not None else None
         parts: tuple[Part, ...] = disturbance.parts if disturbance is not None else (DATA,)
         # One iterator, which stands where it stands while nobody asks: a ``for`` that is left would close it.
         self.actions = self._all(actions(parts, _no_function, connection._lookup, self._data))
@@ -71,7 +72,7 @@ def hear(connection: Connection, unrest: Unrest, receive: Callable[[Buffer], obj
     if intake is None:
         hit = connection._server._disturbances.hit(RECEIVED, connection._tape)
         intake = unrest.intake = Intake(connection, hit)
-    while (action := next(intake.actions, None)) is not None:
+    while (action := _next(intake)) is not None:
         if isinstance(action, bytes):
             if action:
                 return action
@@ -83,6 +84,14 @@ def hear(connection: Connection, unrest: Unrest, receive: Callable[[Buffer], obj
             connection._end_if_disturbed()
             connection._stream.socket_for("read")  # which says that it is over, if it is
     return b""
+
+
+def _next(intake: Intake) -> Action | None:
+    __tracebackhide__ = True
+    try:
+        return next(intake.actions, None)
+    except (TypeError, ValueError) as error:
+        raise (pointing_at(error, intake.origin) if intake.origin is not None else error) from None
 
 
 def _no_function(function: Function) -> Iterable[Part]:

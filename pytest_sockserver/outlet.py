@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from .captured import Request
 from .errors import DeadlineExceeded
 from .messages import with_conversation
+from .origin import pointing_at
 from .performing import Need, called, pass_gate, pause
 from .recording.events import NOTE
 from .recording.recorder import Tape
 from .scripting.acts import Delay, Gate, Jitter, Open, Stall
-from .scripting.disturbance import RECEIVED, SENT
+from .scripting.disturbance import RECEIVED, SENT, Disturbance
 from .scripting.matching import Lookup
 from .scripting.parts import Action, Function, Held, Part, Remark, Spoofed, actions, parts_of, shown
 from .transport import ReplySocket
@@ -60,13 +61,17 @@ class Outlet:
             yield bytes(request)
         else:
             data = bytes(request)
-            for action in actions(hit.parts, partial(made_of, data), _nothing_named, lambda: [data]):
-                if isinstance(action, bytes):
-                    yield action
-                elif isinstance(action, Held):
-                    held.append(Holding(action.data, action.after))
-                else:
-                    yield from self._perform([action], self._send)
+            acts = actions(hit.parts, partial(made_of, data), _nothing_named, lambda: [data])
+            try:
+                for action in acts:
+                    if isinstance(action, bytes):
+                        yield action
+                    elif isinstance(action, Held):
+                        held.append(Holding(action.data, action.after))
+                    else:
+                        yield from self._perform([action], self._send)
+            except (TypeError, ValueError) as error:
+                raise pointing_at(error, hit.origin) from None
         for each in before:
             each.after -= 1
             if not each.after:
@@ -106,7 +111,15 @@ class Outlet:
         hit = disturbances.hit(SENT, self.tape, by_datagram=True) if disturbances.sent else None
         if hit is None:
             return self._send(data)
-        return self._perform(actions(hit.parts, partial(made_of, data), _nothing_named, lambda: [data]), self._send)
+        return self._say_disturbed(hit, data)
+
+    def _say_disturbed(self, hit: Disturbance, data: bytes) -> Iterator[Need]:
+        __tracebackhide__ = True
+        acts = actions(hit.parts, partial(made_of, data), _nothing_named, lambda: [data])
+        try:
+            yield from self._perform(acts, self._send)
+        except (TypeError, ValueError) as error:
+            raise pointing_at(error, hit.origin) from None
 
     def _send(self, data: bytes) -> Iterator[Need]:
         __tracebackhide__ = True

@@ -16,7 +16,7 @@ from .captured import Request
 from .deadline import Deadline
 from .errors import DeadlineExceeded, UnsupportedFault, WrongState
 from .gates import Gates
-from .origin import is_ours, traceback_at_definition
+from .origin import is_ours, pointing_at, traceback_at_definition
 from .recording.events import NOTE
 from .scripting.acts import (
     Close,
@@ -121,7 +121,10 @@ def _say_uneasily(connection: Connection, unrest: Unrest, data: bytes, timeout: 
         yield from _send(connection, data, timeout)
         return
     acts = actions(disturbance.parts, partial(_made_of, data), connection._lookup, lambda: [data])
-    yield from _perform(connection, acts, timeout, _send)
+    try:
+        yield from _perform(connection, acts, timeout, _send)
+    except (TypeError, ValueError) as error:
+        raise pointing_at(error, disturbance.origin) from None
     connection._end_if_disturbed()
 
 

@@ -594,6 +594,7 @@ class StreamTestServer(Listening):
                 framework._wakeup.close()
         if sink is not None:
             sink.close_in_child()
+        self._close_fillers()
         for connection in list(self._live):
             sock = connection._tape.socket
             if sock is not None:

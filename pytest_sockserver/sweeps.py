@@ -66,31 +66,36 @@ def breaks(script: Script, *parts: Part) -> list[ParameterSet]:
         TypeError, ValueError: ``script`` is none, or has no steps; there are no parts, or one of them is none.
     """
     __tracebackhide__ = True
+    return _broken("breaks()", script, parts)
+
+
+def resets(script: Script) -> list[ParameterSet]:
+    """Return the script with a reset before each of its steps, and after the last: see :func:`breaks`."""
+    __tracebackhide__ = True
+    return _broken("resets()", script, (Reset(),))
+
+
+def closes(script: Script) -> list[ParameterSet]:
+    """Return the script with a clean close before each of its steps, and after the last: see :func:`breaks`."""
+    __tracebackhide__ = True
+    return _broken("closes()", script, (Close(),))
+
+
+def _broken(verb: str, script: object, parts: tuple[Part, ...]) -> list[ParameterSet]:
+    __tracebackhide__ = True
     if not isinstance(script, Script):
-        raise TypeError(f"breaks() expected a Script, not {script!r}: write Script().expect(...).send(...)")
+        raise TypeError(f"{verb} expected a Script, not {script!r}: write Script().expect(...).send(...)")
     if not script.steps:
-        raise ValueError("breaks() expected a script that has steps")
-    checked = checked_parts(parts, "breaks()")
+        raise ValueError(f"{verb} expected a script that has steps")
+    checked = checked_parts(parts, verb)
     if not checked:
-        raise ValueError("breaks() expected what breaks the script off: Reset(), Close() or Stall()")
+        raise ValueError(f"{verb} expected what breaks the script off: Reset(), Close() or Stall()")
     steps = len(script.steps)
     places = [n for n in range(steps + 1) if not script.first(n).is_ended]
     return [
         pytest.param(script.first(n).send(*checked), id=f"before-step-{n + 1}" if n < steps else "at-the-end")
         for n in places
     ]
-
-
-def resets(script: Script) -> list[ParameterSet]:
-    """Return the script with a reset before each of its steps, and after the last: see :func:`breaks`."""
-    __tracebackhide__ = True
-    return breaks(script, Reset())
-
-
-def closes(script: Script) -> list[ParameterSet]:
-    """Return the script with a clean close before each of its steps, and after the last: see :func:`breaks`."""
-    __tracebackhide__ = True
-    return breaks(script, Close())
 
 
 def _checked(name: str, reply: object) -> Sequence[int]:

@@ -276,6 +276,8 @@ class RecordingSocket(Taped):
             __tracebackhide__ = True
             if self.tape is None or flags & _UNTAPPED:
                 return super().recvmsg(bufsize, ancbufsize, flags)
+            if self.tape.in_front is not None and (heard := self.tape.in_front.recv(self, bufsize)) is not None:
+                return heard, [], 0, None
             self._peek()
             try:
                 answer = super().recvmsg(bufsize, ancbufsize, flags)
@@ -288,8 +290,12 @@ class RecordingSocket(Taped):
             __tracebackhide__ = True
             if self.tape is None or flags & _UNTAPPED:
                 return super().recvmsg_into(buffers, ancbufsize, flags)
-            self._peek()
             views = [memoryview(each).cast("B") for each in buffers]
+            if self.tape.in_front is not None:
+                heard = self.tape.in_front.recv(self, sum(map(len, views)))
+                if heard is not None:
+                    return _scattered(heard, views), [], 0, None
+            self._peek()
             try:
                 answer = super().recvmsg_into(views, ancbufsize, flags)
             except OSError as error:
@@ -302,6 +308,8 @@ class RecordingSocket(Taped):
             if self.tape is None:
                 return super().sendmsg(buffers, ancdata, flags, address)
             chunk = b"".join(bytes(each) for each in buffers)
+            if self.tape.in_front is not None and not ancdata and self.tape.in_front.send(chunk):
+                return len(chunk)
             send_message = super().sendmsg
             return self._send_noted(chunk, flags, lambda data, flags: send_message([data], ancdata, flags))
 
@@ -361,6 +369,16 @@ class RecordingSocket(Taped):
             self.sendall(chunk)
             total += len(chunk)
         return total
+
+
+def _scattered(data: bytes, views: list[memoryview]) -> int:
+    """Write bytes into one buffer after the other; return how many there were."""
+    at = 0
+    for view in views:
+        piece = data[at : at + len(view)]
+        view[: len(piece)] = piece
+        at += len(piece)
+    return at
 
 
 @cache

@@ -8,10 +8,11 @@ are performed once, while the bytes come in: how they were cut on their way has 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import UnsupportedFault
+from ..origin import Origin
 from .acts import Close, Delay, EndAfter, Gate, Jitter, Open, ReadSlowly, Reset, Stall, check_seed
 from .chance import fraction
 from .modifiers import Append, Corrupt, Cut, Drip, Overwrite, Prepend, Split, Spoof, Throttle
@@ -46,6 +47,7 @@ class Disturbance:
     probability: float | None
     seed: int
     times: Times
+    origin: Origin = field(default_factory=Origin, compare=False)
 
     def __repr__(self) -> str:
         said = [shown(part) for part in self.parts]
@@ -75,11 +77,12 @@ def checked_disturbance(
     probability: object,
     seed: object,
     times: object,
+    tls: bool,
 ) -> Disturbance:
     """Return the disturbance, or raise the error that says what is wrong with it."""
     __tracebackhide__ = True
     checked = checked_parts(parts, "disturb()", data=True)
-    check_fit(checked, transport, "disturb()")
+    check_fit(checked, transport, "disturb()", tls=tls)
     if direction not in (SENT, RECEIVED):
         raise ValueError(f"disturb() expected direction='sent' or 'received', as the server sees it, not {direction!r}")
     if direction == RECEIVED:
