@@ -20,16 +20,17 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote
 
 from . import questions, stopping
+from .addressed import Addressed
 from .addresses import UnixPlace, checked_host
 from .captured import Request
 from .deadline import Deadline, process_ends_soon
 from .disturbing import Disturbances, Disturbing
-from .errors import DeadlineExceeded, ServerStopping, UnmetExpectation, WrongState
-from .failures import Expected, Failure, Failures, add_note, combined
+from .errors import DeadlineExceeded, ServerStopping
+from .failures import Expected, Failures, add_note, combined
 from .gates import Gates
+from .judged import Judged
 from .messages import format_peer, refuse_misspelt, with_conversation
 from .options import Options, check_option, options_for
 from .recording.events import Event
@@ -42,7 +43,7 @@ from .scripting.matching import ANY, Match
 from .scripting.parts import Part
 from .scripting.rules import RuleMatch
 from .scripting.script import Script
-from .waiting import block, failed_early, refuse_in_coroutine
+from .waiting import block, refuse_in_coroutine
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -56,18 +57,12 @@ if TYPE_CHECKING:
     else:
         from typing_extensions import Self
 
-#: How many rules, or connections, the remarks of a report name.
-_REMARKS = 3
-
-#: Seconds without an event after which a client that still runs is taken to wait for its server.
-_CLIENT_PATIENCE = 0.05
-
 T = TypeVar("T")
 _type = type  # raises() has a parameter of that name
 H = TypeVar("H", bound=Callable[..., Any])
 
 
-class BaseTestServer:
+class BaseTestServer(Judged, Addressed):
     """What all test servers share.
 
     Args:
@@ -390,48 +385,6 @@ class BaseTestServer:
 
         return parsed(text, values, new_script=self._new_script, datagrams=self._kind is socket.SOCK_DGRAM, timed=timed)
 
-    # Address
-
-    @property
-    def address(self) -> Any:
-        """What goes into ``connect``: a pair of host and port, or the path of a unix socket.
-
-        Stays the same over ``stop()`` and ``start()``.
-
-        Raises:
-            WrongState: The server was never started.
-        """
-        if self._published is None:
-            raise WrongState(f"{self.name} has no address in state {self._state!r}: start() it first")
-        return self._published
-
-    @property
-    def host(self) -> str:
-        """The host of the address."""
-        return str(self._inet("host")[0])
-
-    @property
-    def port(self) -> int:
-        """The port of the address."""
-        return int(self._inet("port")[1])
-
-    @property
-    def path(self) -> str | bytes:
-        """The path of a unix socket; an abstract name is bytes that begin with a NUL."""
-        if self._place is None:
-            raise WrongState(f"{self.name} is a {self.transport} server: it has a host and a port, no path")
-        return self.address  # type: ignore[no-any-return]
-
-    def url(self, scheme: str) -> str:
-        """Return the address as a URL: ``http://127.0.0.1:41013``, ``redis://[::1]:41013``, ``unix:///tmp/x/s``.
-
-        On unix sockets a scheme that ends in ``+unix`` has the path quoted as its host.
-        """
-        if self._place is None:
-            return f"{scheme}://{format_peer(self.address)}"
-        path = os.fsdecode(self.path)
-        return f"{scheme}://{quote(path, safe='')}" if scheme.endswith("+unix") else f"{scheme}://{path}"
-
     # Captured
 
     @property
@@ -509,93 +462,6 @@ class BaseTestServer:
 
     def _refuse_unframed(self, verb: str) -> None:
         """Raise the TypeError about a stream that has no requests; datagram servers have none such."""
-
-    # For its owner, and pytest's hooks
-
-    def _settle(self, seconds: float = stopping.DRAIN_BOUND) -> bool:
-        """Wait until all that has arrived was handled, at most so long; tell whether it was."""
-        return stopping.wait_idle(self._settled, seconds)
-
-    def _settled(self) -> bool:
-        """Tell whether all that has arrived was handled; a server that does not serve has nothing to handle."""
-        if self._state in ("new", "stopped") or os.getpid() != self._pid:
-            return True
-        return self._idle() and self._clients_idle()
-
-    def _clients_idle(self) -> bool:
-        """Tell whether the clients of in_thread() are done, or do nothing but wait for this server."""
-        if all(client.done() for client in self._clients):
-            return True
-        return self._recorder.elapsed() - self._recorder.changed_at > _CLIENT_PATIENCE
-
-    def _take_failures(self, *, missing: bool = True, since: float = 0.0) -> list[Failure]:
-        """Return what went wrong, and if nothing has, what is missing; each is told once.
-
-        Args:
-            missing: Whether it is time to say what is missing.
-            since: Of what was declared since then; what was put off before is for the teardown to judge.
-        """
-        for client in self._clients:
-            client.tell(self._failures, f"{self.name}, in_thread({client.name})")
-        failures = self._failures.take()
-        self._went_wrong = self._went_wrong or bool(failures)
-        if missing and not self._went_wrong:
-            failures = self._missing(since)
-        return failures
-
-    def _has_failed(self) -> bool:
-        """Whether something went wrong that nobody was told of."""
-        return self._failures.pending() is not None
-
-    def _raise_early(self, verb: str) -> None:
-        """Raise what ends a wait of the test, if something went wrong meanwhile."""
-        __tracebackhide__ = True
-        with self._recorder.lock:
-            pending = self._failures.pending()
-        if pending is not None:
-            raise failed_early(verb, pending.error)
-
-    def _begin_test(self) -> None:
-        """Begin to count for a further test, on a server of a wider scope."""
-        self._test_began = self._judged_from = self._recorder.elapsed()
-        if self._over_since is not None:
-            self._between = self._over_since, self._test_began
-        self._went_wrong, self._over_since = False, None
-
-    def _end_call(self) -> None:
-        """Note that the test's call is over."""
-        if self._over_since is None:
-            self._over_since = self._recorder.elapsed()
-
-    def _is_after_the_call(self, time: float) -> bool:
-        begin, end = self._between
-        return begin <= time < end or (self._over_since is not None and time >= self._over_since)
-
-    def _has_open_connection(self) -> bool:
-        """Tell whether a client may still say something on a connection that it has."""
-        return False
-
-    def _missing(self, since: float) -> list[Failure]:
-        """Return what was declared to happen and has not."""
-        return [self._unmet(error) for error in self._book.unmet(since)]
-
-    def _unmet(self, error: UnmetExpectation) -> Failure:
-        """Return the failure of what has not happened, with what has."""
-        whole = with_conversation(UnmetExpectation, self.name, str(error), self._said())
-        whole.placed = True
-        return Failure(whole.with_traceback(error.__traceback__), self.name)
-
-    def _under_way(self, since: float = 0.0) -> list[Failure]:
-        """Return what scripts that were begun still demand."""
-        return []
-
-    def _remarks(self) -> list[str]:
-        """Return what a report of a test that failed by itself adds to what was said."""
-        never = sorted(self._book.never_taken(), key=lambda rule: rule.number)
-        return [f"# never taken: {rule}, on({rule.meant})" for rule in never[:_REMARKS]]
-
-    def _check_declarations(self) -> None:
-        """Raise the TypeError about what was declared and makes no sense without a framing; streams alone have such."""
 
     def _idle(self) -> bool:
         raise NotImplementedError
@@ -678,22 +544,6 @@ class BaseTestServer:
 
     def _label(self) -> str:
         return f"{self.transport} {format_peer(self._published)}"
-
-    def _inet(self, what: str) -> Any:
-        if self._place is not None:
-            raise WrongState(f"{self.name} is a {self.transport} server: it has a path, no {what}")
-        return self.address
-
-    def _publish(self, sock: socket.socket) -> None:
-        if self._place is not None:
-            self._published = self._place.path
-            return
-        host, port = sock.getsockname()[:2]
-        wildcard = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # connect() wants somebody, not anybody
-        self._published = (wildcard.get(host, host), port)
-
-    def _place_to_bind(self) -> tuple[str, int]:
-        return self._host, self._published[1] if self._published is not None else self.options.port
 
 
 class _Raises(contextlib.AbstractContextManager[Expected]):

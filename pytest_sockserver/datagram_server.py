@@ -70,7 +70,7 @@ class DatagramTestServer(BaseTestServer):
         self._todo: deque[tuple[Request, Outlet, bool]] = deque()  # and whether it was through what disturbs already
         self._held: dict[int, list[Holding]] = {}  # replies that are said later, by the tape's index
         self._heard_later: dict[int, list[Holding]] = {}  # and what came, and is heard later
-        self._draws = 0
+        self._draws: dict[int, int] = {}  # how often each peer's replies have drawn, by the tape's index
         self._holder: socket.socket | None = None  # keeps the port while the server refuses
         self._parked: list[tuple[Reply, Need]] = []  # replies that wait for a time or a gate
         self._work = threading.Condition(self._recorder.lock)

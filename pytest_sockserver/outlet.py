@@ -11,13 +11,13 @@ from .captured import Request
 from .errors import DeadlineExceeded
 from .messages import with_conversation
 from .origin import pointing_at
-from .performing import Need, called, pass_gate, pause
+from .performing import Need, called, made_of, pass_gate, pause
 from .recording.events import NOTE
 from .recording.recorder import Tape
 from .scripting.acts import Delay, Gate, Jitter, Open, Stall
 from .scripting.disturbance import RECEIVED, SENT, Disturbance
 from .scripting.matching import Lookup
-from .scripting.parts import Action, Function, Held, Part, Remark, Spoofed, actions, parts_of, shown
+from .scripting.parts import Action, Held, Part, Remark, Spoofed, actions
 from .transport import ReplySocket
 from .unrest import Holding
 
@@ -61,7 +61,7 @@ class Outlet:
             yield bytes(request)
         else:
             data = bytes(request)
-            acts = actions(hit.parts, partial(made_of, data), _nothing_named, lambda: [data])
+            acts = actions(hit.parts, partial(made_of, self.server.transport, data), _nothing_named, lambda: [data])
             try:
                 for action in acts:
                     if isinstance(action, bytes):
@@ -115,7 +115,7 @@ class Outlet:
 
     def _say_disturbed(self, hit: Disturbance, data: bytes) -> Iterator[Need]:
         __tracebackhide__ = True
-        acts = actions(hit.parts, partial(made_of, data), _nothing_named, lambda: [data])
+        acts = actions(hit.parts, partial(made_of, self.server.transport, data), _nothing_named, lambda: [data])
         try:
             yield from self._perform(acts, self._send)
         except (TypeError, ValueError) as error:
@@ -138,7 +138,10 @@ class Outlet:
     def _spoof(self, action: Spoofed) -> None:
         """Send a datagram from another port of the server's host, or from another address."""
         __tracebackhide__ = True
-        host = action.host or str(self._socket.getsockname()[0])
+        own = str(self._socket.getsockname()[0])
+        host = action.host or own
+        if (":" in host) != (":" in own):
+            raise ValueError(f"Spoof() was to send from {host}, and the server is at {own}: of another family")
         with socket.socket(self._socket.family, socket.SOCK_DGRAM) as other:
             other.bind((host, 0))
             self.tape.note(NOTE, "the next datagram is from {}:{}".format(*other.getsockname()[:2]).encode())
@@ -147,16 +150,10 @@ class Outlet:
     def _drawn(self, jitter: Jitter) -> float:
         server = self.server
         with server._recorder.lock:
-            server._draws += 1
-            seconds = jitter.drawn(self.tape.index, server._draws)
+            count = server._draws[self.tape.index] = server._draws.get(self.tape.index, 0) + 1
+        seconds = jitter.drawn(self.tape.index, count)
         self.tape.note(NOTE, f"{jitter!r} waits {seconds:.6f} s".encode())
         return seconds
-
-
-def made_of(data: bytes, function: Function) -> Iterator[Part]:
-    """Yield the parts that a function makes of what was to be said, or was heard."""
-    __tracebackhide__ = True
-    return parts_of(function(data), shown(function))
 
 
 def _nothing_named(name: str) -> bytes:

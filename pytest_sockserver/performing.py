@@ -116,11 +116,15 @@ def _say_uneasily(connection: Connection, unrest: Unrest, data: bytes, timeout: 
     __tracebackhide__ = True
     if unrest.muted:
         return
-    disturbance = connection._server._disturbances.hit(SENT, connection._tape) if data else None
+    tape = connection._tape
+    disturbance = None
+    if data and not tape.server_ended:  # else nothing is left to be disturbed: whoever says it is told that it is over
+        disturbance = connection._server._disturbances.hit(SENT, tape)
     if disturbance is None:
         yield from _send(connection, data, timeout)
         return
-    acts = actions(disturbance.parts, partial(_made_of, data), connection._lookup, lambda: [data])
+    made = partial(made_of, connection._server.transport, data)
+    acts = actions(disturbance.parts, made, connection._lookup, lambda: [data])
     try:
         yield from _perform(connection, acts, timeout, _send)
     except (TypeError, ValueError) as error:
@@ -128,10 +132,12 @@ def _say_uneasily(connection: Connection, unrest: Unrest, data: bytes, timeout: 
     connection._end_if_disturbed()
 
 
-def _made_of(data: bytes, function: Function) -> Iterator[Part]:
-    """Yield the parts that a function makes of what was to be said."""
+def made_of(transport: str, data: bytes, function: Function) -> Iterator[Part]:
+    """Yield the parts that a function makes of what was to be said, or was heard; checked."""
     __tracebackhide__ = True
-    return parts_of(function(data), shown(function))
+    for part in parts_of(function(data), shown(function)):
+        check_fit([part], transport, shown(function))
+        yield part
 
 
 def _send(connection: Connection, data: bytes, timeout: float) -> Iterator[Need]:

@@ -17,8 +17,8 @@ It stands apart from ``sweeps`` since that wants pytest and this wants hypothesi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, Literal
+from collections.abc import Callable, Sequence
+from typing import Final, Literal, TypeVar
 
 from .origin import Origin
 from .scripting.acts import Close, Reset, SendEof, Stall, Urgent
@@ -42,6 +42,8 @@ __tracebackhide__ = True
 
 Transport = Literal["tcp", "tls", "unix", "udp", "unix_datagram"]
 Parts = tuple[Part, ...]
+_Drawn = TypeVar("_Drawn")
+_Made = TypeVar("_Made")
 _Kind = st.SearchStrategy[tuple[Part, ...]]
 
 #: Seconds.  Where a reader was already waiting, a pause of 1 ms parted pieces in 60 of 60 runs on an idle machine.
@@ -87,7 +89,7 @@ def segmentations(
     if most == 1:
         return st.just(data)
     offsets = st.sets(st.integers(1, len(data) - 1), max_size=most - 1).map(sorted)
-    return offsets.map(lambda at: Split(data, *at, pause=pause) if at else data)
+    return _made(offsets, lambda at: Split(data, *at, pause=pause) if at else data)
 
 
 def truncations(
@@ -186,9 +188,9 @@ def disturbances(transport: Transport = "tcp", *, stalls: bool = False) -> st.Se
         kinds.insert(0, st.just(()))
     kinds += [
         st.just((Repeat(DATA),)),
-        _extra().map(lambda extra: (Append(DATA, extra),)),
-        _extra().map(lambda extra: (Prepend(DATA, extra), *then)),
-        st.integers(0, 255).map(lambda seed: (Corrupt(DATA, seed=seed), *then)),
+        _made(_extra(), lambda extra: (Append(DATA, extra),)),
+        _made(_extra(), lambda extra: (Prepend(DATA, extra), *then)),
+        _made(st.integers(0, 255), lambda seed: (Corrupt(DATA, seed=seed), *then)),
     ]
     if transport == "udp":
         kinds.append(st.just((Spoof(DATA),)))
@@ -218,17 +220,22 @@ def broken_scripts(
     _check_stalls("broken_scripts()", stalls)
     origin = Origin()
 
-    def broken(place: tuple[int, Act]) -> Script:
-        n, end = place
-        part = script.first(n)
+    def broken_after(steps: int, end: Act) -> Script:  # hypothesis prints it: broken_after(2, Reset())
+        part = script.first(steps)
         part.place = lambda: origin  # the caller's line, and not one of hypothesis
         return part.send(end)
 
     places = [n for n in range(len(script.steps) + 1) if not script.first(n).is_ended]
-    return st.tuples(st.sampled_from(places), st.sampled_from(_endings(transport, stalls))).map(broken)
+    return st.builds(broken_after, st.sampled_from(places), st.sampled_from(_endings(transport, stalls)))
 
 
 # Kinds
+
+
+@st.composite
+def _made(draw: st.DrawFn, drawn: st.SearchStrategy[_Drawn], make: Callable[[_Drawn], _Made]) -> _Made:
+    """Do as ``drawn.map(make)`` does; but a counterexample prints as the parts, and not as the body of ``make``."""
+    return make(draw(drawn))
 
 
 def _truncated(reply: bytes, transport: str, stalls: bool) -> list[_Kind]:
@@ -240,7 +247,7 @@ def _truncated(reply: bytes, transport: str, stalls: bool) -> list[_Kind]:
 
 def _cut(reply: bytes, *then: Part) -> list[_Kind]:
     lengths = range(1, len(reply))
-    return [st.sampled_from(lengths).map(lambda n: (Cut(reply, n), *then))] if lengths else []
+    return [_made(st.sampled_from(lengths), lambda n: (Cut(reply, n), *then))] if lengths else []
 
 
 def _endings(transport: str, stalls: bool) -> list[Act]:
@@ -260,14 +267,14 @@ def _corrupted(reply: bytes, transport: str, stalls: bool) -> list[_Kind]:
     last = len(reply) - 1
     kinds: list[_Kind] = [st.just((Repeat(reply),))]
     if endings := _other_line_endings(reply):
-        kinds.append(st.sampled_from(endings).map(lambda other: (Replace(reply, *other), *then)))
+        kinds.append(_made(st.sampled_from(endings), lambda other: (Replace(reply, *other), *then)))
     kinds += [
-        _extra().map(lambda extra: (Append(reply, extra),)),
-        _extra().map(lambda extra: (Prepend(reply, extra), *then)),
-        st.tuples(st.integers(0, last), st.integers(1, 255)).map(lambda drawn: (Corrupt(reply, *drawn), *then)),
+        _made(_extra(), lambda extra: (Append(reply, extra),)),
+        _made(_extra(), lambda extra: (Prepend(reply, extra), *then)),
+        _made(st.tuples(st.integers(0, last), st.integers(1, 255)), lambda drawn: (Corrupt(reply, *drawn), *then)),
     ]
     if last:
-        kinds.append(_fields(reply).map(lambda field: (Overwrite(reply, *field), *then)))
+        kinds.append(_made(_fields(reply), lambda field: (Overwrite(reply, *field), *then)))
     return kinds
 
 
@@ -297,10 +304,10 @@ def _in_pieces(reply: bytes, pause: float) -> list[_Kind]:
     last = len(reply) - 1
     kinds: list[_Kind] = []
     if last:
-        kinds.append(st.integers(1, last).map(lambda at: (Split(reply, at, pause=pause),)))
+        kinds.append(_made(st.integers(1, last), lambda at: (Split(reply, at, pause=pause),)))
     if last > 1:
         sizes = st.integers(-(-len(reply) // _MOST_DROPS), last)
-        kinds.append(sizes.map(lambda size: (Drip(reply, pause, size),)))
+        kinds.append(_made(sizes, lambda size: (Drip(reply, pause, size),)))
     return kinds
 
 

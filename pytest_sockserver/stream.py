@@ -409,7 +409,10 @@ class Stream:
                 f"protected (STARTTLS injection)\n  got {shortened(early)}"
             )
         self.tls = SimpleNamespace(version=None, cipher=None, alpn=None, server_name=None, certificate=None, error=None)
-        secured: Any = wrap_tls(plain, context, noted=not at_once)
+        try:
+            secured: Any = wrap_tls(plain, context, noted=not at_once)
+        except OSError as error:
+            raise self.handshake_failed(error).with_traceback(None) from None
         secured.settimeout(0.0)
         while True:
             try:

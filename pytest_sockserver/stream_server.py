@@ -7,34 +7,29 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from . import questions, stopping, transcript
+from .admitting import Admitting
 from .base_server import H
 from .captured import Value
 from .connection import Connection
-from .conversation import Closed, Continued, Rules, begin_tls, perform
+from .conversation import Closed, Continued, Rules
 from .deadline import Deadline
 from .drivers import Drivers
 from .endpoint import nothing_to_refuse
-from .errors import UnsupportedFault
 from .failures import Failure
 from .handler import Handler
-from .listening import Listening
 from .performer import DeclaredScript
 from .recording.recorder import BUSY, Tape
 from .recording.sockets import ready
 from .rulebook import On, RuleBook
-from .scripting.acts import Close, Reset
-from .scripting.checks import checked_index
-from .scripting.framing import Cutter, Framing, checked_framing
-from .scripting.parts import Part, check_fit, checked_parts
+from .scripting.framing import Framing, checked_framing
 from .scripting.rules import HANDSHAKE, RuleMatch
 from .scripting.script import Script
 from .scripting.times import checked_times
 from .sink import Sink
-from .transport import AcceptingServer, adopt, connection_of
+from .transport import AcceptingServer
 from .trust import Trust
 from .waiting import block, refuse_in_coroutine
 
@@ -45,7 +40,7 @@ if TYPE_CHECKING:
     import ssl
 
 
-class StreamTestServer(Listening):
+class StreamTestServer(Admitting):
     """A server of streams: TCP, a unix socket with ``transport="unix"``, TLS from the first byte with ``"tls"``."""
 
     _kind = socket.SOCK_STREAM
@@ -122,7 +117,7 @@ class StreamTestServer(Listening):
         self._give_waiting_connections()
         return declared
 
-    on.__doc__ = Listening.on.__doc__
+    on.__doc__ = Admitting.on.__doc__
 
     def script(self, times: int | tuple[int, int | None] | None = 1) -> Script:
         """Return a script, empty so far: an ordered conversation for the next connection that has none yet.
@@ -212,57 +207,6 @@ class StreamTestServer(Listening):
         __tracebackhide__ = True
         return self._accepted(block(questions.untaken_connection(self, timeout)))
 
-    def disconnect(self, *, reset: bool = False) -> None:
-        __tracebackhide__ = True
-        if reset and self._place is not None:
-            raise UnsupportedFault("a unix stream cannot be reset: its client would see a plain end of stream")
-        with self._recorder.lock:
-            live = [each for each in self._live if each.closed_by is None]
-        for connection in live:
-            connection._end_from_outside(reset=reset)
-
-    disconnect.__doc__ = Listening.disconnect.__doc__
-
-    def limit_connections(self, most: int | None, *parts: Part) -> None:
-        """Let at most so many connections be open at once; whoever comes then is answered by ``parts`` and dropped.
-
-        Args:
-            most: ``None`` for any number again.
-            parts: ``Reset()`` unless given, on a unix socket ``Close()``.
-
-        Raises:
-            TypeError, ValueError: ``most`` is no number of connections, or a part is none.
-            UnsupportedFault: The transport cannot do a part.
-        """
-        __tracebackhide__ = True
-        if most is None:
-            self._limit = None
-            return
-        checked_index(most, "limit_connections() expected a number of connections, 0 or more", least=0)
-        usual: Part = Close() if self._place is not None else Reset()
-        checked = checked_parts(parts or (usual,), "limit_connections()")
-        transport = "tcp" if self.transport == "tls" else self.transport  # before any handshake
-        check_fit(checked, transport, "limit_connections()", tls=self.options.tls is not None)
-        self._limit = most, Closed(checked)
-
-    def _end_later(self, connection: Connection, seconds: float, *, reset: bool) -> None:
-        """End a connection after a time, whatever drives it."""
-        thread = threading.Thread(
-            target=self._expire, args=(connection, seconds, reset), name=f"sockserver {self._label()} time", daemon=True
-        )
-        with self._recorder.lock:
-            self._expiring.append(thread)
-        thread.start()
-
-    def _expire(self, connection: Connection, seconds: float, reset: bool) -> None:
-        until = monotonic() + seconds
-        with self._recorder.lock:
-            while not self._over and not connection._tape.gone and (left := until - monotonic()) > 0:
-                self._recorder.sleep(left)
-            if self._over or connection._tape.gone:
-                return
-        connection._end_from_outside(reset=reset)
-
     def client_context(self, **options: Any) -> ssl.SSLContext:
         """Return the context of a client that trusts this server, and checks the name that it connects to.
 
@@ -290,13 +234,6 @@ class StreamTestServer(Listening):
             if self._trust is None:
                 self._trust = Trust(self.options.tls)
             return self._trust
-
-    def _upset_all(self) -> None:
-        with self._recorder.lock:
-            live = list(self._live)
-        for connection in live:
-            connection._upset()
-            connection._stand_in_front()
 
     def _check_declarations(self) -> None:
         __tracebackhide__ = True
@@ -398,134 +335,10 @@ class StreamTestServer(Listening):
     def _unwatch(self, wake: Callable[[], None]) -> None:
         self._reader().unwatch(wake)
 
-    # Called by the framework, in the loop's thread
-
-    def _admit(self, accepted: socket.socket, address: Any) -> Any:
-        with self._recorder.lock:
-            self._admitted += 1
-            tape = self._recorder.add_tape(address)
-            request = adopt(accepted, self._connection_for, tape)
-            if self._place is None:
-                # A second send must not wait 40 ms for the client to acknowledge the first (Nagle, delayed ACK).
-                request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._connections.append(request.connection)  # type: ignore[attr-defined]
-            self._live[request.connection] = None  # type: ignore[attr-defined]
-            self._recorder.changed()
-            return request
-
     def _connection_for(self, tape: Tape) -> Connection:
         connection = Connection(tape, self)
         connection._answer_by_rules = self._drivers.rules.answer_all
         return connection
-
-    def _begin_tls(self, connection: Connection) -> bool:
-        """Answer a client's handshake, in the connection's thread; tell whether it may be driven now."""
-        if self._limit is not None and self._is_too_many(connection):
-            perform(connection, self._limit[1], self._failures)
-        elif self._handshakes is not None and begin_tls(connection, self._handshakes, self._failures):
-            return True
-        connection._done = True
-        with self._recorder.lock:
-            self._live.pop(connection, None)
-            if connection.tls is not None and connection.tls.error is not None:
-                self._refused.append(connection)
-            self._recorder.changed()
-        return False
-
-    def _is_too_many(self, connection: Connection) -> bool:
-        """Whether it is one more than may be open at once."""
-        assert self._limit is not None
-        with self._recorder.lock:
-            others = [each for each in self._live if each is not connection and each.closed_by is None]
-            return len(others) >= self._limit[0]
-
-    def _is_driven(self, connection: Connection) -> bool:
-        """Give the connection to what was declared; if nothing was, let it wait for that, or for ``accept()``."""
-        with self._recorder.lock:
-            if self._limit is not None and self.transport != "tls" and self._is_too_many(connection):
-                connection._driver = self._limit[1]
-                return True
-            driver = self._drivers.drive(connection, call_is_over=self._over_since is not None)
-            if driver is None or driver.is_raw:
-                self._cut_frames(connection)
-            if driver is not None:
-                return True
-            connection._mode = "sunk"
-            self._untaken.append(connection)
-            self._recorder.changed()
-            return False
-
-    def _cut_frames(self, connection: Connection) -> None:
-        """Let what is received become requests, frame by frame, where no verb reads.  The lock must be held."""
-        if connection._framing is not None:
-            connection._cutter = Cutter(connection._framing, connection._max_frame)
-            connection._tape.tap = connection._cut
-
-    def _leave_to_accept(self, connection: Connection) -> None:
-        reader = self._reader()
-        with connection._tape.lock:
-            if connection._mode == "sunk":  # nobody was faster
-                reader.feed(connection)
-
-    def _give_waiting_connections(self) -> None:
-        """Hand connections that came before what was declared now to it, with what they have said."""
-        framework = self._framework
-        with self._recorder.lock:
-            waiting = [each for each in self._untaken if each._may_be_answered()] if framework is not None else []
-            given: list[Connection] = []
-            for connection in waiting:
-                if self._drivers.is_used_up:
-                    break  # the next script may be declared a moment later
-                self._untaken.remove(connection)
-                given.append(connection)
-                connection._tape.tap = None
-                connection._framing, connection._came_early = self._framing, True
-                connection._mode = "handled"  # at once: the sink would keep a stream that ends now as a request
-                self._recorder.forget_requests(connection)  # of a stream that nobody was going to read
-                driver = self._drivers.drive(connection, call_is_over=False)
-                assert driver is not None
-                if driver.is_raw:
-                    self._cut_frames(connection)
-        for connection in given:
-            with connection._tape.lock:
-                self._reader().release(connection)
-                connection._tape.state = BUSY
-            assert framework is not None
-            framework.handle(connection)
-
-    def _stream_over(self, connection: Connection) -> None:
-        """Keep what an undeclared connection sent, which has ended, as its one request.  In the sink's thread."""
-        with self._recorder.lock:
-            if connection._mode == "sunk":
-                connection._keep_whole_stream()
-            self._recorder.changed()
-
-    def _perform(self, connection: Connection) -> None:
-        """Run the connection's driver, in its thread."""
-        if self.transport == "tls" and connection._driver is None:
-            if not self._begin_tls(connection):
-                return
-            if not self._is_driven(connection):
-                self._leave_to_accept(connection)
-                return
-        assert connection._driver is not None
-        try:
-            perform(connection, connection._driver, self._failures)
-        finally:
-            connection._done = True
-            with self._recorder.lock:
-                if not connection._stream.detached:
-                    self._live.pop(connection, None)
-                self._recorder.changed()
-
-    def _could_not_begin(self, request: Any) -> None:
-        """Keep why a connection's thread could not be started, and reset it."""
-        super()._could_not_begin(request)
-        connection = connection_of(request)
-        connection._stream.reset_now()
-        connection._done = True
-        with self._recorder.lock:
-            self._live.pop(connection, None)
 
     # Life cycle
 

@@ -460,6 +460,10 @@ def start_tls(plain: Taped, context: ssl.SSLContext, *, noted: bool = True) -> s
         context.sslsocket_class = _recording_ssl_socket()
         try:
             secured = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+        except OSError:  # the client has reset at this moment, and the socket is closed
+            tape.handed_over, tape.state = None, BUSY
+            tape.note(CLIENT_RESET)
+            raise
         finally:
             context.sslsocket_class = usual
         secured.tape = tape  # type: ignore[attr-defined]

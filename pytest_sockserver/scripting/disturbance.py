@@ -77,7 +77,7 @@ def checked_disturbance(
     probability: object,
     seed: object,
     times: object,
-    tls: bool,
+    tls: bool = True,
 ) -> Disturbance:
     """Return the disturbance, or raise the error that says what is wrong with it."""
     __tracebackhide__ = True

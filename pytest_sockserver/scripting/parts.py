@@ -58,6 +58,10 @@ class _Written:
                 given.append(f"{each.name}={value!r}")
         return f"{type(self).__name__}({', '.join(given)})"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Print as that for hypothesis and IPython, which would write all attributes out."""
+        printer.text(repr(self))
+
 
 class Act(_Written):
     """What is done, beside what is said.

@@ -1,0 +1,131 @@
+"""What a server is judged by: what went wrong in it, what is missing, and when it is time to say so."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from . import stopping
+from .errors import UnmetExpectation
+from .failures import Failure, Failures
+from .messages import with_conversation
+from .recording.recorder import Recorder
+from .rulebook import RuleBook
+from .waiting import failed_early
+
+if TYPE_CHECKING:
+    from .clients import ClientFuture
+
+#: How many rules, or connections, the remarks of a report name.
+REMARKS: Final = 3
+
+#: Seconds without an event after which a client that still runs is taken to wait for its server.
+_CLIENT_PATIENCE: Final = 0.05
+
+
+class Judged:
+    """The part of a test server that its owner, and pytest's hooks, ask."""
+
+    name: str
+    _recorder: Recorder
+    _failures: Failures
+    _book: RuleBook
+    _state: str
+    _pid: int
+    _clients: list[ClientFuture[Any]]  # what in_thread() runs
+    _went_wrong: bool  # so what is missing too is a consequence, and not told
+    _over_since: float | None  # whoever comes from then on is recorded, and no failure
+    _judged_from: float  # what was declared before is for the teardown to judge
+    _between: tuple[float, float]  # from the end of the call before to the test that runs now
+    _test_began: float  # what ended before is no business of the running test's report
+
+    def _idle(self) -> bool:
+        raise NotImplementedError
+
+    def _said(self) -> str:
+        raise NotImplementedError
+
+    def _settle(self, seconds: float = stopping.DRAIN_BOUND) -> bool:
+        """Wait until all that has arrived was handled, at most so long; tell whether it was."""
+        return stopping.wait_idle(self._settled, seconds)
+
+    def _settled(self) -> bool:
+        """Tell whether all that has arrived was handled; a server that does not serve has nothing to handle."""
+        if self._state in ("new", "stopped") or os.getpid() != self._pid:
+            return True
+        return self._idle() and self._clients_idle()
+
+    def _clients_idle(self) -> bool:
+        """Tell whether the clients of in_thread() are done, or do nothing but wait for this server."""
+        if all(client.done() for client in self._clients):
+            return True
+        return self._recorder.elapsed() - self._recorder.changed_at > _CLIENT_PATIENCE
+
+    def _take_failures(self, *, missing: bool = True, since: float = 0.0) -> list[Failure]:
+        """Return what went wrong, and if nothing has, what is missing; each is told once.
+
+        Args:
+            missing: Whether it is time to say what is missing.
+            since: Of what was declared since then; what was put off before is for the teardown to judge.
+        """
+        for client in self._clients:
+            client.tell(self._failures, f"{self.name}, in_thread({client.name})")
+        failures = self._failures.take()
+        self._went_wrong = self._went_wrong or bool(failures)
+        if missing and not self._went_wrong:
+            failures = self._missing(since)
+        return failures
+
+    def _has_failed(self) -> bool:
+        """Whether something went wrong that nobody was told of."""
+        return self._failures.pending() is not None
+
+    def _raise_early(self, verb: str) -> None:
+        """Raise what ends a wait of the test, if something went wrong meanwhile."""
+        __tracebackhide__ = True
+        with self._recorder.lock:
+            pending = self._failures.pending()
+        if pending is not None:
+            raise failed_early(verb, pending.error)
+
+    def _begin_test(self) -> None:
+        """Begin to count for a further test, on a server of a wider scope."""
+        self._test_began = self._judged_from = self._recorder.elapsed()
+        if self._over_since is not None:
+            self._between = self._over_since, self._test_began
+        self._went_wrong, self._over_since = False, None
+
+    def _end_call(self) -> None:
+        """Note that the test's call is over."""
+        if self._over_since is None:
+            self._over_since = self._recorder.elapsed()
+
+    def _is_after_the_call(self, time: float) -> bool:
+        begin, end = self._between
+        return begin <= time < end or (self._over_since is not None and time >= self._over_since)
+
+    def _has_open_connection(self) -> bool:
+        """Tell whether a client may still say something on a connection that it has."""
+        return False
+
+    def _missing(self, since: float) -> list[Failure]:
+        """Return what was declared to happen and has not."""
+        return [self._unmet(error) for error in self._book.unmet(since)]
+
+    def _unmet(self, error: UnmetExpectation) -> Failure:
+        """Return the failure of what has not happened, with what has."""
+        whole = with_conversation(UnmetExpectation, self.name, str(error), self._said())
+        whole.placed = True
+        return Failure(whole.with_traceback(error.__traceback__), self.name)
+
+    def _under_way(self, since: float = 0.0) -> list[Failure]:
+        """Return what scripts that were begun still demand."""
+        return []
+
+    def _remarks(self) -> list[str]:
+        """Return what a report of a test that failed by itself adds to what was said."""
+        never = sorted(self._book.never_taken(), key=lambda rule: rule.number)
+        return [f"# never taken: {rule}, on({rule.meant})" for rule in never[:REMARKS]]
+
+    def _check_declarations(self) -> None:
+        """Raise the TypeError about what was declared and makes no sense without a framing; streams alone have such."""
