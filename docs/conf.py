@@ -41,8 +41,17 @@ PUBLIC = {
     and not isinstance(getattr(pytest_sockserver, name), types.ModuleType)
 }
 
-# Type variables, and what is imported for type checkers only.
-nitpick_ignore = [("py:class", name) for name in ("T", "H", "Future", "pytest_sockserver.base_server.H")]
+# Type variables, what is imported for type checkers only, and what another project documents.
+UNKNOWN = (
+    "T",
+    "H",
+    "Future",
+    "Context",
+    "ParameterSet",
+    "pytest_sockserver.base_server.H",
+    "hypothesis.strategies.SearchStrategy",
+)
+nitpick_ignore = [("py:class", name) for name in UNKNOWN]
 
 
 def google_style(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

@@ -140,7 +140,7 @@ class Checkup(Sequence[Finding]):
     __repr__ = __str__  # what an assertion shows
 
     def _lines(self) -> Iterator[str]:
-        yield f"{self.title}: {len(self)} faults, {len(self.surprises)} surprises (!)"
+        yield f"{self.title}: {_counted(len(self), 'fault')}, {_counted(len(self.surprises), 'surprise')} (!)"
         yield f"without a fault it returned {_shortened(printable(repr(self.result)))}"
         width = max((len(each.fault) for each in self), default=0)
         for each in self:
@@ -292,6 +292,10 @@ def _equal(one: object, other: object) -> bool:
         return bool(one == other)
     except Exception:
         return False  # what cannot be compared, is not known to be the same
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _shortened(text: str) -> str:

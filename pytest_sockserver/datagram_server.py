@@ -71,6 +71,7 @@ class DatagramTestServer(BaseTestServer):
         self._held: dict[int, list[Holding]] = {}  # replies that are said later, by the tape's index
         self._heard_later: dict[int, list[Holding]] = {}  # and what came, and is heard later
         self._draws: dict[int, int] = {}  # how often each peer's replies have drawn, by the tape's index
+        self._blackhole: Disturbing | None = None  # the latest
         self._holder: socket.socket | None = None  # keeps the port while the server refuses
         self._parked: list[tuple[Reply, Need]] = []  # replies that wait for a time or a gate
         self._work = threading.Condition(self._recorder.lock)
@@ -277,14 +278,17 @@ class DatagramTestServer(BaseTestServer):
         return Refusing(self)
 
     def blackhole(self) -> Disturbing:
-        """Answer no datagram from now on: each is recorded, and lost.  Until ``end()``, or the end of a ``with`` block.
+        """Answer no datagram from now on: each is recorded, and lost; until ``listen()``, or the end of a ``with`` block.
 
         What is not received cannot be told from what is not answered.
         """
-        return self.disturb(direction="received")
+        self._blackhole = self.disturb(direction="received")
+        return self._blackhole
 
     def listen(self) -> None:
-        """Receive again after ``refuse()``, on the same address.  A server that receives goes on.
+        """Receive again after ``refuse()``, on the same address, and answer again after ``blackhole()``.
+
+        A server that receives goes on.
 
         Raises:
             WrongState: The server is not running.
@@ -293,6 +297,8 @@ class DatagramTestServer(BaseTestServer):
         with self._one_at_a_time():
             if self._state not in ("started", "refusing"):
                 raise WrongState(f"cannot listen() in state {self._state!r}: expected 'refusing' or 'started'")
+            if self._blackhole is not None:
+                self._blackhole.end()
             self._listen_again()
 
     def send_to(self, peer: Any, *parts: Part) -> None:

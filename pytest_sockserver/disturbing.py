@@ -30,7 +30,7 @@ class Disturbing(AbstractContextManager["Disturbing"]):
         self._hits = 0
 
     def __repr__(self) -> str:
-        return f"<{self.disturbance}, hit {self.count} times>"
+        return f"<{self.disturbance}, hit {'once' if self.count == 1 else f'{self.count} times'}>"
 
     @property
     def count(self) -> int:

@@ -280,7 +280,18 @@ def _alert(connection: Connection, part: Alert, timeout: float) -> Iterator[Need
             f"{part!r} cannot be sent once TLS has begun: Python's ssl sends no alert of ours; "
             "Raw.bad_record() makes the client end it"
         )
-    return _send(connection, part.record, timeout)
+    return _answer_hello(connection, part.record, timeout)
+
+
+def _answer_hello(connection: Connection, data: bytes, timeout: float) -> Iterator[Need]:
+    """Send bytes once the client's handshake has begun: sent before, they are taken for what was said in plain text."""
+    __tracebackhide__ = True
+    deadline = Deadline(timeout)
+    while not connection._stream.has_input():
+        yield Need(INPUT, deadline.left)
+        if not deadline.left():
+            raise connection._error(DeadlineExceeded, f"an alert waited {deadline} for the client's handshake")
+    yield from _send(connection, data, timeout)
 
 
 def _raw(connection: Connection, part: Raw, timeout: float) -> Iterator[Need]:

@@ -21,7 +21,7 @@ from .errors import ScriptMismatch, ServerStopping, UnsupportedFault, WrongState
 from .recording.events import CLOSE, NOTE, RESET, SEND_EOF, SENT
 from .recording.outside import acknowledge_now, begins_tls, cut, hard_close, unacknowledged, unread
 from .recording.recorder import PARKED, Tape
-from .recording.sockets import PlainSocket, Taped
+from .recording.sockets import PlainSocket, Taped, ready
 from .recording.sockets import start_tls as wrap_tls
 from .scripting.buffer import Buffer
 from .scripting.matching import shortened
@@ -145,6 +145,10 @@ class Stream:
             self.buffer.feed(data)
         else:
             self.buffer.ended, self.buffer.broken = True, intake.arrived.broken
+
+    def has_input(self) -> bool:
+        """Whether anything has come that was not taken, the end of the stream included."""
+        return bool(len(self.buffer)) or self.buffer.ended or ready(self.socket_for("read"), False, 0)
 
     def receive_ahead(self, sock: Taped) -> bool:
         """Receive for a reader who has not come yet; tell whether he has to be left the rest.
@@ -377,9 +381,18 @@ class Stream:
     def _discard(self, sock: Taped) -> Iterator[float]:
         until = monotonic() + LINGER
         sock.settimeout(0.0)
+        receive = self._receive_past_tls if self.secured else self.receive
         while (left := until - monotonic()) > 0 and not self.tape.cut and not self.buffer.ended:
-            if not self.receive(sock):
+            if not receive(sock):
                 yield left
+
+    def _receive_past_tls(self, sock: Taped) -> bool:
+        """Throw away what is there: OpenSSL decrypts nothing any more once it has said goodbye over unread input."""
+        try:
+            self.buffer.ended = not PlainSocket.recv(sock, CHUNK)
+        except BlockingIOError:
+            return False
+        return True
 
     # TLS
 

@@ -53,6 +53,11 @@ class Disturbance:
         said = [shown(part) for part in self.parts]
         if self.direction != SENT:
             said.append(f"direction={self.direction!r}")
+        for name, indices in (("connections", self.connections), ("at", self.at)):
+            if indices is not None:
+                said.append(f"{name}={sorted(indices)}")
+        if self.times.most is not None:
+            said.append(f"times={self.times.most}")
         if self.probability is not None:
             said += [f"probability={self.probability!r}", f"seed={self.seed}"]
         return f"disturb({', '.join(said)})"

@@ -82,7 +82,7 @@ class StartTLS(Act):
 
 @dataclass(frozen=True, init=False)
 class Alert(Act):
-    """Refuse the client's handshake: send a fatal alert, in plain text, instead of an answer (RFC 8446 section 6).
+    """Refuse the client's handshake, once it has begun: a fatal alert, in plain text (RFC 8446 section 6).
 
     Args:
         description: Its name, ``"handshake_failure"`` for example, or its number.

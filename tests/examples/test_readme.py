@@ -1,16 +1,31 @@
 """The README's examples: a real client, and the server that each test tells what to do."""
 
+import ast
 import poplib
 import re
 import smtplib
 import socket
+from pathlib import Path
 
 import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from pytest_sockserver import ANY, resp
+from pytest_sockserver import (
+    ANY,
+    CONNECT,
+    DATA,
+    HANDSHAKE,
+    Certificate,
+    Close,
+    Cut,
+    Drip,
+    Reset,
+    StartTLS,
+    cuts,
+    resp,
+)
 
 
 def test_get_returns_what_the_server_has(tcp_server):
@@ -60,6 +75,45 @@ def test_locked_mailbox(tcp_server):
     client.close()
 
 
+def test_ways_to_break_it(tcp_server, udp_server, tls_server):
+    tcp_server.on(b"PING\r\n").reply(Cut(b"+PONG\r\n", 3), Reset())
+    tcp_server.on(CONNECT).reply(Reset(), times=2).then()
+    tcp_server.disturb(Drip(DATA, 0.01), connections=2)
+    udp_server.disturb(direction="received", at=0)
+    tls_server.on(HANDSHAKE).reply(StartTLS(Certificate.expired()))
+    with tcp_server.blackhole():
+        ...
+
+
+@pytest.mark.parametrize("part", cuts(b"$5\r\nhello\r\n"))  # 11 tests: nothing of it, a byte, two bytes ...
+def test_part_of_a_reply_is_no_reply(tcp_server, part):
+    tcp_server.framing = resp
+    tcp_server.on(b"*2\r\n$3\r\nGET\r\n$8\r\ngreeting\r\n").reply(part, Close())
+    tcp_server.on(ANY).reply(b"+OK\r\n")
+
+    with redis.Redis(*tcp_server.address, protocol=2, retry=None) as client:
+        with pytest.raises(redis.ConnectionError):
+            client.get("greeting")
+
+
+def serve(server):
+    server.framing = resp
+    server.on(b"*2\r\n$3\r\nGET\r\n$8\r\ngreeting\r\n").reply(b"$5\r\nhello\r\n")
+    server.on(ANY).reply(b"+OK\r\n")
+
+
+def get(server):
+    with redis.Redis(*server.address, protocol=2, socket_timeout=0.3, socket_connect_timeout=0.3, retry=None) as client:
+        return client.get("greeting")
+
+
+def test_client_never_hangs(sockserver):
+    checkup = sockserver.check_up(get, serve)  # two functions of a server: the client, and what answers it
+
+    print(checkup)
+    assert not checkup.hung
+
+
 def test_client_reconnects_after_a_reset(tcp_server):
     @tcp_server.handler
     def unlucky_first(conn):
@@ -100,3 +154,18 @@ def read_command(conn):
     """Read a command of the Redis protocol: an array of bulk strings."""
     count = int(conn.recv_line()[1:])
     return [conn.recv_exactly(int(conn.recv_line()[1:]) + 2)[:-2] for _ in range(count)]
+
+
+def test_readme_has_these_tests():
+    """Layout and comments aside."""
+    readme = Path(__file__).parents[2].joinpath("README.md").read_text()
+    blocks = [ast.parse(block) for block in re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)]
+    here = {each.name: each for each in ast.parse(Path(__file__).read_text()).body if hasattr(each, "name")}
+
+    shown = [each for block in blocks for each in block.body if getattr(each, "name", "").startswith("test_")]
+    breaking = next(block for block in blocks if "blackhole" in ast.dump(block))
+
+    assert len(shown) == 5
+    for each in shown:
+        assert ast.unparse(each) == ast.unparse(here[each.name])
+    assert [*map(ast.unparse, breaking.body)] == [*map(ast.unparse, here["test_ways_to_break_it"].body)]
