@@ -12,8 +12,10 @@ import pytest
 from pytest_sockserver import (
     Connection,
     DeadlineExceeded,
+    Gate,
     ScriptMismatch,
     SockServer,
+    StartTLS,
     StreamTestServer,
 )
 
@@ -23,6 +25,7 @@ from .peers import (
     arrived,
     connect,
     read_exactly,
+    reset,
     tls_contexts,
     until,
     untimed,
@@ -230,6 +233,24 @@ def test_a_refused_certificate_is_an_error_of_the_test_that_drives_the_connectio
             conn.start_tls(tls_contexts()[0])
         assert isinstance(refusing.exception(PATIENCE), ssl.SSLError)
     assert isinstance(conn.tls.error, ssl.SSLError)
+
+
+@pytest.mark.parametrize("said", [b"", bytes.fromhex("16030102")], ids=["silent", "half a hello"])
+def test_a_client_that_has_reset_before_the_handshake_fails_nothing(
+    tcp_server: StreamTestServer, contexts: Any, said: bytes
+) -> None:
+    tcp_server.script().expect(b"STARTTLS\r\n").send(Gate("gone"), StartTLS(contexts[0]))
+
+    with connect(tcp_server) as client:
+        client.sendall(b"STARTTLS\r\n")
+        tcp_server.wait_for(b"STARTTLS\r\n")
+        client.sendall(said)
+        reset(client)
+    tcp_server.open("gone")
+
+    conn = tcp_server.connections[0]
+    conn.wait_closed()
+    assert isinstance(conn.tls.error, OSError)
 
 
 @pytest.mark.parametrize("said", [b"", bytes.fromhex("16030102")], ids=["silent", "half a hello"])
