@@ -278,7 +278,7 @@ class DatagramTestServer(BaseTestServer):
         return Refusing(self)
 
     def blackhole(self) -> Disturbing:
-        """Answer no datagram from now on, until ``listen()``, or the end of a ``with`` block: each is recorded, and lost.
+        """Answer no datagram, until ``listen()``, or the end of a ``with`` block: each is recorded, and lost.
 
         What is not received cannot be told from what is not answered.
         """
