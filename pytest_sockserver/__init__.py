@@ -45,6 +45,7 @@ __all__ = [
     "Jitter",
     "Open",
     "Overwrite",
+    "Part",
     "Prepend",
     "Raw",
     "ReadSlowly",
@@ -164,6 +165,7 @@ if TYPE_CHECKING:
     from .scripting.modifiers import Spoof as Spoof
     from .scripting.modifiers import Throttle as Throttle
     from .scripting.parts import DATA as DATA
+    from .scripting.parts import Part as Part
     from .scripting.rules import CONNECT as CONNECT
     from .scripting.rules import HANDSHAKE as HANDSHAKE
     from .scripting.script import Script as Script
@@ -200,7 +202,7 @@ else:
         ),
         "scripting.matching": "ANY Hex Text",
         "scripting.modifiers": "Append Corrupt Cut Drip Hold Overwrite Prepend Repeat Replace Split Spoof Throttle",
-        "scripting.parts": "DATA",
+        "scripting.parts": "DATA Part",
         "scripting.rules": "CONNECT HANDSHAKE",
         "scripting.script": "Script",
         "scripting.tls_acts": "Alert Raw StartTLS",

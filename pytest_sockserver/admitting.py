@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import threading
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 from .connection import Connection
 from .conversation import Closed, begin_tls, perform
@@ -25,6 +25,10 @@ from .scripting.framing import Cutter, Framing
 from .scripting.parts import Part, check_fit, checked_parts
 from .sink import Sink
 from .transport import adopt, connection_of
+
+#: Seconds.  Whoever drives a connection that was ended from outside lets go of it for so long at most: he is woken at
+#: once, and may have something else to do first.
+_LETTING_GO: Final = 0.1
 
 
 class Admitting(Listening):
@@ -57,6 +61,12 @@ class Admitting(Listening):
             live = [each for each in self._live if each.closed_by is None]
         for connection in live:
             connection._end_from_outside(reset=reset)
+        # A thread that stands in poll() holds its socket until it has woken: only then the client is told of a reset.
+        driven = [each for each in live if each._mode == "handled" and each._thread is not threading.current_thread()]
+        with self._recorder.lock:
+            until = monotonic() + _LETTING_GO
+            while not all(each._done for each in driven) and (left := until - monotonic()) > 0:
+                self._recorder.sleep(left)
 
     disconnect.__doc__ = Listening.disconnect.__doc__
 
@@ -119,7 +129,7 @@ class Admitting(Listening):
         """Answer a client's handshake, in the connection's thread; tell whether it may be driven now."""
         if self._limit is not None and self._is_too_many(connection):
             perform(connection, self._limit[1], self._failures)
-        elif self._handshakes is not None and begin_tls(connection, self._handshakes, self._failures):
+        elif begin_tls(connection, self._failures):
             return True
         connection._done = True
         with self._recorder.lock:

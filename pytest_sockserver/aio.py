@@ -23,6 +23,7 @@ from .scripting import reading
 from .scripting.checks import checked_timeout
 from .scripting.matching import ANY, Match
 from .scripting.parts import Part
+from .scripting.tls_acts import StartTLS
 from .stream import CHUNK
 from .turns import Reading
 from .waiting import Wait, _Pending
@@ -311,6 +312,8 @@ class AsyncConnection:
         """Start TLS as the server; return when the handshake is done."""
         __tracebackhide__ = True
         connection = self._connection
+        if connection._server._handshakes is not None:
+            return await self.send(StartTLS(context), timeout=timeout)
         deadline = Deadline(checked_timeout(timeout) or connection._timeout)
         bell = _bell()
         for writes in connection._start_tls(context, deadline):

@@ -35,6 +35,7 @@ from .scripting.framing import Framing, Lack, checked_framing
 from .scripting.matching import ANY, Match
 from .scripting.parts import Part
 from .scripting.reading import Steps
+from .scripting.tls_acts import StartTLS
 from .stream import CHUNK
 from .turns import Reading
 from .unrest import Unrest
@@ -328,6 +329,8 @@ class Connection(Verbs):
         """
         __tracebackhide__ = True
         self._guard("start_tls")
+        if self._server._handshakes is not None:
+            return self._say((StartTLS(context),), self._latest, checked_timeout(timeout) or self._timeout)
         deadline = Deadline(checked_timeout(timeout) or self._timeout)
         for writes in self._start_tls(context, deadline):
             sock = self._stream.socket_for("start_tls on")

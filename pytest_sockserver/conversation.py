@@ -38,7 +38,7 @@ from .scripting.buffer import Buffer
 from .scripting.framing import Framing, Lack, take_frame
 from .scripting.parts import Part
 from .scripting.reading import Steps
-from .scripting.rules import CONNECT, HANDSHAKE, Rule
+from .scripting.rules import CONNECT, Rule
 from .scripting.tls_acts import StartTLS
 
 
@@ -72,21 +72,15 @@ def perform(connection: Connection, driver: Driver, failures: Failures) -> None:
         _end(connection, error, failures)
 
 
-def begin_tls(connection: Connection, book: RuleBook, failures: Failures) -> bool:
-    """Do what answers a client's handshake: that of the server, unless a rule for it says otherwise.  Never raises.
+def begin_tls(connection: Connection, failures: Failures) -> bool:
+    """Do the server's side of a client's handshake, before anything else.  Never raises.
 
     Returns:
         Whether the connection speaks TLS now; if not, it is over.
     """
     try:
         connection._stream.make_nonblocking()
-        if book.greets(HANDSHAKE):  # the server's own handshake waits by itself
-            _await_hello(connection)
-        taken = book.greet(HANDSHAKE)
-        if taken is None:
-            connection._say((StartTLS(),), None, connection._timeout)
-        else:
-            _reply(connection, b"", *taken, None)
+        connection._say((StartTLS(),), None, connection._timeout)
     except BaseException as error:
         _end(connection, error, failures)
         return False
@@ -94,15 +88,6 @@ def begin_tls(connection: Connection, book: RuleBook, failures: Failures) -> boo
         return True
     connection.close()
     return False
-
-
-def _await_hello(connection: Connection) -> None:
-    """Wait for the first byte of a handshake, or the end of the stream, for as long as a handshake may take."""
-    __tracebackhide__ = True
-    deadline = Deadline(connection._timeout)
-    while not connection._stream.socket_for("start_tls on").await_input(deadline.left()):
-        if not deadline.left():
-            return  # what a rule does then may be to stall
 
 
 def _end(connection: Connection, error: BaseException, failures: Failures) -> None:

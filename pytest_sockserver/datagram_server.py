@@ -36,7 +36,7 @@ from .recording.sockets import ready
 from .rulebook import On, RuleBook
 from .scripting.dialogue import Section
 from .scripting.parts import Part, check_fit, checked_parts
-from .scripting.rules import CONNECT, RuleMatch
+from .scripting.rules import CONNECT, HANDSHAKE, RuleMatch
 from .scripting.script import Script
 from .scripting.times import checked_times
 from .transport import ReceivingServer
@@ -198,8 +198,8 @@ class DatagramTestServer(BaseTestServer):
 
     def on(self, match: RuleMatch, times: int | tuple[int, int | None] | None = None) -> On:
         __tracebackhide__ = True
-        if match is CONNECT:
-            raise TypeError("on() expected what a datagram is to match, not CONNECT: datagrams have no connections")
+        if match is CONNECT or match is HANDSHAKE:
+            raise TypeError(f"on() expected what a datagram is to match, not {match}: datagrams have no connections")
         return super().on(match, times)
 
     on.__doc__ = BaseTestServer.on.__doc__

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .conversation import Driver
     from .scripting.rules import Rule
+    from .scripting.tls_acts import StartTLS
     from .stream_server import StreamTestServer
 
 
@@ -59,6 +60,7 @@ class Endpoint:
         self._came_early = False  # before anything was declared for it
         self._tentative = False  # a mismatch may be none: whoever asks adds the conversation, if he tells of it
         self._told_end = False  # recv() and recv_all() say b"" once, then raise
+        self._shaking: StartTLS | None = None  # what has begun the handshake that a rule answers
         self._spoilt = False  # a disturbance has ended it, or a time
         self._unrest = Unrest() if server._disturbances else None
         self._writing = Turn(tape.recorder)  # guards the order of bytes on the wire: one send at a time

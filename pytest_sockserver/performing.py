@@ -35,11 +35,14 @@ from .scripting.acts import (
 from .scripting.disturbance import SENT
 from .scripting.matching import shortened
 from .scripting.parts import Act, Action, Function, Held, Part, Remark, actions, check_fit, parts_of, shown
+from .scripting.rules import HANDSHAKE
 from .scripting.tls_acts import Alert, Raw, StartTLS
 from .unrest import Holding, Unrest
 
 if TYPE_CHECKING:
     from .connection import Connection
+    from .scripting.rules import Rule
+    from .scripting.tls_acts import Context
 
 ROOM: Final = "room"  # until the kernel takes bytes again
 INPUT: Final = "input"  # until something can be received
@@ -213,10 +216,41 @@ def _send_eof(connection: Connection, part: SendEof, timeout: float) -> Iterator
 
 
 def _start_tls(connection: Connection, part: StartTLS, timeout: float) -> Iterator[Need]:
+    """Do the server's side of a handshake, or what a rule for it says."""
+    __tracebackhide__ = True
+    book, outer = connection._server._handshakes, connection._shaking
+    if outer is not None:  # among the parts of such a rule
+        yield from _shake_hands(connection, part.context or outer.context, timeout)
+        return
+    if book is not None and book.greets(HANDSHAKE):
+        yield from _await_hello(connection, Deadline(timeout))
+        taken = book.greet(HANDSHAKE)
+        if taken is not None:
+            yield from _shake_by_rule(connection, part, *taken, timeout)
+            return
+    yield from _shake_hands(connection, part.context, timeout)
+
+
+def _shake_hands(connection: Connection, context: Context | None, timeout: float) -> Iterator[Need]:
     __tracebackhide__ = True
     deadline = Deadline(timeout)
-    for writes in connection._start_tls(part.context, deadline):
+    for writes in connection._start_tls(context, deadline):
         yield Need(ROOM if writes else INPUT, deadline.left)
+
+
+def _shake_by_rule(connection: Connection, part: StartTLS, rule: Rule, count: int, timeout: float) -> Iterator[Need]:
+    """Answer a handshake by a rule's parts; a connection that does not speak TLS then is over, quietly."""
+    __tracebackhide__ = True
+    connection._shaking = part
+    try:
+        yield from perform_parts(connection, rule.reply(count), connection._request(b"", None, rule), timeout)
+    except (TypeError, ValueError, DeadlineExceeded, WrongState) as error:
+        raise pointing_at(error, rule.origin) from None
+    finally:
+        connection._shaking = None
+    if not connection._stream.secured:
+        yield from _close(connection, Close(), timeout)
+    connection._end_if_disturbed()
 
 
 def _delay(connection: Connection, part: Delay, timeout: float) -> Iterator[Need]:
@@ -287,11 +321,18 @@ def _answer_hello(connection: Connection, data: bytes, timeout: float) -> Iterat
     """Send bytes once the client's handshake has begun: sent before, they are taken for what was said in plain text."""
     __tracebackhide__ = True
     deadline = Deadline(timeout)
-    while not connection._stream.has_input():
-        yield Need(INPUT, deadline.left)
-        if not deadline.left():
-            raise connection._error(DeadlineExceeded, f"an alert waited {deadline} for the client's handshake")
+    yield from _await_hello(connection, deadline)
+    if not connection._stream.has_input():
+        raise connection._error(DeadlineExceeded, f"an alert waited {deadline} for the client's handshake")
     yield from _send(connection, data, timeout)
+    yield from _close(connection, Close(), timeout)  # a fatal alert is the end (RFC 8446 section 6.2)
+
+
+def _await_hello(connection: Connection, deadline: Deadline) -> Iterator[Need]:
+    """Wait for the first byte of a handshake, or the end of the stream, for as long as a handshake may take."""
+    __tracebackhide__ = True
+    while not connection._stream.has_input() and deadline.left() != 0.0:
+        yield Need(INPUT, deadline.left)
 
 
 def _raw(connection: Connection, part: Raw, timeout: float) -> Iterator[Need]:

@@ -52,7 +52,7 @@ class StreamTestServer(Admitting):
             raise ValueError(f"transport must be 'tcp', 'tls' or 'unix', not {transport!r}")
         super().__init__(transport, {"tls": True, **options} if transport == "tls" else options)
         self._trust: Trust | None = None  # made when it is asked for
-        self._handshakes = RuleBook(self._recorder, "tcp", tls=True) if transport == "tls" else None
+        self._handshakes: RuleBook | None = None  # the rules for handshakes, if there are any
         self._refused: list[Connection] = []  # whose handshake failed, and no accept() was told; under the lock
         self._limit: tuple[int, Closed] | None = None
         self._expiring: list[threading.Thread] = []  # those that end a connection after a time
@@ -106,12 +106,15 @@ class StreamTestServer(Admitting):
     def on(self, match: RuleMatch, times: int | tuple[int, int | None] | None = None) -> On:
         __tracebackhide__ = True
         if match is HANDSHAKE:
-            if self.transport != "tls":
+            if self.options.tls is None:
                 raise TypeError(
-                    "on() expected HANDSHAKE on a tls server alone, whose connections begin with one; "
-                    "elsewhere write on(CONNECT).reply(...), or start_tls() in a script"
+                    "on() expected HANDSHAKE on a server that speaks TLS: tls_server, or one with tls=True, "
+                    "whose connections begin it by StartTLS()"
                 )
-            assert self._handshakes is not None
+            with self._recorder.lock:
+                if self._handshakes is None:
+                    plain = "unix" if self._place is not None else "tcp"
+                    self._handshakes = RuleBook(self._recorder, plain, tls=True)
             return self._handshakes.declare(match, times)
         declared = super().on(match, times)
         self._give_waiting_connections()

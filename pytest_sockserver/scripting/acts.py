@@ -54,7 +54,7 @@ class Stall(Act):
 
 @dataclass(frozen=True, init=False, repr=False)
 class EndAfter(Act):
-    """End the connection so many seconds from now, whatever is being said then."""
+    """End the connection so many seconds from now, whatever is being said then; over TLS without ``close_notify``."""
 
     seconds: float
     end: Close | Reset = Close()

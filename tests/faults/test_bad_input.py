@@ -309,8 +309,8 @@ WRONG: list[tuple[Callable[[Servers], object], type[Exception], str]] = [
     (
         lambda its: its.tcp.on(HANDSHAKE),
         TypeError,
-        "on() expected HANDSHAKE on a tls server alone, whose connections begin with one; elsewhere write "
-        "on(CONNECT).reply(...), or start_tls() in a script",
+        "on() expected HANDSHAKE on a server that speaks TLS: tls_server, or one with tls=True, "
+        "whose connections begin it by StartTLS()",
     ),
     # Replies
     (

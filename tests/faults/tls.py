@@ -369,6 +369,16 @@ def start(client: Client, context: ssl.SSLContext | None = None) -> object:
     return permitted, client.rest(secured)
 
 
+def refusing_handshakes(server: Any) -> None:
+    server.on(HANDSHAKE).reply(Alert("handshake_failure")).then(StartTLS(Certificate.expired())).then(StartTLS())
+    server.on(ASK).reply(GO, StartTLS())
+    server.on(BYE).reply(Close())
+
+
+def three_starts(client: Client) -> object:
+    return [start(client) for _ in range(3)]
+
+
 def injected(client: Client) -> object:
     """What stands behind the permission in the same segment is plain text, and must not be taken for protected."""
     sock = client.plain()
@@ -405,6 +415,15 @@ STARTS = [
         transports=("tcp", "unix"),
         options={"tls": True},
         open=False,
+    ),
+    Row(
+        "S13",
+        "StartTLS, whose handshakes are answered by a rule",
+        ("tcp", "unix"),
+        refusing_handshakes,
+        three_starts,
+        [(GO, "SSLV3_ALERT_HANDSHAKE_FAILURE"), (GO, "certificate has expired"), (GO, (b"", END))],
+        options={"tls": True},
     ),
     *in_places(
         "S13",
