@@ -128,6 +128,7 @@ class Admitting(Listening):
     def _begin_tls(self, connection: Connection) -> bool:
         """Answer a client's handshake, in the connection's thread; tell whether it may be driven now."""
         if self._limit is not None and self._is_too_many(connection):
+            connection._driver = self._limit[1]
             perform(connection, self._limit[1], self._failures)
         elif begin_tls(connection, self._failures):
             return True
@@ -143,8 +144,11 @@ class Admitting(Listening):
         """Whether it is one more than may be open at once."""
         assert self._limit is not None
         with self._recorder.lock:
-            others = [each for each in self._live if each is not connection and each.closed_by is None]
-            return len(others) >= self._limit[0]
+            return len([each for each in self._live if each is not connection and self._counts(each)]) >= self._limit[0]
+
+    def _counts(self, connection: Connection) -> bool:
+        """Whether it is open, and not itself one too many."""
+        return connection.closed_by is None and not isinstance(connection._driver, Closed)
 
     def _is_driven(self, connection: Connection) -> bool:
         """Give the connection to what was declared; if nothing was, let it wait for that, or for ``accept()``."""

@@ -17,15 +17,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from . import questions
 from .captured import Request
 from .deadline import Deadline
 from .disturbed import InFront, hear
 from .errors import DeadlineExceeded, EndOfStream, IncompleteRequest, ServerStopping, WrongState
+from .failures import said_shortly
+from .origin import Origin, pointing_at
 from .performing import INPUT, ROOM, Need, pause, perform_parts
-from .recording.events import SEND_EOF
+from .recording.events import NOTE
 from .recording.recorder import BUSY, PARKED, WAITING
 from .recording.sockets import Taped
 from .scripting import reading
@@ -398,8 +400,27 @@ class Connection(Verbs):
             if tape.server_ended:
                 self._spoilt = True
                 tape.cut = tape.cut or "a disturbance has ended the connection"
-        with tape.recorder.lock:
-            self._upset().muted |= any(kind == SEND_EOF for _, _, kind, _ in tape.events[-3:])
+
+    def _end_by_failed_disturbance(self, error: Exception, origin: Origin) -> NoReturn:
+        """Record that a disturbance could not be performed, and end the connection; its handler is not to blame.
+
+        He may catch what he likes, and write it to the client: it is not raised to him.
+
+        Raises:
+            ServerStopping: Always.
+        """
+        __tracebackhide__ = True
+        tape = self._tape
+        if error is tape.peer_error:
+            raise error  # the client is gone, which is for the handler to learn
+        if not self._server._is_after_the_call(tape.began):
+            self._server._failures.add(pointing_at(error, origin), self._where())
+        tape.note(NOTE, said_shortly(error).encode("utf-8", "backslashreplace"))
+        self._spoilt = True
+        self._stream.reset_now()
+        with tape.lock:
+            tape.cut, tape.saw_cut = tape.cut or "a disturbance failed", True
+        raise ServerStopping(tape.cut)
 
     def _needs(self, parts: tuple[Part, ...], request: Request | None, timeout: float) -> Iterator[Need]:
         """Return what saying the parts has to wait for."""

@@ -283,6 +283,7 @@ class DatagramTestServer(BaseTestServer):
         What is not received cannot be told from what is not answered.
         """
         self._blackhole = self.disturb(direction="received")
+        self._blackhole.also = self.disturb()
         return self._blackhole
 
     def listen(self) -> None:
@@ -330,27 +331,29 @@ class DatagramTestServer(BaseTestServer):
         if self._state == "started":
             return
         holder, self._holder = self._holder, None
-        try:
-            self._serve(self._bind(beside=holder is not None))
-        finally:
-            if holder is not None:
-                holder.close()
+        if holder is not None:
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound = self._bind(beside=holder is not None)
+        if holder is not None:
+            holder.close()
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        self._serve(bound)
         self._state = "started"
 
     def _hold_address(self) -> None:
-        """Keep the port, on a socket that no client's datagram reaches, and close the one that they reach.
+        """Keep the port, on a socket that no client's datagram reaches.
 
         A connected UDP socket receives from its peer alone, which here is itself; for whoever else sends there is
-        nobody (ECONNREFUSED by ICMP).  SO_REUSEADDR lets both be bound for a moment, and is set no earlier: a socket
-        that has it may be given a port that another one has.
+        nobody (ECONNREFUSED by ICMP), whoever holds a copy of it.  SO_REUSEADDR, by which a new one is bound beside it
+        to take its place, is set for that moment alone.
         """
         framework = self._framework
         assert framework is not None
         if self._place is None and os.name == "posix":
-            framework.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._holder = bind_datagram(self._family, *self._place_to_bind(), None, reuse=True)
-            self._holder.connect(self._holder.getsockname())
-        framework.socket.close()
+            framework.socket.connect(self.address)
+            self._holder = framework.socket
+        else:
+            framework.socket.close()
 
     def open(self, gate: str) -> None:
         __tracebackhide__ = True
@@ -375,16 +378,27 @@ class DatagramTestServer(BaseTestServer):
     def _wait_here(self, need: Need) -> None:
         __tracebackhide__ = True
         with self._recorder.lock:
-            while not need.over() and (left := need.left()) != 0.0:
-                if self._closing:
-                    raise ServerStopping("the server stops")
-                self._work.wait(left)
+            self._blocked = threading.current_thread() is self._answerer
+            try:
+                while not need.over() and (left := need.left()) != 0.0:
+                    if self._closing:
+                        raise ServerStopping("the server stops")
+                    self._work.wait(left)
+            finally:
+                self._blocked = False
 
     def _send(self, sock: Any, tape: Tape, data: bytes, peer: Any) -> int:
         """Send one datagram, recorded before it leaves."""
         __tracebackhide__ = True
+        if self._closing:
+            raise ServerStopping("the server stops")
         if self._state in ("new", "stopped"):
             raise WrongState(f"cannot reply() in state {self._state!r}: expected 'started'")
+        if self._state == "refusing":
+            tape.note(NOTE, f"a reply of {len(data)} bytes is lost: the server refuses".encode())
+            return 0
+        if sock.fileno() < 0 and self._framework is not None:
+            sock = self._framework.socket  # it has refused, and receives again on another one
         if not peer:
             raise ValueError(
                 f"the datagram {bytes(data[:40])!r} cannot be sent: its client's socket is not bound to a path, so it "

@@ -6,13 +6,13 @@ and where ``DATA`` stands, whatever has arrived is handed on.  What the parts do
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .errors import UnsupportedFault
-from .origin import pointing_at
-from .performing import do, say
+from .performing import after_held, do, say
 from .scripting.buffer import Buffer
 from .scripting.disturbance import RECEIVED, Disturbance
 from .scripting.parts import DATA, Act, Action, Function, Part, actions, shown
@@ -72,7 +72,7 @@ def hear(connection: Connection, unrest: Unrest, receive: Callable[[Buffer], obj
     if intake is None:
         hit = connection._server._disturbances.hit(RECEIVED, connection._tape)
         intake = unrest.intake = Intake(connection, hit)
-    while (action := _next(intake)) is not None:
+    while (action := _next(connection, intake)) is not None:
         if isinstance(action, bytes):
             if action:
                 return action
@@ -86,12 +86,14 @@ def hear(connection: Connection, unrest: Unrest, receive: Callable[[Buffer], obj
     return b""
 
 
-def _next(intake: Intake) -> Action | None:
+def _next(connection: Connection, intake: Intake) -> Action | None:
     __tracebackhide__ = True
     try:
         return next(intake.actions, None)
-    except (TypeError, ValueError) as error:
-        raise (pointing_at(error, intake.origin) if intake.origin is not None else error) from None
+    except Exception as error:
+        if intake.origin is None:
+            raise
+        connection._end_by_failed_disturbance(error, intake.origin)
 
 
 def _no_function(function: Function) -> Iterable[Part]:
@@ -101,33 +103,38 @@ def _no_function(function: Function) -> Iterable[Part]:
 class InFront:
     """Stands in front of the socket that a handler class has, and reads and writes for it where that is disturbed.
 
-    A handler class reads in one thread and may write in another, each by itself.
+    One thread reads; any may write, one at a time, as with the verbs.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._saying = self._hearing = False  # the call on the socket is our own
+        self._sayer: int | None = None  # the thread whose writes are our own; compared by that thread with itself
+        self._hearing = False
         self._heard = bytearray()
 
     def send(self, data: Any) -> bool:
         """Say what the handler says; tell whether that was done."""
         __tracebackhide__ = True
-        connection = self._connection
-        if self._saying:
+        if self._sayer == threading.get_ident():
             return False
-        self._saying = True
+        connection = self._connection
+        if not connection._writing.acquire(connection._timeout):
+            raise TimeoutError("timed out")  # what a socket says whose client does not read
+        self._sayer = threading.get_ident()
         try:
-            for need in say(connection, bytes(data), connection._timeout):
+            for need in after_held(connection, say(connection, bytes(data), connection._timeout), connection._timeout):
                 connection._await(need)
         finally:
-            self._saying = False
+            self._sayer = None
+            connection._writing.release()
         return True
 
     def recv(self, sock: Any, size: int) -> bytes | None:
         """Return what the handler hears; ``None`` if nothing is disturbed."""
         __tracebackhide__ = True
         connection, unrest = self._connection, self._connection._upset()
-        if self._hearing or not (connection._server._disturbances.received or unrest.intake is not None):
+        disturbed = connection._server._disturbances.received or unrest.intake is not None or unrest.pace is not None
+        if self._hearing or not size or not disturbed:
             return None
         self._hearing = True
         try:

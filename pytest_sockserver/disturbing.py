@@ -24,6 +24,7 @@ class Disturbing(AbstractContextManager["Disturbing"]):
 
     def __init__(self, disturbance: Disturbance, recorder: Recorder, end: Callable[[Disturbing], None]) -> None:
         self.disturbance = disturbance
+        self.also: Disturbing | None = None  # what ends with it
         self._recorder, self._end = recorder, end
         # Guarded by the recorder's lock.
         self._units: dict[int, int] = {}  # by connection
@@ -46,6 +47,8 @@ class Disturbing(AbstractContextManager["Disturbing"]):
     def end(self) -> None:
         """Disturb no more."""
         self._end(self)
+        if self.also is not None:
+            self.also.end()
 
     def __exit__(self, *error: object) -> None:
         self.end()

@@ -165,11 +165,13 @@ class Listening(BaseTestServer):
         with self._one_at_a_time():
             if self._state != STARTED and self._state not in SHUT:
                 raise WrongState(f"cannot restart() in state {self._state!r}: expected 'started'")
-            if self._state == STARTED:
-                self._stop_accepting()
-                self._state = "refusing"
-            self.disconnect()
-            self._listen_again()
+            if self._state != STARTED:
+                self.disconnect()
+                self._listen_again()
+                return
+            self._end_loop(Deadline(self.timeout))
+            self.disconnect()  # who comes back at once finds the queue open, and waits in it
+            self._serve_again()
 
     def disconnect(self, *, reset: bool = False) -> None:
         """End all connections from outside of what drives them: each client reads an end of stream, or is reset.
@@ -204,11 +206,15 @@ class Listening(BaseTestServer):
         assert framework is not None
         self._end_loop(Deadline(self.timeout))
         if sys.platform == "linux" and self._place is None:
-            # Keeps the port; and refuses even where a forked child holds a copy of the listener.
+            # Keeps the port; and refuses even where a forked child holds a copy of the listener.  SO_REUSEADDR on both
+            # sides would let somebody else listen there meanwhile.
             framework.socket.shutdown(socket.SHUT_RDWR)
+            framework.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         else:
             # A unix socket that was shut down cannot listen again, and other systems refuse to shut a listener down.
             # Without a socket behind it a path refuses too (unix(7)), and listen() binds the address anew.
+            with contextlib.suppress(OSError):
+                framework.socket.shutdown(socket.SHUT_RDWR)  # of a forked child's copy as well
             framework.socket.close()
 
     def _fill_queue(self) -> None:
@@ -272,6 +278,14 @@ class Listening(BaseTestServer):
         self._serve(self._listener(listener if listener.fileno() >= 0 else self._bind()))
         self._state = STARTED
 
+    def _serve_again(self) -> None:
+        """Accept again on the listener that there is."""
+        framework = self._framework
+        assert framework is not None
+        self._state = "refusing"
+        self._serve(framework.socket)
+        self._state = STARTED
+
     # Life cycle
 
     def _begin(self) -> None:
@@ -289,6 +303,8 @@ class Listening(BaseTestServer):
     def _listener(self, sock: socket.socket) -> socket.socket:
         __tracebackhide__ = True
         try:
+            if os.name == "posix" and self._place is None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if self.options.mss is not None:
                 self._limit_segments(sock, self.options.mss)
             sock.listen(self.options.backlog)

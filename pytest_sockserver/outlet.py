@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .captured import Request
-from .errors import DeadlineExceeded
-from .messages import with_conversation
+from .errors import DeadlineExceeded, ServerStopping
+from .failures import said_shortly
+from .messages import format_peer, with_conversation
 from .origin import pointing_at
 from .performing import Need, called, made_of, pass_gate, pause
 from .recording.events import NOTE
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from .datagram_server import DatagramTestServer
 
 Saying = Callable[[bytes], Iterator[Need]]
+
+
+class _Stalled(Exception):
+    """Nothing more is said in this reply."""
 
 
 class Outlet:
@@ -44,12 +49,17 @@ class Outlet:
         __tracebackhide__ = True
         held = self.server._held_for(self.tape)
         before = list(held)
-        yield from self._perform(actions(parts, partial(called, self.server.transport, request), lookup), self._say_one)
-        for each in before:
+        said = self.tape.sent_count
+        acts = actions(parts, partial(called, self.server.transport, request), lookup)
+        try:
+            yield from self._perform(acts, self._say_one)
+        except _Stalled:
+            return
+        for each in before if self.tape.sent_count > said else ():
             each.after -= 1
             if not each.after:
                 held.remove(each)
-                yield from self._say_one(each.data)
+                yield from self._send(each.data)  # past disturbances, which it met
 
     def heard(self, request: Request) -> Iterator[Need | bytes]:
         """Yield what is heard of a datagram that came, after what disturbs; and what has to be waited for."""
@@ -70,8 +80,12 @@ class Outlet:
                         held.append(Holding(action.data, action.after))
                     else:
                         yield from self._perform([action], self._send)
-            except (TypeError, ValueError) as error:
-                raise pointing_at(error, hit.origin) from None
+            except _Stalled:
+                return
+            except ServerStopping:
+                raise
+            except Exception as error:
+                self._failed(error, hit)
         for each in before:
             each.after -= 1
             if not each.after:
@@ -102,7 +116,7 @@ class Outlet:
             elif isinstance(action, Remark):
                 tape.note(NOTE, action.text.encode("utf-8", "backslashreplace"))
             elif isinstance(action, Stall):
-                return  # nothing more is said
+                raise _Stalled
 
     def _say_one(self, data: bytes) -> Iterator[Need]:
         """Say one datagram, or what a disturbance makes of it."""
@@ -118,8 +132,23 @@ class Outlet:
         acts = actions(hit.parts, partial(made_of, self.server.transport, data), _nothing_named, lambda: [data])
         try:
             yield from self._perform(acts, self._send)
-        except (TypeError, ValueError) as error:
-            raise pointing_at(error, hit.origin) from None
+        except (ServerStopping, _Stalled):
+            raise
+        except Exception as error:
+            self._failed(error, hit)
+
+    def _failed(self, error: Exception, hit: Disturbance) -> NoReturn:
+        """Record that a disturbance could not be performed; the handler is not to blame, and is not told why.
+
+        Raises:
+            ServerStopping: Always.
+        """
+        server, tape = self.server, self.tape
+        if not server._is_after_the_call(server._recorder.elapsed()):
+            where = f"{server.name}, datagram from {format_peer(self.peer)}"
+            server._failures.add(pointing_at(error, hit.origin), where)
+        tape.note(NOTE, said_shortly(error).encode("utf-8", "backslashreplace"))
+        raise ServerStopping("a disturbance failed")
 
     def _send(self, data: bytes) -> Iterator[Need]:
         __tracebackhide__ = True
@@ -131,7 +160,7 @@ class Outlet:
         __tracebackhide__ = True
         if not self.server._disturbances.sent or peer != self.peer:
             return self.server._send(self._socket, self.tape, data, peer)
-        for need in self._say_one(data):
+        for need in self.say([data], None, _nothing_named):
             self.server._wait_here(need)
         return len(data)
 

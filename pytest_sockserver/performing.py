@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .captured import Request
 from .deadline import Deadline
-from .errors import DeadlineExceeded, UnsupportedFault, WrongState
+from .errors import DeadlineExceeded, ServerStopping, UnsupportedFault, WrongState
 from .gates import Gates
 from .origin import is_ours, pointing_at, traceback_at_definition
 from .recording.events import NOTE
@@ -34,7 +34,7 @@ from .scripting.acts import (
 )
 from .scripting.disturbance import SENT
 from .scripting.matching import shortened
-from .scripting.parts import Act, Action, Function, Held, Part, Remark, actions, check_fit, parts_of, shown
+from .scripting.parts import Act, Action, Endless, Function, Held, Part, Remark, actions, check_fit, parts_of, shown
 from .scripting.rules import HANDSHAKE
 from .scripting.tls_acts import Alert, Raw, StartTLS
 from .unrest import Holding, Unrest
@@ -74,15 +74,25 @@ def perform_parts(
         timeout: Seconds; for each write, for a gate, and for a handshake.
     """
     __tracebackhide__ = True
-    unrest = connection._unrest
-    held = list(unrest.held) if unrest is not None else []
     call = partial(called, connection._server.transport, request)
-    yield from _perform(connection, actions(parts, call, connection._lookup), timeout, say)
-    for each in held:  # by replies before this one
+    saying = _perform(connection, actions(parts, call, connection._lookup), timeout, say)
+    return after_held(connection, saying, timeout)
+
+
+def after_held(connection: Connection, saying: Iterator[Need], timeout: float) -> Iterator[Need]:
+    """Say a reply, and after it what replies before it have held back until now; past disturbances, which it met."""
+    __tracebackhide__ = True
+    unrest, tape = connection._unrest, connection._tape
+    held, before = list(unrest.held) if unrest is not None else [], tape.sent_count
+    yield from saying
+    for each in held if tape.sent_count > before else ():
         each.after -= 1
-        if not each.after:
-            connection._upset().held.remove(each)
-            yield from say(connection, each.data, timeout)
+        if each.after:
+            continue
+        unrest = connection._upset()
+        unrest.held.remove(each)
+        if not (tape.server_ended or tape.cut or unrest.muted):
+            yield from _send(connection, each.data, timeout)
 
 
 def _perform(connection: Connection, acts: Iterable[Action], timeout: float, say: Say) -> Iterator[Need]:
@@ -129,10 +139,19 @@ def _say_uneasily(connection: Connection, unrest: Unrest, data: bytes, timeout: 
     made = partial(made_of, connection._server.transport, data)
     acts = actions(disturbance.parts, made, connection._lookup, lambda: [data])
     try:
-        yield from _perform(connection, acts, timeout, _send)
-    except (TypeError, ValueError) as error:
-        raise pointing_at(error, disturbance.origin) from None
+        yield from _perform(connection, _muting(acts, unrest), timeout, _send)
+    except ServerStopping:
+        raise
+    except Exception as error:
+        connection._end_by_failed_disturbance(error, disturbance.origin)
     connection._end_if_disturbed()
+
+
+def _muting(acts: Iterable[Action], unrest: Unrest) -> Iterator[Action]:
+    """Yield the actions; once the stream was ended among them, what is said further is dropped."""
+    for action in acts:
+        yield action
+        unrest.muted |= isinstance(action, SendEof)
 
 
 def made_of(transport: str, data: bytes, function: Function) -> Iterator[Part]:
@@ -357,6 +376,11 @@ def _hold(connection: Connection, part: Held, timeout: float) -> Iterator[Need]:
     return iter(())
 
 
+def _endless(connection: Connection, part: Endless, timeout: float) -> Iterator[Need]:
+    connection._upset().endless = True
+    return iter(())
+
+
 def _remark(connection: Connection, part: Remark, timeout: float) -> Iterator[Need]:
     connection._tape.note(NOTE, part.text.encode("utf-8", "backslashreplace"))
     return iter(())
@@ -379,5 +403,6 @@ _DO: dict[type, Callable[[Connection, Any, float], Iterator[Need]]] = {
     Urgent: _urgent,
     Descriptors: _descriptors,
     Held: _hold,
+    Endless: _endless,
     Remark: _remark,
 }

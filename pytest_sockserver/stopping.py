@@ -60,7 +60,7 @@ def connection_idle(connection: Connection) -> bool:
         return True
     tape = connection._tape
     if connection._mode == "handled":
-        return quiet(tape)
+        return quiet(tape) or (connection._unrest is not None and connection._unrest.endless)
     with tape.lock:  # read by the sink
         sock = tape.socket
         stream = connection._stream

@@ -276,7 +276,9 @@ class Stream:
         try:
             if notify:
                 self._say_goodbye()
-            if not tape.cut and not tape.client_ended and unread(sock):
+            # A client whose handshake fails may have said something already, to be reset before it reads the alert.
+            refused = self.tls is not None and self.tls.error is not None
+            if not tape.cut and not tape.client_ended and (refused or unread(sock)):
                 PlainSocket.shutdown(sock, socket.SHUT_WR)
                 yield from self._discard(sock)
             # Another thread's poll(), or a forked child, may hold the socket: close() alone would say nothing then.
@@ -381,7 +383,7 @@ class Stream:
     def _discard(self, sock: Taped) -> Iterator[float]:
         until = monotonic() + LINGER
         sock.settimeout(0.0)
-        receive = self._receive_past_tls if self.secured else self.receive
+        receive = self._receive_past_tls if self.tls is not None else self.receive
         while (left := until - monotonic()) > 0 and not self.tape.cut and not self.buffer.ended:
             if not receive(sock):
                 yield left
@@ -413,7 +415,7 @@ class Stream:
         if self.secured:
             raise WrongState(f"cannot start_tls on connection {self.tape.index}: it speaks TLS already")
         early = bytes(self.buffer)
-        if not early:
+        if not early and not at_once:  # else it is no injection: a client that speaks no TLS fails in its handshake
             early = _peeked(plain)
             early = b"" if early[:2] == _TLS_HANDSHAKE[: len(early)] else early
         if early:

@@ -18,6 +18,7 @@ from .conversation import Closed, Continued, Rules
 from .deadline import Deadline
 from .drivers import Drivers
 from .endpoint import nothing_to_refuse
+from .errors import WrongState
 from .failures import Failure
 from .handler import Handler
 from .performer import DeclaredScript
@@ -230,6 +231,8 @@ class StreamTestServer(Admitting):
         Raises:
             WrongState: The server has no TLS, or a context of yours.
         """
+        if self._state in ("new", "stopped"):
+            raise WrongState(f"{self.name} has no ca_path in state {self._state!r}: the file is there while it runs")
         return self._trusted().ca_path(self.name)
 
     def _trusted(self) -> Trust:

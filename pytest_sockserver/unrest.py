@@ -26,6 +26,7 @@ class Unrest:
     Attributes:
         held: Replies that are said later.  Guarded by the turn to write, as the next two are.
         drawn: How often a time was drawn.
+        endless: What is said has no end: nobody waits for it.
         muted: A disturbance has ended what is said.
         intake: What a disturbance makes of what comes.  Its reader's, as the next one is.
         pace: At most so many bytes are received at once, with so many seconds after each.
@@ -33,6 +34,7 @@ class Unrest:
 
     held: list[Holding] = field(default_factory=list)
     drawn: int = 0
+    endless: bool = False
     muted: bool = False
     intake: Intake | None = None
     pace: tuple[int, float] | None = None

@@ -16,8 +16,10 @@ from .acts import Delay, Gate, check_seed, checked_gate
 from .chance import drawn
 from .parts import (
     DATAGRAMS,
+    ENDLESS,
     FLUSH,
     STREAMS,
+    Act,
     Action,
     Held,
     Modifier,
@@ -33,6 +35,9 @@ __tracebackhide__ = True
 
 #: Bytes after which what has no end is handed on: as many as a send offers to the kernel at once.
 _BLOCK: Final = 65536
+
+#: Bytes that can be said again: more than any reply, less than a test's machine has.
+_LONGEST: Final = 256 * 1024 * 1024
 
 #: Seconds.  How often a throttled stream says something; a shorter step is all system calls, a longer one is bursts.
 _STEP: Final = 0.02
@@ -85,7 +90,7 @@ class Repeat(Modifier):
         __tracebackhide__ = True
         if times is not None:
             check_count("Repeat()", "a number of times", times, 1)
-        checked = _checked(data, "Repeat()")
+        checked = _checked(data, "Repeat()", endless=False)
         if checked == b"":
             raise ValueError("Repeat() expected at least one byte")
         _set(self, data=checked, times=times)
@@ -97,7 +102,7 @@ class Repeat(Modifier):
     def applied(self, actions: Iterator[Action]) -> Iterator[Action]:
         """Yield the actions again and again."""
         __tracebackhide__ = True
-        kept = list(actions)
+        kept = list(_bounded(actions))
         if self.times is not None:
             for _ in range(self.times):
                 yield from kept
@@ -106,6 +111,7 @@ class Repeat(Modifier):
         if not size:
             raise ValueError("Repeat() was to say something without end, and its part said no byte")
         block = kept * max(1, _BLOCK // size)
+        yield ENDLESS
         while True:
             yield from block
             yield FLUSH
@@ -395,7 +401,7 @@ class Hold(Modifier):
     def __init__(self, data: Part, after: int = 1) -> None:
         __tracebackhide__ = True
         check_count("Hold()", "a number of replies", after, 1)
-        _set(self, data=_checked(data, "Hold()"), after=after)
+        _set(self, data=_checked(data, "Hold()", endless=False), after=after)
 
     def applied(self, actions: Iterator[Action]) -> Iterator[Action]:
         """Yield what is to be held."""
@@ -426,6 +432,17 @@ class Spoof(Modifier):
         return (Spoofed(action, self.host) if isinstance(action, bytes) else action for action in actions)
 
 
+def _bounded(actions: Iterator[Action]) -> Iterator[Action]:
+    """Yield the actions, as long as they may have an end: a function may return what has none."""
+    __tracebackhide__ = True
+    size = 0
+    for action in actions:
+        size += len(action) if isinstance(action, bytes) else 0
+        if size > _LONGEST:
+            raise ValueError(f"Repeat() was to say more than {_LONGEST:,} bytes again: what has no end is said once")
+        yield action
+
+
 def _in_pieces(actions: Iterator[Action], size: int, pause: float) -> Iterator[Action]:
     begun = False
     for action in actions:
@@ -442,11 +459,23 @@ def _in_pieces(actions: Iterator[Action], size: int, pause: float) -> Iterator[A
 def _set(part: Modifier, **values: Any) -> None:
     for name, value in values.items():
         object.__setattr__(part, name, value)
+    inner = values.get("data")
+    if isinstance(inner, Modifier) and inner.is_last and not isinstance(part, Cut):
+        object.__setattr__(part, "is_last", True)
 
 
-def _checked(data: object, verb: str) -> Part:
+def _checked(data: object, verb: str, *, endless: bool = True) -> Part:
+    """Return what a modifier is to hold, or raise the error that says why it cannot."""
     __tracebackhide__ = True
-    return checked_parts([data], verb, data=True)[0]
+    checked = checked_parts([data], verb, data=True)[0]
+    if isinstance(checked, Act):
+        raise ValueError(f"{verb} expected something that is said, not {checked!r}: write it beside, not within")
+    if isinstance(checked, (Hold, Spoof)):
+        name = type(checked).__name__
+        raise ValueError(f"{verb} cannot hold {checked!r}: write {name}({verb[:-1]}...)), with {name} outermost")
+    if not endless and isinstance(checked, Modifier) and checked.is_last:
+        raise ValueError(f"{verb} cannot hold what has no end: {checked!r}")
+    return checked
 
 
 def _checked_bytes(verb: str, data: object) -> bytes:

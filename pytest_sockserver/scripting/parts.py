@@ -135,6 +135,16 @@ class Remark(Act):
     text: str
 
 
+class Endless(Act):
+    """The action that says: what follows has no end, and whoever says it is never idle."""
+
+    def __repr__(self) -> str:
+        return "ENDLESS"
+
+
+ENDLESS: Final = Endless()
+
+
 class _Flush:
     def __repr__(self) -> str:
         return "FLUSH"
