@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import socket
 import threading
+from functools import partial
 from time import monotonic
 from typing import Any, Final
 
 from .connection import Connection
-from .conversation import Closed, begin_tls, perform
+from .conversation import Closed, Hearing, begin_tls, perform
 from .drivers import Drivers
 from .errors import UnsupportedFault
+from .expiry import Expiry
 from .listening import Listening
 from .recording.recorder import BUSY, Tape
 from .rulebook import RuleBook
@@ -43,7 +45,7 @@ class Admitting(Listening):
     _untaken: list[Connection]  # undeclared, and not accepted by the test
     _refused: list[Connection]  # whose handshake failed, and no accept() was told
     _limit: tuple[int, Closed] | None
-    _expiring: list[threading.Thread]  # those that end a connection after a time
+    _expiry: Expiry | None  # what ends a connection after a time
 
     def _reader(self) -> Sink:
         raise NotImplementedError
@@ -94,21 +96,10 @@ class Admitting(Listening):
 
     def _end_later(self, connection: Connection, seconds: float, *, reset: bool) -> None:
         """End a connection after a time, whatever drives it."""
-        thread = threading.Thread(
-            target=self._expire, args=(connection, seconds, reset), name=f"sockserver {self._label()} time", daemon=True
-        )
         with self._recorder.lock:
-            self._expiring.append(thread)
-        thread.start()
-
-    def _expire(self, connection: Connection, seconds: float, reset: bool) -> None:
-        until = monotonic() + seconds
-        with self._recorder.lock:
-            while not self._over and not connection._tape.gone and (left := until - monotonic()) > 0:
-                self._recorder.sleep(left)
-            if self._over or connection._tape.gone:
-                return
-        connection._end_from_outside(reset=reset)
+            if self._expiry is None:
+                self._expiry = Expiry(f"sockserver {self._label()} clock")
+        self._expiry.after(seconds, partial(_end_if_there, connection, reset))
 
     # Called by the framework, in the loop's thread
 
@@ -157,6 +148,8 @@ class Admitting(Listening):
                 connection._driver = self._limit[1]
                 return True
             driver = self._drivers.drive(connection, call_is_over=self._over_since is not None)
+            if driver is None and self._disturbances.received:
+                driver = connection._driver = Hearing()
             if driver is None or driver.is_raw:
                 self._cut_frames(connection)
             if driver is not None:
@@ -244,3 +237,8 @@ class Admitting(Listening):
         for connection in live:
             connection._upset()
             connection._stand_in_front()
+
+
+def _end_if_there(connection: Connection, reset: bool) -> None:
+    if not connection._tape.gone:
+        connection._end_from_outside(reset=reset)

@@ -192,7 +192,8 @@ def check_up(
     result, said = ward.unharmed()
     faults = [each for each in faults_for(transport, said, most=replies, seed=seed) if (only or "") in each.name]
     if not faults:
-        raise ValueError(f"check_up() expected only= to be part of a fault's name, not {only!r}")
+        names = ", ".join(each.name for each in faults_for(transport, said, most=1, seed=seed))
+        raise ValueError(f"check_up() expected only= to be part of a fault's name, not {only!r}: {names}")
     with ThreadPoolExecutor(workers, "sockserver check-up") as pool:
         findings = list(pool.map(lambda fault: ward.examined(fault, result), faults))
     return Checkup(f"{getattr(client, '__name__', client)} over {transport}", result, findings)
@@ -237,15 +238,19 @@ class _Ward:
             wait([future], self.patience)
             outcome, value = _outcome(future)
             seconds = monotonic() - began
-            connections = _count(server)
         finally:
             server.timeout = _GRACE
-            server.stop()  # which joins the client's thread
+            server.stop()  # which accepts whoever is queued, and joins the client's thread
+        connections = _count(server)
         ended = outcome != HUNG or future.done()
         if failures_count:
             failures = [each for each in server._take_failures() if each.error is not value]
-            if failures and outcome == RETURNED:
+            if failures:
                 raise RuntimeError("the server fails when nothing is wrong") from failures[0].error
+            if outcome == RETURNED and not connections:
+                raise RuntimeError(
+                    "the client has to connect when nothing is wrong, and it did not: see server.address"
+                )
         is_same = outcome == RETURNED and _equal(value, result)
         traceback = _let_go(value) if outcome == RAISED and not failures_count else ""
         return Finding(fault.name, fault.sound, outcome, value, seconds, is_same, ended, connections, traceback)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 from . import questions
 from .captured import Request
 from .deadline import Deadline
-from .disturbed import InFront, hear
+from .disturbed import InFront, begin_to_hear, hear
 from .errors import DeadlineExceeded, EndOfStream, IncompleteRequest, ServerStopping, WrongState
 from .failures import said_shortly
 from .origin import Origin, pointing_at
@@ -411,8 +411,8 @@ class Connection(Verbs):
         """
         __tracebackhide__ = True
         tape = self._tape
-        if error is tape.peer_error:
-            raise error  # the client is gone, which is for the handler to learn
+        if error is tape.peer_error or error is self._stream.quiet_end:
+            raise error  # the client is gone, or refuses the handshake, which is for the handler to learn
         if not self._server._is_after_the_call(tape.began):
             self._server._failures.add(pointing_at(error, origin), self._where())
         tape.note(NOTE, said_shortly(error).encode("utf-8", "backslashreplace"))
@@ -512,7 +512,7 @@ class Connection(Verbs):
                     raise self._late(verb, deadline, wanted)
             self._keep_pace(unrest)
 
-        if self._mode == "handled" and (self._server._disturbances.received or unrest.intake is not None):
+        if self._mode == "handled" and self._is_misheard():
             self._stream.hand_on(hear(self, unrest, receive), unrest.intake)
         else:
             receive(self._stream.buffer)
@@ -537,7 +537,7 @@ class Connection(Verbs):
         """Receive what is there; tell whether that was the end of the stream, and everything was taken."""
         __tracebackhide__ = True
         buffer = self._stream.buffer
-        if not len(buffer) and not buffer.ended:
+        if not len(buffer) and not buffer.ended and not self._is_misheard():
             self._stream.receive(self._stream.socket_for("read"))
         return not len(buffer) and buffer.ended
 
@@ -545,7 +545,23 @@ class Connection(Verbs):
         """Wait, without a deadline, until there is input, or something has happened; tell whether there is input."""
         __tracebackhide__ = True
         buffer = self._stream.buffer
+        if not len(buffer) and not buffer.ended and self._is_misheard():
+            self._fill("read", None, None)  # what the kernel has says nothing; what has happened meanwhile is seen then
         return bool(len(buffer) or buffer.ended) or self._await_news(happened, lambda: None)
+
+    def _is_misheard(self) -> bool:
+        """Whether what comes is disturbed before it is heard."""
+        unrest = self._unrest
+        return unrest is not None and (bool(self._server._disturbances.received) or unrest.intake is not None)
+
+    def _begin_to_hear(self) -> None:
+        """Let what has come before a driver, if it is to be disturbed, be heard as what comes later."""
+        unrest, buffer = self._unrest, self._stream.buffer
+        if unrest is None or unrest.intake is not None or not self._is_misheard():
+            return
+        intake = begin_to_hear(self, unrest)
+        intake.arrived.feed(buffer.take(len(buffer)))
+        intake.arrived.ended, buffer.ended = buffer.ended, False
 
     def _await_news(self, happened: Callable[[], bool], left: Callable[[], float | None]) -> bool:
         """Wait until something can be received, or something has happened; tell whether there is something to receive.

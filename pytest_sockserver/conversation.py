@@ -61,6 +61,7 @@ def perform(connection: Connection, driver: Driver, failures: Failures) -> None:
             connection._stand_in_front()
         else:
             connection._stream.make_nonblocking()
+            connection._begin_to_hear()
         driver.run(connection)
         if driver.is_raw:
             connection._keep_whole_stream()
@@ -247,6 +248,19 @@ class Closed:
         """Say the parts."""
         __tracebackhide__ = True
         connection._say(self._parts, None, connection._timeout)
+
+
+class Hearing:
+    """The driver of a connection that nothing was declared for, but a disturbance of what is received: it only reads."""
+
+    is_raw = False
+
+    def run(self, connection: Connection) -> None:
+        """Read to the end of the stream; what was heard is one request, as of any stream that no verb reads."""
+        __tracebackhide__ = True
+        while connection.recv():
+            pass
+        connection._keep_whole_stream()
 
 
 class Continued:

@@ -68,10 +68,7 @@ def hear(connection: Connection, unrest: Unrest, receive: Callable[[Buffer], obj
         receive: Waits for what comes, or the end of the stream, and feeds a buffer with it.
     """
     __tracebackhide__ = True
-    intake = unrest.intake
-    if intake is None:
-        hit = connection._server._disturbances.hit(RECEIVED, connection._tape)
-        intake = unrest.intake = Intake(connection, hit)
+    intake = unrest.intake or begin_to_hear(connection, unrest)
     while (action := _next(connection, intake)) is not None:
         if isinstance(action, bytes):
             if action:
@@ -84,6 +81,13 @@ def hear(connection: Connection, unrest: Unrest, receive: Callable[[Buffer], obj
             connection._end_if_disturbed()
             connection._stream.socket_for("read")  # which says that it is over, if it is
     return b""
+
+
+def begin_to_hear(connection: Connection, unrest: Unrest) -> Intake:
+    """Choose what becomes of all that a connection receives from now on."""
+    hit = connection._server._disturbances.hit(RECEIVED, connection._tape)
+    unrest.intake = Intake(connection, hit)
+    return unrest.intake
 
 
 def _next(connection: Connection, intake: Intake) -> Action | None:

@@ -153,6 +153,10 @@ def untaken_connection(server: StreamTestServer, timeout: float | None) -> Wait[
             f"accept() is for servers with nothing declared: {declared} takes the connections of {server.name}"
         )
 
+    if server._disturbances.received:
+        raise WrongState(
+            f"accept() is for servers with nothing declared: {server.name} reads by itself what disturb() is to change"
+        )
     before = list(server._refused)
 
     def ask() -> Any:

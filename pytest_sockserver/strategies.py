@@ -226,7 +226,9 @@ def broken_scripts(
         return part.send(end)
 
     places = [n for n in range(len(script.steps) + 1) if not script.first(n).is_ended]
-    return st.builds(broken_after, st.sampled_from(places), st.sampled_from(_endings(transport, stalls)))
+    # Not a half-close, after which the client may go on: what it says then would be no part of the script.
+    ends = [end for end in _endings(transport, stalls) if not end.ends_saying]
+    return st.builds(broken_after, st.sampled_from(places), st.sampled_from(ends))
 
 
 # Kinds

@@ -19,6 +19,7 @@ from .deadline import Deadline
 from .drivers import Drivers
 from .endpoint import nothing_to_refuse
 from .errors import WrongState
+from .expiry import Expiry
 from .failures import Failure
 from .handler import Handler
 from .performer import DeclaredScript
@@ -56,7 +57,7 @@ class StreamTestServer(Admitting):
         self._handshakes: RuleBook | None = None  # the rules for handshakes, if there are any
         self._refused: list[Connection] = []  # whose handshake failed, and no accept() was told; under the lock
         self._limit: tuple[int, Closed] | None = None
-        self._expiring: list[threading.Thread] = []  # those that end a connection after a time
+        self._expiry: Expiry | None = None  # what ends a connection after a time
         self._fillers: list[socket.socket] = []
         self.framing = self.options.framing
         self._drivers = Drivers(self._book)
@@ -378,15 +379,16 @@ class StreamTestServer(Admitting):
         peers = {each._thread: each.peer for each in live if each._thread is not None}
         reader = self._sink.close() if self._sink is not None else None
         self._close_fillers()
+        clock = self._expiry.close() if self._expiry is not None else None
+        self._expiry = None
         framework.close_timeout = stopping.patience(deadline)
         framework.server_close()  # which joins the handlers' threads
         stuck = [each for each in framework._threads if each.is_alive() and each is not threading.current_thread()]
-        self._name_stuck([*stuck, *stopping.join([reader, *clients, *self._expiring], deadline)], peers, deadline)
+        self._name_stuck([*stuck, *stopping.join([reader, clock, *clients], deadline)], peers, deadline)
         for connection in live:
             connection._finish()
         with self._recorder.lock:
             self._live.clear()
-        self._expiring.clear()
         if self._trust is not None:
             self._trust.release()
         if self._place is not None:

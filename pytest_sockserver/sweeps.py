@@ -13,7 +13,7 @@ import pytest
 
 from .scripting.acts import Close, Reset
 from .scripting.modifiers import Cut, Split
-from .scripting.parts import Part, check_seconds, checked_parts
+from .scripting.parts import Act, Part, check_seconds, checked_parts
 from .scripting.script import Script
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _broken(verb: str, script: object, parts: tuple[Part, ...]) -> list[Paramete
     steps = len(script.steps)
     places = [n for n in range(steps + 1) if not script.first(n).is_ended]
     return [
-        pytest.param(script.first(n).send(*checked), id=f"before-step-{n + 1}" if n < steps else "at-the-end")
+        pytest.param(broken_off(script, n, checked), id=f"before-step-{n + 1}" if n < steps else "at-the-end")
         for n in places
     ]
 
@@ -105,3 +105,11 @@ def _checked(name: str, reply: object) -> Sequence[int]:
     if not reply:
         raise ValueError(f"{name}() expected a reply of at least one byte")
     return reply
+
+
+def broken_off(script: Script, n: int, parts: tuple[Part, ...]) -> Script:
+    """Return the first ``n`` steps and then the parts; after a half-close whatever the client still says is taken."""
+    __tracebackhide__ = True
+    broken = script.first(n).send(*parts)
+    half_closed = any(isinstance(part, Act) and part.ends_saying for part in parts)
+    return broken.recv_all() if half_closed else broken

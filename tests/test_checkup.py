@@ -290,6 +290,7 @@ def test_the_options_are_those_of_the_servers() -> None:
 
     def look(server: Any) -> int:
         seen.append(server.options.tls)
+        reach(server).close()
         return 1
 
     checkup = check_up(
@@ -303,8 +304,12 @@ def test_the_options_are_those_of_the_servers() -> None:
 def test_a_factorys_options_are_options_of_its_check_ups() -> None:
     seen = []
 
+    def look(server: Any) -> None:
+        seen.append(server.options.max_frame)
+        reach(server).close()
+
     with SockServer(timeout=3, max_frame=77) as factory:
-        factory.check_up(lambda server: seen.append(server.options.max_frame), greet, only="refused")
+        factory.check_up(look, greet, only="refused")
 
     assert seen == [77, 77]
 
@@ -337,6 +342,14 @@ def test_a_server_that_fails_without_a_fault_is_told_with_its_own_error(sockserv
         sockserver.check_up(lambda server: read_a_reset(server), serve)
 
     assert "no rule matches b'hello" in str(raised.value.__cause__)
+
+
+def test_a_client_that_never_connects_is_an_error(sockserver: SockServer) -> None:
+    with pytest.raises(RuntimeError) as raised:
+        sockserver.check_up(lambda server: 1, greet)
+
+    text = "the client has to connect when nothing is wrong, and it did not: see server.address"
+    assert str(raised.value) == text
 
 
 def read_a_reset(server: Any) -> str:
@@ -382,7 +395,7 @@ WRONG: list[tuple[Callable[[SockServer], object], type[Exception], str]] = [
     (
         lambda its: its.check_up(sound, greet, only="wibble"),
         ValueError,
-        "check_up() expected only= to be part of a fault's name, not 'wibble'",
+        "check_up() expected only= to be part of a fault's name, not 'wibble': connection refused, connection never",
     ),
     (
         lambda its: its.check_up(sound, greet, path="/tmp/x"),
@@ -400,4 +413,4 @@ def test_what_is_wrong_is_said_at_once(
     with pytest.raises(kind) as raised:
         call(sockserver)
 
-    assert str(raised.value) == text
+    assert str(raised.value)[: len(text)] == text

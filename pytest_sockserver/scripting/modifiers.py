@@ -69,7 +69,8 @@ class Cut(Modifier):
         left = self.n
         for action in actions:
             if not isinstance(action, bytes):
-                yield action
+                if action is not ENDLESS:  # it has one now
+                    yield action
                 continue
             yield action[:left]
             left -= min(left, len(action))

@@ -160,6 +160,6 @@ def checked_context(context: Any, what: str) -> Any:
 def _unknown_alert(name: str) -> str:
     from difflib import get_close_matches
 
-    close = get_close_matches(name, ALERTS, n=1)
+    close = get_close_matches(name.lower(), ALERTS, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(ALERTS)}"
     return f"Alert() knows no alert {name!r}: {hint}"

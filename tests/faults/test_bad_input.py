@@ -281,9 +281,9 @@ WRONG: list[tuple[Callable[[Servers], object], type[Exception], str]] = [
         f"reply() cannot do EndAfter(1, end=Reset()) {NO_RESET}",
     ),
     (
-        lambda its: its.unix.script().send(Cut(Spoof(b"abc"), 1)),
+        lambda its: its.unix.script().send(Spoof(Cut(b"abc", 1))),
         UnsupportedFault,
-        f"send() cannot do Spoof(b'abc') on a unix socket: UDP alone lets a reply come from elsewhere; {UNIX_HAS}",
+        f"send() cannot do Spoof(Cut(b'abc', 1)) on a unix socket: UDP alone lets a reply come from elsewhere; {UNIX_HAS}",
     ),
     (
         lambda its: its.udp.on(b"A").reply(Close()),

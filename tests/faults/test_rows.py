@@ -104,7 +104,7 @@ SAMPLES = [
     StartTLS(),
     Throttle(b"data", 1000),
     Urgent(b"!"),
-    Cut(Spoof(b"data"), 2),
+    Spoof(Cut(b"data", 2)),
     Append(Drip(b"data", 0), b"!"),
 ]
 
