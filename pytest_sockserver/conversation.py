@@ -251,7 +251,7 @@ class Closed:
 
 
 class Hearing:
-    """The driver of a connection that nothing was declared for, but a disturbance of what is received: it only reads."""
+    """The driver of a connection for which nothing was declared but a disturbance of what it receives: it only reads."""
 
     is_raw = False
 

@@ -145,6 +145,8 @@ def _say_uneasily(connection: Connection, unrest: Unrest, data: bytes, timeout: 
     except Exception as error:
         connection._end_by_failed_disturbance(error, disturbance.origin)
     connection._end_if_disturbed()
+    if connection._tape.server_ended:
+        connection._stream.socket_for("send on")  # which says that it is over
 
 
 def _muting(acts: Iterable[Action], unrest: Unrest) -> Iterator[Action]:
@@ -270,6 +272,8 @@ def _shake_by_rule(connection: Connection, part: StartTLS, rule: Rule, count: in
     if not connection._stream.secured:
         yield from _close(connection, Close(), timeout)
     connection._end_if_disturbed()
+    if connection._tape.server_ended:
+        connection._stream.socket_for("start_tls on")  # which says that it is over
 
 
 def _delay(connection: Connection, part: Delay, timeout: float) -> Iterator[Need]:

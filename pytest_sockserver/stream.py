@@ -40,6 +40,8 @@ RESET_PATIENCE = 0.1
 #: stream: closing over unread input would be a reset, and destroy the reply that is still on its way.
 LINGER = 0.2
 
+_UNKNOWN = dict.fromkeys(("version", "cipher", "alpn", "server_name", "certificate"))  # of a handshake not done yet
+
 _TLS_HANDSHAKE = b"\x16\x03"  # how the first record of a handshake begins (RFC 8446 section 5.1)
 
 
@@ -414,8 +416,10 @@ class Stream:
         plain = self.socket_for("start_tls on")
         if self.secured:
             raise WrongState(f"cannot start_tls on connection {self.tape.index}: it speaks TLS already")
+        if at_once:
+            yield from self._await_hello(plain)
         early = bytes(self.buffer)
-        if not early and not at_once:  # else it is no injection: a client that speaks no TLS fails in its handshake
+        if not early:
             early = _peeked(plain)
             early = b"" if early[:2] == _TLS_HANDSHAKE[: len(early)] else early
         if early:
@@ -423,7 +427,7 @@ class Stream:
                 f"expected a TLS handshake, but the client had sent plain text already, which would be taken for "
                 f"protected (STARTTLS injection)\n  got {shortened(early)}"
             )
-        self.tls = SimpleNamespace(version=None, cipher=None, alpn=None, server_name=None, certificate=None, error=None)
+        self.tls = SimpleNamespace(error=None, **_UNKNOWN)
         try:
             secured: Any = wrap_tls(plain, context, noted=not at_once)
         except OSError as error:
@@ -447,6 +451,25 @@ class Stream:
         if at_once:
             asked = f" for {self.tls.server_name}" if self.tls.server_name else ""
             self.tape.note(NOTE, f"{self.tls.version}{asked}".encode())
+
+    def _await_hello(self, plain: Taped) -> Iterator[bool]:
+        """Wait for the first bytes of a client who is to begin with TLS; one who says something else fails at once.
+
+        OpenSSL would wait for five bytes before it says so.
+
+        Raises:
+            OSError: It is plain text.
+        """
+        __tracebackhide__ = True
+        import ssl
+
+        while not ready(plain, False, 0):
+            yield False
+        early = _peeked(plain)
+        if early[:2] != _TLS_HANDSHAKE[: len(early)]:
+            self.tls = SimpleNamespace(error=None, **_UNKNOWN)
+            text = f"the client sent plain text instead of a TLS handshake: {shortened(early)}"
+            raise self.handshake_failed(ssl.SSLError(text))
 
     def handshake_failed(self, error: OSError) -> OSError:
         """Note why a handshake failed; return what to raise.  A handler is ended by it and not failed.

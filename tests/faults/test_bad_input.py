@@ -283,7 +283,8 @@ WRONG: list[tuple[Callable[[Servers], object], type[Exception], str]] = [
     (
         lambda its: its.unix.script().send(Spoof(Cut(b"abc", 1))),
         UnsupportedFault,
-        f"send() cannot do Spoof(Cut(b'abc', 1)) on a unix socket: UDP alone lets a reply come from elsewhere; {UNIX_HAS}",
+        "send() cannot do Spoof(Cut(b'abc', 1)) on a unix socket: UDP alone lets a reply come from elsewhere; "
+        f"{UNIX_HAS}",
     ),
     (
         lambda its: its.udp.on(b"A").reply(Close()),
