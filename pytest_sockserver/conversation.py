@@ -251,7 +251,7 @@ class Closed:
 
 
 class Hearing:
-    """The driver of a connection for which nothing was declared but a disturbance of what it receives: it only reads."""
+    """The driver of a connection with nothing declared for it but a disturbance of what it receives: it only reads."""
 
     is_raw = False
 

@@ -390,7 +390,7 @@ class DatagramTestServer(BaseTestServer):
     def _send(self, sock: Any, tape: Tape, data: bytes, peer: Any) -> int:
         """Send one datagram, recorded before it leaves."""
         __tracebackhide__ = True
-        if self._closing:
+        if self._closing and (self._state != "stopped" or threading.current_thread() is self._answerer):
             raise ServerStopping("the server stops")
         if self._state in ("new", "stopped"):
             raise WrongState(f"cannot reply() in state {self._state!r}: expected 'started'")

@@ -150,7 +150,7 @@ class Stream:
 
     def has_input(self) -> bool:
         """Whether anything has come that was not taken, the end of the stream included."""
-        return bool(len(self.buffer)) or self.buffer.ended or ready(self.socket_for("read"), False, 0)
+        return bool(len(self.buffer)) or self.buffer.ended or _readable(self.socket_for("read"))
 
     def receive_ahead(self, sock: Taped) -> bool:
         """Receive for a reader who has not come yet; tell whether he has to be left the rest.
@@ -463,9 +463,9 @@ class Stream:
         __tracebackhide__ = True
         import ssl
 
-        while not ready(plain, False, 0):
+        while not _readable(plain):
             yield False
-        early = _peeked(plain)
+        early = _peeked(self.socket_for("start_tls on"))  # which may have been ended from outside meanwhile
         if early[:2] != _TLS_HANDSHAKE[: len(early)]:
             self.tls = SimpleNamespace(error=None, **_UNKNOWN)
             text = f"the client sent plain text instead of a TLS handshake: {shortened(early)}"
@@ -483,6 +483,14 @@ class Stream:
         self.tls.error = self.quiet_end = error
         self.tape.note(NOTE, f"the TLS handshake failed: {str(error).partition(chr(10))[0]}".encode())
         return error
+
+
+def _readable(sock: Taped) -> bool:
+    """Tell whether a receive would not wait; one that was closed by another thread says so at once."""
+    try:
+        return ready(sock, False, 0)
+    except (OSError, ValueError):
+        return True
 
 
 def _peeked(sock: Taped) -> bytes:
