@@ -424,7 +424,9 @@ def _instant(day: object, verb: str, name: str) -> datetime | None:
 def _checked_certificate(certificate: object, verb: str) -> Certificate:
     __tracebackhide__ = True
     if not isinstance(certificate, Certificate):
-        hint = f": write Certificate({certificate!r})" if isinstance(certificate, str) else ""
+        made = isinstance(certificate, str) and isinstance(vars(Certificate).get(certificate), classmethod)
+        written = f"Certificate.{certificate}()" if made else f"Certificate({certificate!r})"
+        hint = f": write {written}" if isinstance(certificate, str) else ""
         raise TypeError(f"{verb} expected a Certificate, not {certificate!r}{hint}")
     if certificate.fault == "for_client":
         raise ValueError(f"{verb} expected the certificate of a server, not {certificate!r}")

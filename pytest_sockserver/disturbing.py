@@ -10,7 +10,7 @@ Whether anything is to be disturbed is one look at an empty tuple, on the way of
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
@@ -89,6 +89,10 @@ class Disturbances:
     def __bool__(self) -> bool:
         """Whether there is any, or ever was: from the first one on connections look for them."""
         return self._begun
+
+    def __iter__(self) -> Iterator[Disturbing]:
+        """Yield those that are in force."""
+        return iter((*self.sent, *self.received))
 
     def begin(self, disturbance: Disturbance, *, seeded: bool) -> Disturbing:
         """Put a disturbance in force; one that has no seed gets one, which is recorded with each hit."""

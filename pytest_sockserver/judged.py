@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from . import stopping
+from .disturbing import Disturbances
 from .errors import UnmetExpectation
 from .failures import Failure, Failures
 from .messages import with_conversation
@@ -30,6 +31,7 @@ class Judged:
     _recorder: Recorder
     _failures: Failures
     _book: RuleBook
+    _disturbances: Disturbances
     _state: str
     _pid: int
     _clients: list[ClientFuture[Any]]  # what in_thread() runs
@@ -125,7 +127,11 @@ class Judged:
     def _remarks(self) -> list[str]:
         """Return what a report of a test that failed by itself adds to what was said."""
         never = sorted(self._book.never_taken(), key=lambda rule: rule.number)
-        return [f"# never taken: {rule}, on({rule.meant})" for rule in never[:REMARKS]]
+        missed = [each.disturbance for each in self._disturbances if not each.count][:REMARKS]
+        return [
+            *(f"# never taken: {rule}, on({rule.meant})" for rule in never[:REMARKS]),
+            *(f"# never hit: {each} ({each.origin.short})" for each in missed),
+        ]
 
     def _check_declarations(self) -> None:
         """Raise the TypeError about what was declared and makes no sense without a framing; streams alone have such."""

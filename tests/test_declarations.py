@@ -213,9 +213,9 @@ WRONG: list[tuple[Callable[[Servers], object], type[Exception], str]] = [
         f"send() expected a function that returns parts, not {ASYNC}",
     ),
     # Parts
-    (lambda its: Delay(-1), ValueError, "Delay() expected seconds from 0 to 3600, not -1"),
+    (lambda its: Delay(-1), ValueError, "Delay() expected seconds from 0 to 60, not -1"),
     (lambda its: Delay("1"), TypeError, "Delay() expected seconds, 0 or more, not '1'"),  # type: ignore[arg-type]
-    (lambda its: Delay(5000), ValueError, "Delay() expected seconds from 0 to 3600, not 5000"),
+    (lambda its: Delay(5000), ValueError, "Delay() expected seconds from 0 to 60, not 5000"),
     (lambda its: Gate("go on"), ValueError, "Gate() expected the name of a gate, without blanks, not 'go on'"),
     (lambda its: its.tcp.open(""), ValueError, "open() expected the name of a gate, without blanks, not ''"),
     (lambda its: Cut(b"abc", 4), ValueError, "Cut() expected at most the 3 bytes that there are, not 4"),

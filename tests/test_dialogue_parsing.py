@@ -446,7 +446,7 @@ def test_some_events_are_the_last(line: str, step: str) -> None:
         ("S! delay 5", "expected a time with its unit, as in S! delay 500ms or S! delay 0.5s, not '5'"),
         ("S! delay 5 s", "expected a time with its unit, as in S! delay 500ms or S! delay 0.5s, not '5 s'"),
         ("S! delay", "expected a time with its unit, as in S! delay 500ms or S! delay 0.5s, not ''"),
-        ("S! delay 5000s", "Delay() expected seconds from 0 to 3600, not 5000.0"),
+        ("S! delay 5000s", "Delay() expected seconds from 0 to 60, not 5000.0"),
         ("S! wait", "expected the name of a gate after S! wait, without blanks, not ''"),
         ("S! open a b", "expected the name of a gate after S! open, without blanks, not 'a b'"),
         ("C! close", "expected C! eof or C! reset"),

@@ -1495,3 +1495,21 @@ def test_a_large_conversation_is_shown_whole_if_asked_for(inner: Runner) -> None
     hexes = [line for line in run.block("test_payload[binary]").splitlines() if line.startswith("[T] Cx")]
     assert len(hexes) == 100 * 1024 // 16
     assert len([line for line in run.block("test_exchanges").splitlines() if line == "[T] C: " + "x" * 1_500]) == 100
+
+
+def test_a_report_names_a_disturbance_that_never_hit(inner: Runner) -> None:
+    run = inner(
+        """
+        import socket
+        from pytest_sockserver import Reset
+
+        def test_it(tcp_server):
+            tcp_server.on(b"x").reply(b"y")
+            tcp_server.disturb(Reset(), at=4)
+            with socket.create_connection(tcp_server.address) as client:
+                client.send(b"x")
+                assert client.recv(1) == b"z"
+        """
+    )
+
+    assert "# never hit: disturb(Reset(), at=[4]) (test_it.py:6)" in run.stdout

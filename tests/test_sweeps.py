@@ -293,7 +293,7 @@ WRONG: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: splits(None), TypeError, "splits() expected the bytes of a reply, not None"),  # type: ignore[arg-type]
     (lambda: splits(b""), ValueError, "splits() expected a reply of at least one byte"),
     (lambda: splits(b"!"), ValueError, "splits() expected a reply of at least two bytes, not b'!'"),
-    (lambda: splits(b"ab", pause=-1), ValueError, "splits() expected seconds from 0 to 3600, not -1"),
+    (lambda: splits(b"ab", pause=-1), ValueError, "splits() expected seconds from 0 to 60, not -1"),
     (lambda: splits(b"ab", pause="1"), TypeError, "splits() expected seconds, 0 or more, not '1'"),  # type: ignore[arg-type]
     (
         lambda: breaks("S: hi", Close()),  # type: ignore[arg-type]

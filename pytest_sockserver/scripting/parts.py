@@ -28,7 +28,7 @@ from .notation import Hole, references
 __tracebackhide__ = True
 
 #: Seconds.  Longer than any test waits: a larger number is milliseconds, by mistake.
-LONGEST_DELAY: Final = 3600.0
+LONGEST_DELAY: Final = 60.0
 
 TCP: Final = frozenset({"tcp", "tls"})
 STREAMS: Final = TCP | {"unix"}

@@ -219,7 +219,8 @@ class Script:
         """
         __tracebackhide__ = True
         if not isinstance(script, Script) or script is self:  # type: ignore[redundant-expr]
-            raise TypeError(f"extend() expected another Script, not {script!r}: write extend(Script().expect(...))")
+            hint = "its values[0]" if hasattr(script, "values") else "extend(Script().expect(...))"
+            raise TypeError(f"extend() expected another Script, not {script!r}: write {hint}")
         for name, where in script._wanted:
             self._check_name(name, where)
         for step in script.steps:
