@@ -485,19 +485,28 @@ class Connection(Verbs):
     def _fill(self, verb: str, deadline: Deadline | None, wanted: object) -> None:
         """Wait for what comes next, or for the end of the stream."""
         __tracebackhide__ = True
-        if self._unrest is not None:
-            return self._fill_uneasily(self._unrest, verb, deadline, wanted)
+        unrest = self._unrest
+        if unrest is not None and unrest.intake is not None:
+            self._hear(unrest, verb, deadline, wanted)
+            return
         self._stream.await_more(self._stream.socket_for("read"))
         while True:
             sock = self._stream.socket_for("read")
             if self._may_receive(sock, verb, deadline):
-                if self._stream.receive(sock):
+                # Looked at now that something has come: a disturbance may have been declared meanwhile.
+                if (unrest := self._unrest) is not None:
+                    if self._mode == "handled" and self._is_misheard():
+                        self._hear(unrest, verb, deadline, wanted)
+                        return
+                    if self._stream.receive(sock, None, CHUNK if unrest.pace is None else unrest.pace[0]):
+                        return self._keep_pace(unrest)
+                elif self._stream.receive(sock):
                     return
             elif deadline is not None and not deadline.left():  # else a debugger gave it more time
                 raise self._late(verb, deadline, wanted)
 
-    def _fill_uneasily(self, unrest: Unrest, verb: str, deadline: Deadline | None, wanted: object) -> None:
-        """Wait for what comes, at its pace; feed the buffer with what a disturbance makes of it."""
+    def _hear(self, unrest: Unrest, verb: str, deadline: Deadline | None, wanted: object) -> None:
+        """Feed the buffer with what a disturbance makes of what comes."""
         __tracebackhide__ = True
 
         def receive(into: Buffer) -> None:
@@ -506,16 +515,13 @@ class Connection(Verbs):
             while True:
                 sock = self._stream.socket_for("read")
                 if self._may_receive(sock, verb, deadline):
-                    if self._stream.receive(sock, into, unrest.pace[0] if unrest.pace is not None else CHUNK):
+                    if self._stream.receive(sock, into, CHUNK if unrest.pace is None else unrest.pace[0]):
                         break
                 elif deadline is not None and not deadline.left():
                     raise self._late(verb, deadline, wanted)
             self._keep_pace(unrest)
 
-        if self._mode == "handled" and self._is_misheard():
-            self._stream.hand_on(hear(self, unrest, receive), unrest.intake)
-        else:
-            receive(self._stream.buffer)
+        self._stream.hand_on(hear(self, unrest, receive), unrest.intake)
 
     def _keep_pace(self, unrest: Unrest) -> None:
         """Wait before more is received, if it is read slowly."""

@@ -78,6 +78,8 @@ class Outlet:
                         yield action
                     elif isinstance(action, Held):
                         held.append(Holding(action.data, action.after))
+                    elif isinstance(action, Spoofed):
+                        raise ValueError("disturb() cannot spoof what is received: it came from where it came")
                     else:
                         yield from self._perform([action], self._send)
             except _Stalled:

@@ -24,6 +24,7 @@ from pytest_sockserver import (
     Alert,
     Close,
     Connection,
+    Corrupt,
     Cut,
     DatagramTestServer,
     Delay,
@@ -200,10 +201,9 @@ def test_replies_under_way_when_a_datagram_server_refuses_are_lost_and_no_failur
         udp_server.wait_for(b"late")
         with udp_server.refuse():
             udp_server.open("now")
-            udp_server._settle()
+            until(lambda: "a reply of 8 bytes is lost: the server refuses" in udp_server._said())
         client.send(b"x")
         assert client.recv(10) == b"y"
-    assert "a reply of 8 bytes is lost: the server refuses" in udp_server._said()
 
 
 def test_a_request_that_came_before_a_refusal_can_be_answered_after_it(udp_server: DatagramTestServer) -> None:
@@ -390,6 +390,21 @@ def test_a_server_with_nothing_declared_reads_slowly(sockserver: SockServer) -> 
 
     assert monotonic() - began >= 0.19
     assert server.requests == [bytes(20_000)]
+
+
+@pytest.mark.parametrize("_", range(5))
+def test_a_connection_that_stands_is_disturbed_from_the_next_byte_on(tcp_server: StreamTestServer, _: int) -> None:
+    @tcp_server.handler
+    def echo(conn: Connection) -> None:
+        while True:
+            conn.send(conn.recv())
+
+    with connect(tcp_server) as client:
+        client.sendall(b"abc")
+        assert client.recv(10) == b"abc"
+        tcp_server.disturb(Corrupt(DATA, 0, 1), direction="received")
+        client.sendall(b"abc")
+        assert client.recv(10) == b"`bc"
 
 
 # What is sent
