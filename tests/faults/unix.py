@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import atexit
 import os
 import socket
 import subprocess
@@ -50,7 +51,8 @@ def replaced(client: Client) -> object:
     return gone, theirs, live, talk(client)
 
 
-FILE = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process; each client gets descriptors of its own
+FILE = tempfile.TemporaryFile()  # noqa: SIM115  # each client gets descriptors of its own
+atexit.register(FILE.close)
 FILE.write(b"from the file")
 FILE.flush()
 
