@@ -14,6 +14,10 @@ from redis.retry import Retry
 
 from pytest_sockserver import ANY, Checkup, DatagramTestServer, SockServer, StreamTestServer, http1, resp
 
+# Of a connection that was reset at once Python's ssl leaves an open socket behind, whoever asked it to wrap it.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
+
+
 # redis-py: a pool that tries once more
 
 
