@@ -372,9 +372,8 @@ class Connection(Verbs):
                 text = f"send() waited {deadline}: another send, or the reply to a request, is under way"
                 raise self._error(DeadlineExceeded, text)
         try:
-            if self._unrest is None and all(
-                [isinstance(part, bytes) for part in parts]
-            ):  # the usual case, the short way
+            # The usual case, the short way.
+            if self._unrest is None and all([isinstance(part, bytes) for part in parts]):
                 self._say_bytes(b"".join(parts), deadline)  # type: ignore[arg-type]
             else:
                 for need in self._needs(parts, request, timeout):
@@ -393,13 +392,20 @@ class Connection(Verbs):
         if self._unrest is not None and self._tape.in_front is None and self._is_raw():
             self._tape.in_front = InFront(self)
 
-    def _end_if_disturbed(self) -> None:
-        """Let whoever drives this connection end quietly, if a disturbance has ended it."""
+    def _stop_if_ended(self) -> None:
+        """Let whoever drives this connection end quietly, if a disturbance, or a rule for its handshake, has ended it.
+
+        Raises:
+            ServerStopping: It has.
+        """
+        __tracebackhide__ = True
         tape = self._tape
         with tape.lock:
-            if tape.server_ended:
-                self._spoilt = True
-                tape.cut = tape.cut or "a disturbance has ended the connection"
+            if not tape.server_ended:
+                return
+            self._spoilt = True
+            tape.cut = tape.cut or "a disturbance has ended the connection"
+        self._stream.socket_for("go on with")
 
     def _end_by_failed_disturbance(self, error: Exception, origin: Origin) -> NoReturn:
         """Record that a disturbance could not be performed, and end the connection; its handler is not to blame.
@@ -487,23 +493,18 @@ class Connection(Verbs):
         __tracebackhide__ = True
         unrest = self._unrest
         if unrest is not None and unrest.intake is not None:
-            self._hear(unrest, verb, deadline, wanted)
-            return
+            return self._hear(unrest, verb, deadline, wanted)
         self._stream.await_more(self._stream.socket_for("read"))
         while True:
-            sock = self._stream.socket_for("read")
-            if self._may_receive(sock, verb, deadline):
-                # Looked at now that something has come: a disturbance may have been declared meanwhile.
-                if (unrest := self._unrest) is not None:
-                    if self._mode == "handled" and self._is_misheard():
-                        self._hear(unrest, verb, deadline, wanted)
-                        return
-                    if self._stream.receive(sock, None, CHUNK if unrest.pace is None else unrest.pace[0]):
-                        return self._keep_pace(unrest)
-                elif self._stream.receive(sock):
+            sock = self._input(verb, deadline, wanted)
+            unrest = self._unrest  # looked at now that something has come: a disturbance may have begun meanwhile
+            if unrest is None:
+                if self._stream.receive(sock):
                     return
-            elif deadline is not None and not deadline.left():  # else a debugger gave it more time
-                raise self._late(verb, deadline, wanted)
+            elif self._mode == "handled" and self._is_misheard():
+                return self._hear(unrest, verb, deadline, wanted)
+            elif self._receive_at_pace(sock, unrest, None):
+                return
 
     def _hear(self, unrest: Unrest, verb: str, deadline: Deadline | None, wanted: object) -> None:
         """Feed the buffer with what a disturbance makes of what comes."""
@@ -512,16 +513,28 @@ class Connection(Verbs):
         def receive(into: Buffer) -> None:
             __tracebackhide__ = True
             self._stream.await_more(self._stream.socket_for("read"))
-            while True:
-                sock = self._stream.socket_for("read")
-                if self._may_receive(sock, verb, deadline):
-                    if self._stream.receive(sock, into, CHUNK if unrest.pace is None else unrest.pace[0]):
-                        break
-                elif deadline is not None and not deadline.left():
-                    raise self._late(verb, deadline, wanted)
-            self._keep_pace(unrest)
+            while not self._receive_at_pace(self._input(verb, deadline, wanted), unrest, into):
+                pass
 
         self._stream.hand_on(hear(self, unrest, receive), unrest.intake)
+
+    def _input(self, verb: str, deadline: Deadline | None, wanted: object) -> Taped:
+        """Wait until something may be received; return the socket."""
+        __tracebackhide__ = True
+        while True:
+            sock = self._stream.socket_for("read")
+            if self._may_receive(sock, verb, deadline):
+                return sock
+            if deadline is not None and not deadline.left():  # else a debugger gave it more time
+                raise self._late(verb, deadline, wanted)
+
+    def _receive_at_pace(self, sock: Taped, unrest: Unrest, into: Buffer | None) -> bool:
+        """Receive, and wait before more is received if it is read slowly; tell whether there was anything."""
+        __tracebackhide__ = True
+        if not self._stream.receive(sock, into, CHUNK if unrest.pace is None else unrest.pace[0]):
+            return False
+        self._keep_pace(unrest)
+        return True
 
     def _keep_pace(self, unrest: Unrest) -> None:
         """Wait before more is received, if it is read slowly."""
@@ -567,7 +580,7 @@ class Connection(Verbs):
             return
         intake = begin_to_hear(self, unrest)
         intake.arrived.feed(buffer.take(len(buffer)))
-        intake.arrived.ended, buffer.ended = buffer.ended, False
+        intake.arrived.ended, intake.arrived.broken, buffer.ended = buffer.ended, buffer.broken, False
 
     def _await_news(self, happened: Callable[[], bool], left: Callable[[], float | None]) -> bool:
         """Wait until something can be received, or something has happened; tell whether there is something to receive.

@@ -78,8 +78,7 @@ def hear(connection: Connection, unrest: Unrest, receive: Callable[[Buffer], obj
         elif isinstance(action, Act):
             for need in do(connection, action, connection._timeout):
                 connection._await(need)
-            connection._end_if_disturbed()
-            connection._stream.socket_for("read")  # which says that it is over, if it is
+            connection._stop_if_ended()
     return b""
 
 

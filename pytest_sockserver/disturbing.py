@@ -4,7 +4,7 @@ Handlers, scripts, rules and handler classes are left as they are; what they say
 socket, and what they hear on its way from it.  What is recorded is what really passed: ``received`` what the client
 sent, ``sent`` what left; each hit is a remark of the record, with the seed of what was drawn.
 
-Whether anything is to be disturbed is one look at an empty tuple, on the way of each write and each read.
+A connection looks here only if it has met a fault, or its server a disturbance: see ``unrest``.
 """
 
 from __future__ import annotations
@@ -53,24 +53,20 @@ class Disturbing(AbstractContextManager["Disturbing"]):
     def __exit__(self, *error: object) -> None:
         self.end()
 
-    def meets(self, connection: int, stream: int) -> int | None:
+    def meets(self, connection: int, stream: int, *, free: bool) -> int | None:
         """Count a unit; return its index if it is hit.
 
         Args:
             stream: What numbers the units: a connection's index, or one number for all datagrams.
+            free: No other disturbance has taken it.
         """
         with self._recorder.lock:
             unit = self._units.get(stream, 0)
             self._units[stream] = unit + 1
-            if not self.disturbance.hits(connection, unit, self._hits):
+            if not free or not self.disturbance.hits(connection, unit, self._hits):
                 return None
             self._hits += 1
             return unit
-
-    def passes(self, stream: int) -> None:
-        """Count a unit that another disturbance takes."""
-        with self._recorder.lock:
-            self._units[stream] = self._units.get(stream, 0) + 1
 
 
 class Disturbances:
@@ -127,9 +123,8 @@ class Disturbances:
 def _first_hit(all_of_them: Iterable[Disturbing], tape: Tape, stream: int) -> Disturbance | None:
     hit: tuple[Disturbing, int] | None = None
     for each in all_of_them:  # each counts each unit, whoever takes it
-        if hit is not None:
-            each.passes(stream)
-        elif (unit := each.meets(tape.index, stream)) is not None:
+        unit = each.meets(tape.index, stream, free=hit is None)
+        if unit is not None:
             hit = each, unit
     if hit is None:
         return None

@@ -171,7 +171,8 @@ class Listening(BaseTestServer):
                 return
             self._end_loop(Deadline(self.timeout))
             self.disconnect()  # who comes back at once finds the queue open, and waits in it
-            self._serve_again()
+            assert self._framework is not None
+            self._serve(self._framework.socket)
 
     def disconnect(self, *, reset: bool = False) -> None:
         """End all connections from outside of what drives them: each client reads an end of stream, or is reset.
@@ -234,6 +235,9 @@ class Listening(BaseTestServer):
                 filler.close()  # there was no room: the queue is full
                 return
             self._fillers.append(filler)
+        self._drain_queue()
+        self._serve(self._listener(framework.socket))
+        raise UnsupportedFault(f"this kernel's queue of connections takes {_FILLERS} and more: use refuse()")
 
     def _is_ours(self, address: Any) -> bool:
         """Tell whether it is one of our own connections that comes from an address."""
@@ -278,14 +282,6 @@ class Listening(BaseTestServer):
         self._serve(self._listener(listener if listener.fileno() >= 0 else self._bind()))
         self._state = STARTED
 
-    def _serve_again(self) -> None:
-        """Accept again on the listener that there is."""
-        framework = self._framework
-        assert framework is not None
-        self._state = "refusing"
-        self._serve(framework.socket)
-        self._state = STARTED
-
     # Life cycle
 
     def _begin(self) -> None:
@@ -328,7 +324,7 @@ class Listening(BaseTestServer):
     def _serve(self, listener: socket.socket) -> None:
         self._publish(listener)
         old, self._framework = self._framework, AcceptingServer(self, listener, self.options.backlog)  # type: ignore[arg-type]
-        if old is not None and self._state in SHUT:
+        if old is not None and self._state not in ("new", "stopped"):
             self._framework._threads = old._request_threads()  # of connections that have gone on meanwhile
         self._start_loop(self._framework)
 

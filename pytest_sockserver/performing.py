@@ -144,9 +144,7 @@ def _say_uneasily(connection: Connection, unrest: Unrest, data: bytes, timeout: 
         raise
     except Exception as error:
         connection._end_by_failed_disturbance(error, disturbance.origin)
-    connection._end_if_disturbed()
-    if connection._tape.server_ended:
-        connection._stream.socket_for("send on")  # which says that it is over
+    connection._stop_if_ended()
 
 
 def _muting(acts: Iterable[Action], unrest: Unrest) -> Iterator[Action]:
@@ -166,8 +164,14 @@ def made_of(transport: str, data: bytes, function: Function) -> Iterator[Part]:
 
 def _send(connection: Connection, data: bytes, timeout: float) -> Iterator[Need]:
     __tracebackhide__ = True
+    return _until_taken(connection, connection._stream.send(data), data, timeout)
+
+
+def _until_taken(connection: Connection, steps: Iterator[bool], data: bytes, timeout: float) -> Iterator[Need]:
+    """Wait for room whenever the kernel takes no more of some bytes."""
+    __tracebackhide__ = True
     deadline = Deadline(timeout)
-    for _ in connection._stream.send(data):
+    for _ in steps:
         yield Need(ROOM, deadline.left)
         if not deadline.left():
             raise connection._unread(data, deadline)
@@ -271,9 +275,7 @@ def _shake_by_rule(connection: Connection, part: StartTLS, rule: Rule, count: in
         connection._shaking = None
     if not connection._stream.secured:
         yield from _close(connection, Close(), timeout)
-    connection._end_if_disturbed()
-    if connection._tape.server_ended:
-        connection._stream.socket_for("start_tls on")  # which says that it is over
+    connection._stop_if_ended()
 
 
 def _delay(connection: Connection, part: Delay, timeout: float) -> Iterator[Need]:
@@ -323,11 +325,7 @@ def _urgent(connection: Connection, part: Urgent, timeout: float) -> Iterator[Ne
 
 def _descriptors(connection: Connection, part: Descriptors, timeout: float) -> Iterator[Need]:
     __tracebackhide__ = True
-    deadline = Deadline(timeout)
-    for _ in connection._stream.send_descriptors(part.data, part.files):
-        yield Need(ROOM, deadline.left)
-        if not deadline.left():
-            raise connection._unread(part.data, deadline)
+    return _until_taken(connection, connection._stream.send_descriptors(part.data, part.files), part.data, timeout)
 
 
 def _alert(connection: Connection, part: Alert, timeout: float) -> Iterator[Need]:
@@ -337,17 +335,12 @@ def _alert(connection: Connection, part: Alert, timeout: float) -> Iterator[Need
             f"{part!r} cannot be sent once TLS has begun: Python's ssl sends no alert of ours; "
             "Raw.bad_record() makes the client end it"
         )
-    return _answer_hello(connection, part.record, timeout)
-
-
-def _answer_hello(connection: Connection, data: bytes, timeout: float) -> Iterator[Need]:
-    """Send bytes once the client's handshake has begun: sent before, they are taken for what was said in plain text."""
-    __tracebackhide__ = True
+    # Said before the handshake has begun, it is taken for what was said in plain text.
     deadline = Deadline(timeout)
     yield from _await_hello(connection, deadline)
     if not connection._stream.has_input():
         raise connection._error(DeadlineExceeded, f"an alert waited {deadline} for the client's handshake")
-    yield from _send(connection, data, timeout)
+    yield from _send(connection, part.record, timeout)
     yield from _close(connection, Close(), timeout)  # a fatal alert is the end (RFC 8446 section 6.2)
 
 
@@ -362,17 +355,8 @@ def _raw(connection: Connection, part: Raw, timeout: float) -> Iterator[Need]:
     __tracebackhide__ = True
     if not connection._stream.secured:
         return _send(connection, part.data, timeout)
-    return _send_raw(connection, part.data, timeout)
-
-
-def _send_raw(connection: Connection, data: bytes, timeout: float) -> Iterator[Need]:
-    __tracebackhide__ = True
-    _remark(connection, Remark(f"past TLS, {len(data)} bytes: {shortened(data)}"), timeout)
-    deadline = Deadline(timeout)
-    for _ in connection._stream.send_raw(data):
-        yield Need(ROOM, deadline.left)
-        if not deadline.left():
-            raise connection._unread(data, deadline)
+    _remark(connection, Remark(f"past TLS, {len(part.data)} bytes: {shortened(part.data)}"), timeout)
+    return _until_taken(connection, connection._stream.send_raw(part.data), part.data, timeout)
 
 
 def _hold(connection: Connection, part: Held, timeout: float) -> Iterator[Need]:

@@ -417,7 +417,7 @@ class Stream:
         if self.secured:
             raise WrongState(f"cannot start_tls on connection {self.tape.index}: it speaks TLS already")
         if at_once:
-            yield from self._await_hello(plain)
+            yield from self._await_hello()
         early = bytes(self.buffer)
         if not early:
             early = _peeked(plain)
@@ -452,7 +452,7 @@ class Stream:
             asked = f" for {self.tls.server_name}" if self.tls.server_name else ""
             self.tape.note(NOTE, f"{self.tls.version}{asked}".encode())
 
-    def _await_hello(self, plain: Taped) -> Iterator[bool]:
+    def _await_hello(self) -> Iterator[bool]:
         """Wait for the first bytes of a client who is to begin with TLS; one who says something else fails at once.
 
         OpenSSL would wait for five bytes before it says so.
@@ -463,7 +463,7 @@ class Stream:
         __tracebackhide__ = True
         import ssl
 
-        while not _readable(plain):
+        while not self.has_input():
             yield False
         early = _peeked(self.socket_for("start_tls on"))  # which may have been ended from outside meanwhile
         if early[:2] != _TLS_HANDSHAKE[: len(early)]:
