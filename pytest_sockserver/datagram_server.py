@@ -72,7 +72,6 @@ class DatagramTestServer(BaseTestServer):
         self._heard_later: dict[int, list[Holding]] = {}  # and what came, and is heard later
         self._draws: dict[int, int] = {}  # how often each peer's replies have drawn, by the tape's index
         self._blackhole: Disturbing | None = None  # the latest
-        self._holder: socket.socket | None = None  # keeps the port while the server refuses
         self._parked: list[tuple[Reply, Need]] = []  # replies that wait for a time or a gate
         self._work = threading.Condition(self._recorder.lock)
         self._answerer: threading.Thread | None = None
@@ -330,18 +329,20 @@ class DatagramTestServer(BaseTestServer):
     def _listen_again(self) -> None:
         if self._state == "started":
             return
-        holder, self._holder = self._holder, None
-        if holder is not None:
+        assert self._framework is not None
+        holder = self._framework.socket
+        holds = holder.fileno() >= 0
+        if holds:
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound = self._bind(beside=holder is not None)
-        if holder is not None:
+        bound = self._bind(beside=holds)
+        if holds:
             holder.close()
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         self._serve(bound)
         self._state = "started"
 
     def _hold_address(self) -> None:
-        """Keep the port, on a socket that no client's datagram reaches.
+        """Keep the port, if it can be kept, on the socket that there is, which no client's datagram reaches any more.
 
         A connected UDP socket receives from its peer alone, which here is itself; for whoever else sends there is
         nobody (ECONNREFUSED by ICMP), whoever holds a copy of it.  SO_REUSEADDR, by which a new one is bound beside it
@@ -351,7 +352,6 @@ class DatagramTestServer(BaseTestServer):
         assert framework is not None
         if self._place is None and os.name == "posix":
             framework.socket.connect(self.address)
-            self._holder = framework.socket
         else:
             framework.socket.close()
 
@@ -378,14 +378,15 @@ class DatagramTestServer(BaseTestServer):
     def _wait_here(self, need: Need) -> None:
         __tracebackhide__ = True
         with self._recorder.lock:
-            self._blocked = threading.current_thread() is self._answerer
+            answers = threading.current_thread() is self._answerer
+            self._blocked = self._blocked or answers
             try:
                 while not need.over() and (left := need.left()) != 0.0:
                     if self._closing:
                         raise ServerStopping("the server stops")
                     self._work.wait(left)
             finally:
-                self._blocked = False
+                self._blocked = self._blocked and not answers
 
     def _send(self, sock: Any, tape: Tape, data: bytes, peer: Any) -> int:
         """Send one datagram, recorded before it leaves."""
@@ -484,9 +485,6 @@ class DatagramTestServer(BaseTestServer):
         assert framework is not None
         if self._state == "started":
             self._stop_receiving(deadline)
-        holder, self._holder = self._holder, None
-        if holder is not None:
-            holder.close()
         if threading.current_thread() is not self._answerer:
             left = deadline.left()
             stopping.wait_idle(self._all_answered, min(stopping.DRAIN_BOUND, 0.0 if left is None else left))
@@ -515,10 +513,9 @@ class DatagramTestServer(BaseTestServer):
 
     def _close_descriptors(self) -> None:
         """In a forked child: close the copy, shut nothing down, join nothing."""
-        for sock in (self._framework.socket if self._framework is not None else None, self._holder):
-            if sock is not None:
-                with contextlib.suppress(OSError):
-                    sock.close()
+        if self._framework is not None:
+            with contextlib.suppress(OSError):
+                self._framework.socket.close()
 
     def _threads(self) -> list[threading.Thread | None]:
         return [self._loop, self._answerer]
