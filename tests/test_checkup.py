@@ -36,19 +36,23 @@ def reach(server: Any) -> socket.socket:
     return client
 
 
-def sound(server: Any) -> bytes:
+def greeted(client: socket.socket) -> bytes:
     """Ask, and accept nothing but one whole line."""
+    client.sendall(b"hello\r\n")
+    answer = b""
+    while not answer.endswith(b"\n"):
+        more = client.recv(100)
+        if not more:
+            raise ConnectionError(f"the server ended the stream after {answer!r}")
+        answer += more
+    if answer != b"hello yourself\r\n":
+        raise ValueError(f"no greeting: {answer!r}")
+    return answer
+
+
+def sound(server: Any) -> bytes:
     with reach(server) as client:
-        client.sendall(b"hello\r\n")
-        answer = b""
-        while not answer.endswith(b"\n"):
-            more = client.recv(100)
-            if not more:
-                raise ConnectionError(f"the server ended the stream after {answer!r}")
-            answer += more
-        if answer != b"hello yourself\r\n":
-            raise ValueError(f"no greeting: {answer!r}")
-        return answer
+        return greeted(client)
 
 
 def credulous(server: Any) -> bytes:
@@ -81,16 +85,7 @@ def ask_by_tls(server: Any) -> bytes:
     with server.client_context().wrap_socket(socket.socket(), server_hostname="localhost") as client:
         client.settimeout(QUICK)
         client.connect(server.address)
-        client.sendall(b"hello\r\n")
-        answer = b""
-        while not answer.endswith(b"\n"):
-            more = client.recv(100)
-            if not more:
-                raise ConnectionError(f"the server ended the stream after {answer!r}")
-            answer += more
-        if answer != b"hello yourself\r\n":
-            raise ValueError(f"no greeting: {answer!r}")
-        return answer
+        return greeted(client)
 
 
 def test_a_sound_client_is_no_surprise(sockserver: SockServer) -> None:
