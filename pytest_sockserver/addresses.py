@@ -20,6 +20,7 @@ from typing import Any, Final
 from .errors import AddressUnavailable
 from .messages import format_peer
 from .options import Options
+from .originals import original
 
 #: Bytes of a unix socket's path, the final NUL taken off: sun_path has 108 on Linux, 104 on the BSDs and macOS.
 PATH_LIMIT: Final = 107 if sys.platform == "linux" else 103
@@ -61,10 +62,10 @@ def checked_host(options: Options) -> tuple[socket.AddressFamily, str]:
 
 def _resolved(host: str) -> tuple[socket.AddressFamily, str]:
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
+        family, _, _, _, address = original.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:
         raise AddressUnavailable(error.errno, f"host {host!r} has no address: {error.strerror}") from None
-    return family, str(address[0])
+    return socket.AddressFamily(family), str(address[0])
 
 
 def bind_stream(family: socket.AddressFamily, host: str, port: int, rcvbuf: int | None) -> socket.socket:
@@ -128,7 +129,9 @@ def _bound(
 def _made(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
     __tracebackhide__ = True
     try:
-        return socket.socket(family, kind)
+        if socket.socket.__module__ == "pytest_socket":  # which says of each family whether it may be
+            socket.socket(family, kind).close()
+        return original.socket(family, kind)
     except OSError as error:
         if family == socket.AF_INET6:
             raise AddressUnavailable(
@@ -147,7 +150,7 @@ def _made(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socke
 
 
 def _rebuilt(sock: socket.socket) -> socket.socket:
-    return socket.socket(sock.family, sock.type, sock.proto, sock.detach())
+    return original.socket(sock.family, sock.type, sock.proto, sock.detach())
 
 
 def explained(error: OSError, kind: socket.SocketKind, address: Any) -> AddressUnavailable:

@@ -8,9 +8,7 @@ so that a client whose handshake fails takes nothing away from the next one.
 from __future__ import annotations
 
 import socket
-import threading
 from functools import partial
-from time import monotonic
 from typing import Any, Final
 
 from .connection import Connection
@@ -19,6 +17,7 @@ from .drivers import Drivers
 from .errors import UnsupportedFault
 from .expiry import Expiry
 from .listening import Listening
+from .originals import current_thread, original
 from .recording.recorder import BUSY, Tape
 from .rulebook import RuleBook
 from .scripting.acts import Close, Reset
@@ -64,10 +63,10 @@ class Admitting(Listening):
         for connection in live:
             connection._end_from_outside(reset=reset)
         # A thread that stands in poll() holds its socket until it has woken: only then the client is told of a reset.
-        driven = [each for each in live if each._mode == "handled" and each._thread is not threading.current_thread()]
+        driven = [each for each in live if each._mode == "handled" and each._thread is not current_thread()]
         with self._recorder.lock:
-            until = monotonic() + _LETTING_GO
-            while not all(each._done for each in driven) and (left := until - monotonic()) > 0:
+            until = original.monotonic() + _LETTING_GO
+            while not all(each._done for each in driven) and (left := until - original.monotonic()) > 0:
                 self._recorder.sleep(left)
 
     disconnect.__doc__ = Listening.disconnect.__doc__

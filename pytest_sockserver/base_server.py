@@ -33,6 +33,7 @@ from .gates import Gates
 from .judged import Judged
 from .messages import format_peer, refuse_misspelt, with_conversation
 from .options import Options, check_option, options_for
+from .originals import Thread, current_thread, original
 from .recording.events import Event
 from .recording.recorder import Recorder
 from .rulebook import On, RuleBook
@@ -94,7 +95,7 @@ class BaseTestServer(Judged, Addressed):
         self._between = 0.0, 0.0  # from the end of the call before to the test that runs now
         self._state = "new"
         self._pid = os.getpid()
-        self._life = threading.RLock()  # guards the life cycle: one start, stop, refuse or listen at a time
+        self._life = original.RLock()  # guards the life cycle: one start, stop, refuse or listen at a time
         self._bound: socket.socket | None = None  # one that was bound before, for the first start
         self._published: Any = None  # the address, kept over stop() and start()
         self._loop: threading.Thread | None = None
@@ -193,7 +194,7 @@ class BaseTestServer(Judged, Addressed):
             with self._one_at_a_time():
                 if self._state not in ("new", "stopped"):
                     if self._in_own_thread():
-                        self._left_over.append(threading.current_thread())
+                        self._left_over.append(current_thread())
                     self._end(Deadline(self.timeout))
                     with self._recorder.lock:
                         self._state = "stopped"
@@ -219,8 +220,8 @@ class BaseTestServer(Judged, Addressed):
 
     def _join_left_over(self) -> None:
         """Join the threads that have stopped the server themselves, and so could not be joined by that stop."""
-        threads = [each for each in self._left_over if each is not threading.current_thread()]
-        self._left_over = [each for each in self._left_over if each is threading.current_thread()]
+        threads = [each for each in self._left_over if each is not current_thread()]
+        self._left_over = [each for each in self._left_over if each is current_thread()]
         if threads:
             deadline = Deadline(self.timeout)
             self._name_stuck(stopping.join(threads, deadline), {}, deadline)
@@ -482,7 +483,7 @@ class BaseTestServer(Judged, Addressed):
         raise NotImplementedError
 
     def _in_own_thread(self) -> bool:
-        current = threading.current_thread()
+        current = current_thread()
         return current in self._threads() or any(client.thread is current for client in self._clients)
 
     def _threads(self) -> list[threading.Thread | None]:
@@ -503,7 +504,7 @@ class BaseTestServer(Judged, Addressed):
 
     def _start_loop(self, framework: Any) -> None:
         framework.prepare_loop()
-        self._loop = threading.Thread(
+        self._loop = Thread(
             target=self._run_loop, args=(framework.serve_forever,), name=f"sockserver {self._label()}", daemon=True
         )
         try:

@@ -14,7 +14,6 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from time import monotonic
 from traceback import format_exception
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ from .catalogue import ANYTHING, ERROR, SAME, Fault, faults_for
 from .datagram_server import DatagramTestServer
 from .messages import printable
 from .options import options_for
+from .originals import original
 from .scripting.checks import checked_index, checked_seconds
 from .scripting.parts import DATAGRAMS
 from .stream_server import StreamTestServer
@@ -233,11 +233,11 @@ class _Ward:
         try:
             self.serve(server)
             fault.put(server)
-            began = monotonic()
+            began = original.monotonic()
             future = server.in_thread(self._run, server)
             wait([future], self.patience)
             outcome, value = _outcome(future)
-            seconds = monotonic() - began
+            seconds = original.monotonic() - began
         finally:
             server.timeout = _GRACE
             server.stop()  # which accepts whoever is queued, and joins the client's thread

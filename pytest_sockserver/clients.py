@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from .deadline import Deadline
 from .failures import Failures
+from .originals import Thread
 from .recording.recorder import Recorder
 
 T = TypeVar("T")
@@ -89,6 +90,6 @@ def run_in_thread(
         with recorder.lock:
             recorder.changed()
 
-    future.thread = threading.Thread(target=run, name=name, daemon=True)
+    future.thread = Thread(target=run, name=name, daemon=True)
     future.thread.start()
     return future

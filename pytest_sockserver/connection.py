@@ -14,7 +14,6 @@ every send, and all that a test itself waits for.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -26,6 +25,7 @@ from .disturbed import InFront, begin_to_hear, hear
 from .errors import DeadlineExceeded, EndOfStream, IncompleteRequest, ServerStopping, WrongState
 from .failures import said_shortly
 from .origin import Origin, pointing_at
+from .originals import current_thread
 from .performing import INPUT, ROOM, Need, pause, perform_parts
 from .recording.events import NOTE
 from .recording.recorder import BUSY, PARKED, WAITING
@@ -295,7 +295,7 @@ class Connection(Verbs):
             writing: The caller is the one who writes now.
         """
         if self._mode == "handled":
-            return not self._done and self._thread is not threading.current_thread()
+            return not self._done and self._thread is not current_thread()
         return self._reader.locked() or (not writing and self._writing.locked())
 
     def _await_input(self, seconds: float | None) -> None:

@@ -28,6 +28,7 @@ from .failures import Failure
 from .handler import Handler
 from .listening import Refusing
 from .messages import format_peer
+from .originals import Condition, Thread, current_thread
 from .outlet import Outlet
 from .performing import Need
 from .recording.events import NOTE
@@ -73,7 +74,7 @@ class DatagramTestServer(BaseTestServer):
         self._draws: dict[int, int] = {}  # how often each peer's replies have drawn, by the tape's index
         self._blackhole: Disturbing | None = None  # the latest
         self._parked: list[tuple[Reply, Need]] = []  # replies that wait for a time or a gate
-        self._work = threading.Condition(self._recorder.lock)
+        self._work = Condition(self._recorder.lock)
         self._answerer: threading.Thread | None = None
         self._answering: Request | None = None
         self._blocked = False  # the answerer waits for a client that does not read
@@ -110,7 +111,7 @@ class DatagramTestServer(BaseTestServer):
         """Wake the thread that answers; start it with the first datagram.  The recorder's lock must be held."""
         if self._answerer is None and not self._closing:
             name = f"sockserver {self._label()} answers"
-            self._answerer = threading.Thread(target=self._answer_all, name=name, daemon=True)
+            self._answerer = Thread(target=self._answer_all, name=name, daemon=True)
             self._answerer.start()
         self._work.notify_all()
 
@@ -378,7 +379,7 @@ class DatagramTestServer(BaseTestServer):
     def _wait_here(self, need: Need) -> None:
         __tracebackhide__ = True
         with self._recorder.lock:
-            answers = threading.current_thread() is self._answerer
+            answers = current_thread() is self._answerer
             self._blocked = self._blocked or answers
             try:
                 while not need.over() and (left := need.left()) != 0.0:
@@ -391,7 +392,7 @@ class DatagramTestServer(BaseTestServer):
     def _send(self, sock: Any, tape: Tape, data: bytes, peer: Any) -> int:
         """Send one datagram, recorded before it leaves."""
         __tracebackhide__ = True
-        if self._closing and (self._state != "stopped" or threading.current_thread() is self._answerer):
+        if self._closing and (self._state != "stopped" or current_thread() is self._answerer):
             raise ServerStopping("the server stops")
         if self._state in ("new", "stopped"):
             raise WrongState(f"cannot reply() in state {self._state!r}: expected 'started'")
@@ -442,7 +443,7 @@ class DatagramTestServer(BaseTestServer):
                     where = format_peer(peer)
                     text = f"{self.name}: {where} does not read: a datagram waited {self.timeout:g} s for room"
                     raise DeadlineExceeded(text)
-                self._blocked = threading.current_thread() is self._answerer
+                self._blocked = current_thread() is self._answerer
                 self._work.wait(_RETRY)  # no poll tells when an unconnected peer has room again
                 self._blocked = False
 
@@ -485,7 +486,7 @@ class DatagramTestServer(BaseTestServer):
         assert framework is not None
         if self._state == "started":
             self._stop_receiving(deadline)
-        if threading.current_thread() is not self._answerer:
+        if current_thread() is not self._answerer:
             left = deadline.left()
             stopping.wait_idle(self._all_answered, min(stopping.DRAIN_BOUND, 0.0 if left is None else left))
         with self._recorder.lock:

@@ -9,7 +9,8 @@ else.
 from __future__ import annotations
 
 import sys
-from time import monotonic
+
+from .originals import original
 
 #: Seconds.  Far above any loopback delay, far below a CI job's patience.
 DEFAULT_TIMEOUT = 5.0
@@ -42,7 +43,7 @@ def limit_test(ends_at: float | None, ends_process: bool = False) -> None:
 def process_ends_soon() -> float | None:
     """Return when the process is about to be ended by a time limit, if that is less than a moment away."""
     ends_at = _test_ends_at if _ends_process else None
-    return ends_at if ends_at is not None and monotonic() > ends_at - LAST_WORDS else None
+    return ends_at if ends_at is not None and original.monotonic() > ends_at - LAST_WORDS else None
 
 
 def pause(in_pdb: bool) -> None:
@@ -80,7 +81,7 @@ class Deadline:
         if seconds is None:
             self.at: float | None = None
             return
-        now = monotonic()
+        now = original.monotonic()
         if _test_ends_at is not None:
             # At least a look: a test that is nearly over still gets an answer that is there already.
             self.seconds = seconds = max(0.01, min(seconds, _test_ends_at - MARGIN - now))
@@ -98,7 +99,7 @@ class Deadline:
         """Return the seconds that are left, 0.0 when it is over, ``None`` when it never will be."""
         if self.at is None or self.seconds is None:
             return None
-        left = self.at - monotonic()
+        left = self.at - original.monotonic()
         if left <= 0 and debugging():
-            self.at, left = monotonic() + self.seconds, self.seconds
+            self.at, left = original.monotonic() + self.seconds, self.seconds
         return max(left, 0.0)

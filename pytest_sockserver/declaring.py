@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from time import monotonic
 from typing import Final
 
+from .originals import original
 from .recording.recorder import Recorder
 
 #: Seconds between two calls of one declaration, at most.  Some microseconds are usual; a thread that has to wait for
@@ -34,11 +34,11 @@ class Declaring:
     def __init__(self, recorder: Recorder, owner: object) -> None:
         self._recorder = recorder
         self._owner = weakref.ref(owner, self._left)
-        self._since = monotonic()
+        self._since = original.monotonic()
 
     def went_on(self) -> None:
         """Say that a further call has come.  Any thread."""
-        self._since = monotonic()
+        self._since = original.monotonic()
         self._recorder.tell()
 
     def _left(self, owner: object) -> None:
@@ -52,7 +52,7 @@ class Declaring:
 
     def left(self) -> float:
         """Return the seconds for which a further call is to be waited for, 0.0 if there will be none."""
-        return 0.0 if self.over else max(0.0, self._since + PATIENCE - monotonic())
+        return 0.0 if self.over else max(0.0, self._since + PATIENCE - original.monotonic())
 
     def wait(self, enough: Callable[[], object]) -> None:
         """Wait until there is enough of it, or until no further call will come.  Any thread, without a lock."""

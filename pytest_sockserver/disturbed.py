@@ -6,12 +6,12 @@ and where ``DATA`` stands, whatever has arrived is handed on.  What the parts do
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .errors import UnsupportedFault
+from .originals import original
 from .performing import after_held, do, say
 from .scripting.buffer import Buffer
 from .scripting.disturbance import RECEIVED, Disturbance
@@ -118,12 +118,12 @@ class InFront:
     def send(self, data: Any) -> bool:
         """Say what the handler says; tell whether that was done."""
         __tracebackhide__ = True
-        if self._sayer == threading.get_ident():
+        if self._sayer == original.get_ident():
             return False
         connection = self._connection
         if not connection._writing.acquire(connection._timeout):
             raise TimeoutError("timed out")  # what a socket says whose client does not read
-        self._sayer = threading.get_ident()
+        self._sayer = original.get_ident()
         try:
             for need in after_held(connection, say(connection, bytes(data), connection._timeout), connection._timeout):
                 connection._await(need)

@@ -16,6 +16,7 @@ from .captured import Request, looked_up
 from .deadline import Deadline
 from .errors import THE_SERVER_STOPS, DeadlineExceeded, EndOfStream, IncompleteRequest, ScriptMismatch
 from .messages import format_peer, with_conversation
+from .originals import original
 from .recording.events import RECEIVED, Event
 from .recording.recorder import Tape
 from .scripting import reading
@@ -64,7 +65,7 @@ class Endpoint:
         self._spoilt = False  # a disturbance has ended it, or a time
         self._unrest = Unrest() if server._disturbances else None
         self._writing = Turn(tape.recorder)  # guards the order of bytes on the wire: one send at a time
-        self._reader = threading.Lock()  # held by the one reader
+        self._reader = original.Lock()  # held by the one reader
         self._guard: Callable[[str], None] = nothing_to_refuse
         self._answer_by_rules: Callable[[Connection], None] = _nobody_answers  # its server's performer
 

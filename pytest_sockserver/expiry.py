@@ -6,7 +6,8 @@ import heapq
 import threading
 from collections.abc import Callable
 from itertools import count
-from time import monotonic
+
+from .originals import Condition, Thread, original
 
 
 class Expiry:
@@ -18,7 +19,7 @@ class Expiry:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._changed = threading.Condition()  # guards everything below
+        self._changed = Condition()  # guards everything below
         self._due: list[tuple[float, int, Callable[[], object]]] = []  # a heap
         self._numbers = count()
         self._thread: threading.Thread | None = None
@@ -29,9 +30,9 @@ class Expiry:
         with self._changed:
             if self._closing:
                 return
-            heapq.heappush(self._due, (monotonic() + seconds, next(self._numbers), end))
+            heapq.heappush(self._due, (original.monotonic() + seconds, next(self._numbers), end))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread = Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
             self._changed.notify()
 
@@ -46,8 +47,8 @@ class Expiry:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._closing and (not self._due or self._due[0][0] > monotonic()):
-                    self._changed.wait(self._due[0][0] - monotonic() if self._due else None)
+                while not self._closing and (not self._due or self._due[0][0] > original.monotonic()):
+                    self._changed.wait(self._due[0][0] - original.monotonic() if self._due else None)
                 if self._closing:
                     return
                 end = heapq.heappop(self._due)[2]

@@ -20,7 +20,6 @@ import contextlib
 import os
 import socket
 import sys
-from time import monotonic
 from typing import Any, Final
 
 from . import stopping
@@ -28,6 +27,7 @@ from .addresses import bind_stream, explained
 from .base_server import BaseTestServer
 from .deadline import Deadline
 from .errors import AddressUnavailable, UnsupportedFault, WrongState
+from .originals import original
 from .recording.sockets import ready
 from .sink import Sink
 from .transport import AcceptingServer
@@ -225,7 +225,7 @@ class Listening(BaseTestServer):
         self._end_loop(Deadline(self.timeout))
         framework.socket.listen(0)
         for _ in range(_FILLERS):
-            filler = socket.socket(framework.socket.family, socket.SOCK_STREAM)
+            filler = original.socket(framework.socket.family, socket.SOCK_STREAM)
             filler.setblocking(False)
             if self._place is not None:
                 filler.bind("")  # to a name that the kernel chooses (unix(7)), by which it is told from a client
@@ -245,9 +245,9 @@ class Listening(BaseTestServer):
 
     def _drain_queue(self) -> None:
         """Accept whoever has come between, and drop our own connections."""
-        framework, until = self._framework, monotonic() + _ACCEPTING
+        framework, until = self._framework, original.monotonic() + _ACCEPTING
         assert framework is not None
-        while ready(framework.socket, False, 0) and monotonic() < until:
+        while ready(framework.socket, False, 0) and original.monotonic() < until:
             framework._handle_request_noblock()
         self._close_fillers()
 
@@ -337,8 +337,8 @@ class Listening(BaseTestServer):
         if framework.socket.fileno() < 0:
             return  # closed by an earlier stop that was interrupted, or by a handler
         framework.socket.setblocking(False)
-        before, until = -1, monotonic() + min(_ACCEPTING, deadline.left() or 0.0)
-        while before < self._admitted and monotonic() < until and ready(framework.socket, False, 0):
+        before, until = -1, original.monotonic() + min(_ACCEPTING, deadline.left() or 0.0)
+        while before < self._admitted and original.monotonic() < until and ready(framework.socket, False, 0):
             before = self._admitted  # an accept that fails (EMFILE) leaves the socket readable
             framework._handle_request_noblock()
 

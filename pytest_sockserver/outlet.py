@@ -12,6 +12,7 @@ from .errors import DeadlineExceeded, ServerStopping
 from .failures import said_shortly
 from .messages import format_peer, with_conversation
 from .origin import pointing_at
+from .originals import original
 from .performing import Need, called, made_of, pass_gate, pause
 from .recording.events import NOTE
 from .recording.recorder import Tape
@@ -173,7 +174,7 @@ class Outlet:
         host = action.host or own
         if (":" in host) != (":" in own):
             raise ValueError(f"Spoof() was to send from {host}, and the server is at {own}: of another family")
-        with socket.socket(self._socket.family, socket.SOCK_DGRAM) as other:
+        with original.socket(self._socket.family, socket.SOCK_DGRAM) as other:
             other.bind((host, 0))
             self.tape.note(NOTE, "the next datagram is from {}:{}".format(*other.getsockname()[:2]).encode())
             self.server._send(other, self.tape, action.data, self.peer)

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import itertools
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from time import monotonic
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -31,6 +29,7 @@ from .errors import (
     WrongState,
 )
 from .origin import pointing_at
+from .originals import original
 from .performing import PAUSE, Need
 from .recording.recorder import Recorder
 from .scripting import reading
@@ -109,7 +108,7 @@ class ScriptRun:
         self._steps = declared.steps
         self._rules = declared.rules
         self._agenda = Agenda(declared.steps)  # changed by the connection's thread, under the lock
-        self._lock = threading.Lock()  # guards the agenda against who verifies
+        self._lock = original.Lock()  # guards the agenda against who verifies
         self._vouched = 0  # bytes of the frame that is being taken in pieces, and that is the steps' as a whole
         self._now: Item | None = None  # what is being performed
         self._connection: Connection | None = None
@@ -238,7 +237,7 @@ class ScriptRun:
     def _wait_until(self, connection: Connection, moment: float) -> None:
         __tracebackhide__ = True
         recorder = connection._tape.recorder
-        connection._pause(Need(PAUSE, lambda: max(0.0, recorder.began + moment - monotonic())))
+        connection._pause(Need(PAUSE, lambda: max(0.0, recorder.began + moment - original.monotonic())))
 
     def _verb(self, connection: Connection, step: Step) -> bool:
         __tracebackhide__ = True

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from .captured import Request
@@ -17,6 +16,7 @@ from .deadline import Deadline
 from .errors import DeadlineExceeded, ServerStopping, UnsupportedFault, WrongState
 from .gates import Gates
 from .origin import is_ours, pointing_at, traceback_at_definition
+from .originals import original
 from .recording.events import NOTE
 from .scripting.acts import (
     Close,
@@ -179,8 +179,8 @@ def _until_taken(connection: Connection, steps: Iterator[bool], data: bytes, tim
 
 def pause(seconds: float) -> Need:
     """Return the need of so many seconds; a stop ends it early."""
-    until = monotonic() + seconds
-    return Need(PAUSE, lambda: max(0.0, until - monotonic()))
+    until = original.monotonic() + seconds
+    return Need(PAUSE, lambda: max(0.0, until - original.monotonic()))
 
 
 def pass_gate(gates: Gates, name: str, timeout: float) -> Iterator[Need]:

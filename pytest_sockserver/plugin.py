@@ -7,9 +7,10 @@ registered then as well, and run for that very test's call.
 from __future__ import annotations
 
 import sys
-from time import monotonic
 
 import pytest
+
+from .originals import original
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> Iterator[Any]:
     """Keep our deadlines below the test's time limit: pytest-timeout's report would name a lock of ours."""
     if settings.timeout:
-        item.stash[ends_key] = limit = (monotonic() + settings.timeout, settings.method == "thread")
+        item.stash[ends_key] = limit = (original.monotonic() + settings.timeout, settings.method == "thread")
         if "pytest_sockserver.deadline" in sys.modules:
             sys.modules["pytest_sockserver.deadline"].limit_test(*limit)
     return (yield)

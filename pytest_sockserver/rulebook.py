@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count as counting
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from .declaring import Declaring
 from .errors import UnmetExpectation, WrongState
 from .messages import refuse_misspelt
 from .origin import Origin
+from .originals import original
 from .recording.recorder import Recorder
 from .scripting.checks import checked_index
 from .scripting.matching import (
@@ -142,7 +142,7 @@ class RuleBook:
         self._entries: dict[int, _Entry] = {}  # by number
         self._asked: list[_Entry] = []  # in the order in which they are asked; replaced, never changed
         self._numbers = counting(1)
-        self._declared_at = monotonic()
+        self._declared_at = original.monotonic()
         self._unframed: list[_Entry] = []  # those of which it was seen that they need no frames
 
     def __len__(self) -> int:
@@ -190,7 +190,7 @@ class RuleBook:
             entry = _Entry(replace(rule, number=number), self._recorder.elapsed())
             entry.declaring = Declaring(self._recorder, on)
             self._insert(entry)
-            self._declared_at = monotonic()
+            self._declared_at = original.monotonic()
             self._recorder.tell()
         return on
 
@@ -247,7 +247,7 @@ class RuleBook:
         For a client that was faster than the test: its rules come one by one.
         """
         with self._recorder.lock:
-            while len(self._asked) <= known and (left := self._declared_at + FURTHER - monotonic()) > 0:
+            while len(self._asked) <= known and (left := self._declared_at + FURTHER - original.monotonic()) > 0:
                 self._recorder.sleep(left)
             return len(self._asked) > known
 

@@ -19,6 +19,7 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING
 
+from .originals import Thread, original
 from .recording.recorder import BUSY, PARKED
 from .socketserver.wakeup import Wakeup
 
@@ -38,7 +39,7 @@ class Sink:
         self._name = name
         self._ended = ended
         # Guards everything below.  Taken after a tape's lock, and no other is taken under it but the wake-up's.
-        self._lock = threading.Lock()
+        self._lock = original.Lock()
         self._fed: dict[int, Connection] = {}  # by descriptor: what is read into buffers
         self._watched: dict[int, list[tuple[int, Callable[[], None]]]] = {}  # by descriptor: selected once, not read
         self._stale: set[int] = set()  # descriptors whose registration no longer says what the two above say
@@ -116,13 +117,13 @@ class Sink:
         self._stale.add(number)
         if self._thread is None:
             self._wakeup = Wakeup()
-            self._thread = threading.Thread(target=self._run, args=(self._wakeup,), name=self._name, daemon=True)
+            self._thread = Thread(target=self._run, args=(self._wakeup,), name=self._name, daemon=True)
             self._thread.start()
         assert self._wakeup is not None
         self._wakeup.wake()
 
     def _run(self, wakeup: Wakeup) -> None:
-        selector = getattr(selectors, "PollSelector", selectors.SelectSelector)()
+        selector = original.PollSelector()
         selector.register(wakeup, selectors.EVENT_READ)
         try:
             while not self._closing:

@@ -16,7 +16,6 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import PurePath
-from time import monotonic
 from types import FrameType
 
 from .connection import Connection
@@ -24,6 +23,7 @@ from .deadline import Deadline
 from .errors import HandlerStuck
 from .messages import format_peer
 from .origin import is_ours, traceback_at
+from .originals import current_thread, original
 from .recording.outside import quiet
 from .recording.recorder import PARKED
 from .recording.sockets import ready
@@ -44,12 +44,11 @@ _LAST_CHANCE = 0.1
 
 def wait_idle(idle: Callable[[], bool], seconds: float) -> bool:
     """Wait until ``idle()``, at most so long; tell whether it came to that."""
-    until, pause = monotonic() + seconds, _FIRST_PAUSE
-    look = threading.Event()  # nobody sets it: a pause in which other threads run
+    until, pause = original.monotonic() + seconds, _FIRST_PAUSE
     while not idle():
-        if monotonic() >= until:
+        if original.monotonic() >= until:
             return False
-        look.wait(pause)
+        original.sleep(pause)  # other threads run meanwhile
         pause = min(pause * 2, _LONGEST_PAUSE)
     return True
 
@@ -73,7 +72,7 @@ def join(threads: Iterable[threading.Thread | None], deadline: Deadline) -> list
     """Join all threads against one deadline; return those that still live.  Nobody waits for himself."""
     alive = []
     for thread in threads:
-        if thread is None or thread is threading.current_thread() or thread.ident is None:
+        if thread is None or thread is current_thread() or thread.ident is None:
             continue
         thread.join(patience(deadline))
         if thread.is_alive():

@@ -13,11 +13,11 @@ import socket
 import sys
 from array import array
 from collections.abc import Generator, Iterator, Sequence
-from time import monotonic
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from .errors import ScriptMismatch, ServerStopping, UnsupportedFault, WrongState
+from .originals import original
 from .recording.events import CLOSE, NOTE, RESET, SEND_EOF, SENT
 from .recording.outside import acknowledge_now, begins_tls, cut, hard_close, unacknowledged, unread
 from .recording.recorder import PARKED, Tape
@@ -301,8 +301,8 @@ class Stream:
             raise UnsupportedFault(
                 "a unix stream cannot be reset: its client would see a plain end of stream; use close()"
             )
-        sock, until = self.tape.socket, monotonic() + RESET_PATIENCE
-        while sock is not None and sock.fileno() >= 0 and unacknowledged(sock) and monotonic() < until:
+        sock, until = self.tape.socket, original.monotonic() + RESET_PATIENCE
+        while sock is not None and sock.fileno() >= 0 and unacknowledged(sock) and original.monotonic() < until:
             yield 0.001  # nothing tells when the other kernel has acknowledged
         self.reset_now()
 
@@ -383,10 +383,10 @@ class Stream:
             pass  # SSLWantReadError: it was sent and we do not wait; anything else: the client is gone
 
     def _discard(self, sock: Taped) -> Iterator[float]:
-        until = monotonic() + LINGER
+        until = original.monotonic() + LINGER
         sock.settimeout(0.0)
         receive = self._receive_past_tls if self.tls is not None else self.receive
-        while (left := until - monotonic()) > 0 and not self.tape.cut and not self.buffer.ended:
+        while (left := until - original.monotonic()) > 0 and not self.tape.cut and not self.buffer.ended:
             if not receive(sock):
                 yield left
 

@@ -22,6 +22,7 @@ from .errors import WrongState
 from .expiry import Expiry
 from .failures import Failure
 from .handler import Handler
+from .originals import current_thread
 from .performer import DeclaredScript
 from .recording.recorder import BUSY, Tape
 from .recording.sockets import ready
@@ -383,7 +384,7 @@ class StreamTestServer(Admitting):
         self._expiry = None
         framework.close_timeout = stopping.patience(deadline)
         framework.server_close()  # which joins the handlers' threads
-        stuck = [each for each in framework._threads if each.is_alive() and each is not threading.current_thread()]
+        stuck = [each for each in framework._threads if each.is_alive() and each is not current_thread()]
         self._name_stuck([*stuck, *stopping.join([reader, clock, *clients], deadline)], peers, deadline)
         for connection in live:
             connection._finish()
@@ -396,7 +397,7 @@ class StreamTestServer(Admitting):
 
     def _drain(self, deadline: Deadline) -> None:
         """Let the handlers take what has arrived."""
-        current = threading.current_thread()
+        current = current_thread()
 
         def idle() -> bool:
             with self._recorder.lock:

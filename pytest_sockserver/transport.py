@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import socketserver
 from .deadline import process_ends_soon
+from .originals import Thread, original
 from .recording.recorder import Tape
 from .recording.sockets import RecordingSocket
 from .socketserver.wakeup import Wakeup
@@ -56,7 +57,7 @@ class PreparedLoop(socketserver.BaseServer):
         wakeup, self._prepared = self._prepared, None
         if wakeup is None:
             return super()._make_wakeup()
-        wakeup.thread = threading.get_ident()
+        wakeup.thread = original.get_ident()
         return wakeup
 
     def service_actions(self) -> None:
@@ -119,8 +120,8 @@ class AcceptingServer(PreparedLoop, socketserver.ThreadingMixIn, socketserver.TC
 
     def _request_thread(self, request: Any, client_address: Any) -> threading.Thread:
         connection = connection_of(request)
-        thread = super()._request_thread(request, client_address)
-        thread.name = f"sockserver {self.owner._label()} #{connection.index}"
+        name = f"sockserver {self.owner._label()} #{connection.index}"
+        thread = Thread(target=self.process_request_thread, args=(request, client_address), name=name, daemon=True)
         connection._thread = thread
         return thread
 

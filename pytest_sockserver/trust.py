@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import threading
 from typing import TYPE_CHECKING, Any
 
 from .errors import WrongState
+from .originals import original
 
 if TYPE_CHECKING:
     import ssl
@@ -22,7 +22,7 @@ class Trust:
 
     def __init__(self, tls: Any) -> None:
         self._tls = tls
-        self._lock = threading.Lock()  # guards the directory
+        self._lock = original.Lock()  # guards the directory
         self._directory: str | None = None
 
     def client_context(self, name: str, options: dict[str, Any]) -> ssl.SSLContext:

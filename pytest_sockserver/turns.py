@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 from .errors import WrongState
+from .originals import acquired, original
 from .recording.recorder import Recorder
 from .scripting import reading
 
@@ -23,32 +23,32 @@ class Turn:
     __slots__ = ("_depth", "_lock", "_owner", "_recorder")
 
     def __init__(self, recorder: Recorder) -> None:
-        self._lock = threading.Lock()
+        self._lock = original.Lock()
         self._recorder = recorder
         self._owner: int | None = None  # written by the owner alone, who compares it with himself
         self._depth = 0  # the owner's alone
 
     def acquire(self, seconds: float | None) -> bool:
         """Take the turn; tell whether it was to be had within so many seconds, 0 for at once."""
-        if self._owner == threading.get_ident():
+        if self._owner == original.get_ident():
             self._depth += 1
             return True
-        return self._lock.acquire(timeout=-1 if seconds is None else seconds)
+        return acquired(self._lock, seconds)
 
     def own(self, seconds: float | None) -> bool:
         """Take the turn for this thread, which may take it again meanwhile."""
         if not self.acquire(seconds):
             return False
-        self._owner = threading.get_ident()
+        self._owner = original.get_ident()
         return True
 
     def locked(self) -> bool:
         """Tell whether somebody else has the turn."""
-        return self._owner != threading.get_ident() and self._lock.locked()
+        return self._owner != original.get_ident() and self._lock.locked()
 
     def release(self) -> None:
         """Let the next one."""
-        if self._owner == threading.get_ident():
+        if self._owner == original.get_ident():
             if self._depth:
                 self._depth -= 1
                 return

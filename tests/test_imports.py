@@ -15,6 +15,7 @@ import pytest_sockserver
 
 PACKAGE = Path(pytest_sockserver.__file__).parent
 FOLDERS = ("socketserver", "recording", "scripting")
+BOTTOM = ("errors", "origin", "originals")  # what everything may import
 
 
 def modules() -> dict[str, Path]:
@@ -90,13 +91,12 @@ def test_the_reader_of_imports_sees_what_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", IN_FOLDERS)
-def test_the_folders_import_the_standard_library_errors_and_origins_and_never_each_other(name: str) -> None:
+def test_the_folders_import_the_standard_library_the_bottom_and_never_each_other(name: str) -> None:
     folder = name.partition(".")[0]
 
-    assert {each for each in ours(name, lazy=True) if each != folder and not each.startswith(f"{folder}.")} <= {
-        "errors",
-        "origin",
-    }
+    assert {each for each in ours(name, lazy=True) if each != folder and not each.startswith(f"{folder}.")} <= set(
+        BOTTOM
+    )
     assert others(name, lazy=True) <= {*sys.stdlib_module_names, "typing_extensions"}
 
 
@@ -112,8 +112,8 @@ def test_the_standard_librarys_socketserver_is_never_imported(name: str) -> None
     assert "socketserver" not in others(name, lazy=True)
 
 
-@pytest.mark.parametrize("name", ["errors", "origin"])
-def test_errors_and_origins_import_nothing_of_ours(name: str) -> None:
+@pytest.mark.parametrize("name", BOTTOM)
+def test_the_bottom_imports_nothing_of_ours(name: str) -> None:
     assert ours(name, lazy=True) == set()
 
 
@@ -170,6 +170,7 @@ def test_importing_the_plugin_loads_nothing_that_pytest_has_not() -> None:
     assert {name for name in new if not name.startswith("pytest_sockserver")} == set()
     assert {name for name in new if name.startswith("pytest_sockserver")} == {
         "pytest_sockserver",
+        "pytest_sockserver.originals",
         "pytest_sockserver.plugin",
     }
 

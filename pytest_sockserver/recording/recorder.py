@@ -15,10 +15,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import RecordLimitExceeded
+from ..originals import Condition, original
 from .events import CLIENT_EOF, CLIENT_RESET, CLOSE, RECEIVED, RESET, SENT, UNSENT, Event, RawEvent
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class Recorder:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.lock = threading.RLock()  # guards everything here and in the tapes but Tape.state
-        self.began = monotonic()
+        self.lock = original.RLock()  # guards everything here and in the tapes but Tape.state
+        self.began = original.monotonic()
         self.tapes: list[Tape] = []
         self.requests: list[Any] = []
         self.untaken: deque[Any] = deque()  # those of the requests that take() has not given away
@@ -55,7 +55,7 @@ class Recorder:
         self.changed_at = 0.0  # when anything happened last
         self.size = 0
         self.dropped = 0  # bytes, of events and requests that were not kept
-        self._changed = threading.Condition(self.lock)
+        self._changed = Condition(self.lock)
         self._sleepers = 0
         # Of drivers that wait for something else than what is recorded.  Each has a bell of its own: woken by every
         # event, a thousand of them would cost each event a thousand wake-ups.
@@ -64,7 +64,7 @@ class Recorder:
 
     def elapsed(self) -> float:
         """Return the seconds since the recorder was made."""
-        return monotonic() - self.began
+        return original.monotonic() - self.began
 
     def forget(self) -> None:
         """Drop all that was kept and begin to count anew; open connections go on being recorded."""
@@ -153,7 +153,7 @@ class Recorder:
 
     def keep(self, tape: Tape, kind: str, data: bytes) -> RawEvent:
         """Keep an event, unless there is no room any more; return it."""
-        self.changed_at = now = monotonic() - self.began
+        self.changed_at = now = original.monotonic() - self.began
         event = (now, tape.index, kind, data)
         if self._room(len(data)):
             tape.events.append(event)
@@ -205,7 +205,7 @@ class Tape:
         self.ended_how = "closed"
         self.gone = False
         self.server_ended = False
-        self.lock = threading.RLock()
+        self.lock = original.RLock()
         self.state = BUSY
         self.socket: Taped | None = None
         self.handed_over: tuple[int, int] | None = None  # descriptor and inode, when detached by the handler
@@ -274,7 +274,7 @@ class Tape:
     def park(self, seconds: float | None) -> None:
         """Wait for ``unpark``, for ``Recorder.tell``, or for ``seconds``.  The recorder's lock must be held."""
         if self._bell is None:
-            self._bell = threading.Condition(self.recorder.lock)
+            self._bell = Condition(self.recorder.lock)
         self.recorder.parked.append(self._bell)
         try:
             self._bell.wait(seconds)

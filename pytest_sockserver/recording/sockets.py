@@ -28,6 +28,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ServerStopping
+from ..originals import greenlets_sleep, looked_for, original
 from .events import CLIENT_EOF, CLIENT_RESET, CLOSE, NOTE, START_TLS, RawEvent
 from .recorder import BUSY, PARKED, SENDING, WAITING, Tape
 
@@ -47,8 +48,10 @@ if hasattr(select, "poll"):
 
     def ready(sock: socket.socket, write: bool, seconds: float | None) -> bool:
         """Wait until ``sock`` can be read or written, has ended or failed; tell whether that came in time."""
-        poller = select.poll()  # one microsecond to make, holds no descriptor, knows no FD_SETSIZE
+        poller = original.poll()  # one microsecond to make, holds no descriptor, knows no FD_SETSIZE
         poller.register(sock, select.POLLOUT if write else select.POLLIN)
+        if seconds and (sleep := greenlets_sleep()) is not None:
+            return looked_for(lambda: bool(poller.poll(0)), seconds, sleep)
         return bool(poller.poll(None if seconds is None else math.ceil(seconds * 1000)))
 
 else:  # Windows; not tried there
@@ -56,7 +59,7 @@ else:  # Windows; not tried there
     def ready(sock: socket.socket, write: bool, seconds: float | None) -> bool:
         """Wait until ``sock`` can be read or written, has ended or failed; tell whether that came in time."""
         reading, writing = ([], [sock]) if write else ([sock], [])
-        return any(select.select(reading, writing, [sock], seconds))
+        return any(original.select(reading, writing, [sock], seconds))
 
 
 def inode(number: int) -> int:
@@ -67,9 +70,7 @@ def inode(number: int) -> int:
 if TYPE_CHECKING:
     PlainSocket = socket.socket
 else:
-    #: The socket class itself: a plugin that forbids sockets may have put a subclass in its place for a while,
-    #: and classes of ours that were derived from that one would be forbidden for ever.
-    PlainSocket = next(each for each in socket.socket.__mro__ if each.__module__ == "socket")
+    PlainSocket = original.socket
 
 
 class Taped(PlainSocket):

@@ -36,13 +36,12 @@ import errno
 import os
 import selectors
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
-from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ..originals import Event, original, selected
 from .wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 EXHAUSTED |= {getattr(errno, name) for name in ("WSAEMFILE", "WSAENOBUFS") if hasattr(errno, name)}  # Windows
 
 
-class LoopEnded(threading.Event):
+class LoopEnded(Event):
     """The event that a loop clears when it begins and sets when it ends; it remembers who cleared it.
 
     Subclasses of ``BaseServer`` with a loop of their own call ``clear()`` and ``set()`` too, therefore it is these
@@ -74,7 +73,7 @@ class LoopEnded(threading.Event):
     def clear(self) -> None:
         """Note that the calling thread runs a loop now."""
         self.entered = True
-        self._loop = (os.getpid(), threading.get_ident())
+        self._loop = (os.getpid(), original.get_ident())
         super().clear()
 
     def set(self) -> None:
@@ -85,7 +84,7 @@ class LoopEnded(threading.Event):
     def will_come(self) -> bool:
         """Return whether waiting makes sense: a loop runs, in this process, and not in the calling thread."""
         loop = self._loop
-        return loop is not None and loop[0] == os.getpid() and loop[1] != threading.get_ident()
+        return loop is not None and loop[0] == os.getpid() and loop[1] != original.get_ident()
 
 
 class BaseServer:
@@ -112,7 +111,7 @@ class BaseServer:
 
     # Fallbacks for instances whose __init__ never ran; the lock is then shared between them, and held only briefly.
     _wakeup: Wakeup | None = None  # there while serve_forever() runs
-    __state = threading.RLock()
+    __state = original.RLock()
     __shutdown_request = False
     __exhausted = False  # the latest get_request() failed for want of resources
     __exhaustion_reported = False
@@ -128,8 +127,8 @@ class BaseServer:
         self.RequestHandlerClass = RequestHandlerClass
         # Guards _wakeup, the flag and the event as one: without it, a shutdown() that overlaps the loop's own end
         # could leave the flag set.  Re-entrant, since a signal handler may run in the loop's thread.
-        self.__state = threading.RLock()
-        self.__is_shut_down: threading.Event = LoopEnded()
+        self.__state = original.RLock()
+        self.__is_shut_down: Event = LoopEnded()
         self.__shutdown_request = False
         if self.collect_errors:
             self.errors = []
@@ -196,11 +195,11 @@ class BaseServer:
         called when it has run out.  Not affected by ``shutdown()``.
         """
         limits = [limit for limit in (self.socket.gettimeout(), self.timeout) if limit is not None]
-        deadline = monotonic() + min(limits) if limits else None
+        deadline = original.monotonic() + min(limits) if limits else None
         with _make_selector() as selector, self._unblocked():
             selector.register(self, selectors.EVENT_READ)
-            while not selector.select(None if deadline is None else max(0, deadline - monotonic())):
-                if deadline is not None and monotonic() >= deadline:
+            while not selected(selector, None if deadline is None else max(0, deadline - original.monotonic())):
+                if deadline is not None and original.monotonic() >= deadline:
                     return self.handle_timeout()
             return self._handle_request_noblock()
 
@@ -298,12 +297,12 @@ class BaseServer:
         wakeup = self._wakeup
         return wakeup is not None and wakeup.in_this_thread()
 
-    def _loop_ended(self) -> threading.Event:
+    def _loop_ended(self) -> Event:
         """Return the event; a plain ``Event`` or a mock if somebody has put that in its place."""
         try:
             return self.__is_shut_down
         except AttributeError:  # __init__ never ran
-            event: threading.Event = vars(self).setdefault("_BaseServer__is_shut_down", LoopEnded())
+            event: Event = vars(self).setdefault("_BaseServer__is_shut_down", LoopEnded())
             return event
 
     def _ask_loop_to_end(self) -> None:
@@ -349,7 +348,7 @@ class BaseServer:
         if self._wakeup is not None:
             self._wakeup.close()
         self._wakeup = None
-        self.__state = threading.RLock()
+        self.__state = original.RLock()
         if isinstance(self._loop_ended(), LoopEnded):
             self.__is_shut_down = LoopEnded()
 
@@ -361,8 +360,8 @@ class BaseServer:
         resume = 0.0  # when to listen again, after resources were exhausted
         self.__exhausted = False
         while not self.__has_to_end():
-            listening = self.__listen(selector, listening, monotonic() >= resume and not self._paused())
-            ready = selector.select(poll_interval if listening is not None else _at_most(BACKOFF, poll_interval))
+            listening = self.__listen(selector, listening, original.monotonic() >= resume and not self._paused())
+            ready = selected(selector, poll_interval if listening is not None else _at_most(BACKOFF, poll_interval))
             came = False
             for key, _ in ready:
                 if key.fileobj is wakeup:
@@ -374,7 +373,7 @@ class BaseServer:
             if came:
                 self._handle_request_noblock()
             if self.__exhausted:
-                self.__exhausted, resume = False, monotonic() + BACKOFF
+                self.__exhausted, resume = False, original.monotonic() + BACKOFF
             self.service_actions()
 
     def __has_to_end(self) -> bool:

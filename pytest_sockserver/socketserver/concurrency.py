@@ -22,10 +22,10 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from ..originals import current_thread, original
 from .datagram import UDPServer
 from .stream import TCPServer
 
@@ -38,14 +38,14 @@ else:
 _CHILD_POLL = 0.01
 
 
-class RequestThreads(list[threading.Thread]):
+class RequestThreads(list["threading.Thread"]):
     """The threads that ``server_close()`` has to join.  A list: programs look at its length and iterate over it."""
 
     def __init__(self, threads: Iterable[threading.Thread] = ()) -> None:
         super().__init__(threads)
         # Guards the list, _running and _ending.  Held while a thread starts: some 100 µs.  Re-entrant, since a signal
         # handler that calls server_close() may interrupt just that.
-        self._lock = threading.RLock()
+        self._lock = original.RLock()
         self._running: set[threading.Thread] = set()  # started by start(), joinable or not, and not ending yet
         self._ending: list[threading.Thread] = []  # handlers done; only the last of them is still listed
         self._examine_at = 32  # length of the list at which its threads are asked whether they are alive
@@ -90,12 +90,12 @@ class RequestThreads(list[threading.Thread]):
 
         The calling thread does not wait for itself.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else original.monotonic() + timeout
         with self._lock:
             threads = [*self, *(thread for thread in self._ending if thread not in self)]
         for thread in threads:
-            if thread is not threading.current_thread() and thread.ident is not None:
-                thread.join(None if deadline is None else max(0, deadline - time.monotonic()))
+            if thread is not current_thread() and thread.ident is not None:
+                thread.join(None if deadline is None else max(0, deadline - original.monotonic()))
         self.forget_dead()
 
     def _forget_ended(self) -> None:
@@ -183,7 +183,7 @@ class ThreadingMixIn(_Mixable):
     def _request_thread_ends(self) -> None:
         threads = self._threads
         if isinstance(threads, RequestThreads):
-            threads.end(threading.current_thread())
+            threads.end(current_thread())
         wakeup = getattr(self, "_wakeup", None)
         if self.max_threads is not None and wakeup is not None:
             wakeup.wake()
@@ -247,7 +247,7 @@ if hasattr(os, "fork"):
                 return
             self._reap(0 if blocking else os.WNOHANG)
             while len(self.active_children) >= self.max_children and not self._runs_the_loop():
-                time.sleep(_CHILD_POLL)
+                original.sleep(_CHILD_POLL)
                 self._reap(os.WNOHANG)
 
         def handle_timeout(self) -> None:

@@ -19,12 +19,11 @@ import os
 import socket
 import struct
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from time import monotonic
 from typing import Any
 
+from ..originals import accept, original
 from .base import BaseServer
 
 # BSD and macOS hand out accepted sockets with the listener's O_NONBLOCK; Linux does not (accept(2)).
@@ -46,7 +45,7 @@ class LiveRequests:
     def __init__(self) -> None:
         self._pid = os.getpid()
         # Guards _requests and _ending, and each close against end().  Re-entrant: for signal handlers.
-        self._lock = threading.RLock()
+        self._lock = original.RLock()
         self._requests: dict[int, Any] = {}  # by id(): a request need not be hashable
         self._ending = False
 
@@ -215,7 +214,7 @@ class TCPServer(BaseServer):
 
     def get_request(self) -> tuple[Any, Any]:
         """Accept a connection; return its socket and the client's address."""
-        request, client_address = self.socket.accept()
+        request, client_address = accept(self.socket)
         if _ACCEPTED_INHERIT:
             request.settimeout(request.gettimeout())  # sets or clears O_NONBLOCK to agree with it
         return request, client_address
@@ -264,12 +263,12 @@ class TCPServer(BaseServer):
         return _unblocked(self.socket) if self._may_unblock() else nullcontext()
 
     def _may_unblock(self) -> bool:
-        if not _CAN_UNBLOCK or not isinstance(self.socket, socket.socket) or self.socket.type != socket.SOCK_STREAM:
+        if not _CAN_UNBLOCK or not isinstance(self.socket, original.socket) or self.socket.type != socket.SOCK_STREAM:
             return False
         # Where accepted sockets inherit O_NONBLOCK, only our own get_request() puts that right in time: another one
         # may read from the new socket, as an accept() that does a TLS handshake.
         if _ACCEPTED_INHERIT and (
-            type(self).get_request is not TCPServer.get_request or type(self.socket).accept is not socket.socket.accept
+            type(self).get_request is not TCPServer.get_request or type(self.socket).accept is not original.accept
         ):
             return False
         return self.socket.gettimeout() is None and self.socket.fileno() >= 0
@@ -314,10 +313,10 @@ def _unblocked(listener: socket.socket) -> Iterator[None]:
 def _cut(request: Any) -> None:
     """Shut down both directions; wakes whoever is blocked in reading or writing."""
     try:
-        if isinstance(request, socket.socket):
+        if isinstance(request, original.socket):
             # Not SSLSocket.shutdown(): it drops the TLS state, and the handler would read ciphertext as if it were
             # plain.
-            socket.socket.shutdown(request, socket.SHUT_RDWR)
+            original.socket.shutdown(request, socket.SHUT_RDWR)
         else:
             request.shutdown(socket.SHUT_RDWR)
     except OSError:
@@ -347,9 +346,9 @@ def _is_readable(request: Any) -> bool:
 
 def _discard_input(request: Any, limit: float) -> None:
     """Read until the end of the stream, at most for ``limit`` seconds."""
-    deadline = monotonic() + limit
+    deadline = original.monotonic() + limit
     try:
-        while (remaining := deadline - monotonic()) > 0:
+        while (remaining := deadline - original.monotonic()) > 0:
             request.settimeout(remaining)
             if not request.recv(65536):
                 return
@@ -363,7 +362,7 @@ def _inferred_family(server_address: Any, family: int, kind: int) -> int:
         return family
     host, port = server_address[:2]
     try:
-        found = {entry[0] for entry in socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)}
+        found = {entry[0] for entry in original.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)}
     except socket.gaierror:
         return family  # bind() will say what is wrong with it
     return socket.AF_INET6 if found == {socket.AF_INET6} else family

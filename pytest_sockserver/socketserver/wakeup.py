@@ -15,8 +15,8 @@ Rules:
 from __future__ import annotations
 
 import os
-import socket
-import threading
+
+from ..originals import original, socketpair
 
 
 class Wakeup:
@@ -27,13 +27,13 @@ class Wakeup:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.thread = threading.get_ident()
-        self._reader, self._writer = socket.socketpair()
+        self.thread = original.get_ident()
+        self._reader, self._writer = socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
         # Guards _writer: a send() that has released the GIL while another thread closes may write to a descriptor
         # that by then belongs to somebody else.  Re-entrant, since a signal handler may interrupt wake() to call it.
-        self._lock = threading.RLock()
+        self._lock = original.RLock()
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable; -1 after ``close()``."""
@@ -45,7 +45,7 @@ class Wakeup:
 
     def in_this_thread(self) -> bool:
         """Return whether the caller is the thread that runs the loop."""
-        return self.in_this_process() and self.thread == threading.get_ident()
+        return self.in_this_process() and self.thread == original.get_ident()
 
     def wake(self) -> None:
         """Make the loop's ``select()`` return.  Any thread, signal handlers included; never blocks on the network."""

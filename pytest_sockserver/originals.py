@@ -1,0 +1,276 @@
+"""The clock, the locks, the threads and the sockets that are ours, whatever a test puts in place of the names.
+
+Tests freeze ``time.monotonic``, forbid ``socket.socket``, put a mock in the place of ``threading.Thread``; gevent and
+eventlet put greenlets in the place of threads.  A deadline must run out all the same, and a server must serve.  So what
+the package uses of these modules is bound here, once, when the plugin is loaded, and all else takes it from here.
+
+Rules:
+
+- It is kept in a class, :class:`original`.  freezegun walks through the attributes of every module and replaces those
+  which *are* ``time.monotonic``; a class it leaves alone.  So no module of the package binds one of these by itself.
+- What was replaced before we were loaded is found again: functions of C modules in a second copy of the module, which
+  the import system makes afresh; the socket class among the subclasses of ``_socket.socket``; ``Thread`` among the
+  bases of the main thread's class.
+- gevent and eventlet replace names *inside* ``threading``: its own classes use other locks and other threads from then
+  on.  So :class:`Condition` and :class:`Event` take their locks from here, and :class:`Thread` starts itself.
+- Where greenlets share the caller's thread, a wait may not block it: a client among them would stand still.  There, and
+  only there, a wait looks now and then, and sleeps in the library's way between two looks.
+
+Not done: ``os.fork()`` and ``os.waitpid()`` of gevent; a library that patches the process while a server runs.
+"""
+
+from __future__ import annotations
+
+import _socket
+import _thread
+import select
+import selectors
+import socket
+import sys
+import threading
+import time
+from types import BuiltinFunctionType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from socket import socket as _Socket
+    from threading import Thread as _Thread
+    from types import ModuleType
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+# Seconds between two looks of a wait in a greenlet: a client's answer takes a tenth of a millisecond at best.
+_FIRST_PAUSE, _LONGEST_PAUSE = 1e-4, 2e-3
+
+
+def _unpatched(module: ModuleType, name: str) -> Any:
+    """Return a function of a C module; from a second copy of the module if somebody has put another in its place."""
+    found = getattr(module, name, None)
+    if type(found) is BuiltinFunctionType:
+        return found
+    from importlib.util import find_spec, module_from_spec
+
+    spec = module.__spec__ or find_spec(module.__name__)
+    if spec is None or spec.loader is None:
+        return found
+    copy = module_from_spec(spec)
+    spec.loader.exec_module(copy)
+    return getattr(copy, name, found)
+
+
+def _named(found: Iterable[Any], module: str, name: str, otherwise: Any) -> Any:
+    """Return the first that was defined in this module by this name."""
+    own = (each for each in found if getattr(each, "__module__", "") == module and each.__name__ == name)
+    return next(own, otherwise)
+
+
+if not TYPE_CHECKING:
+    _Socket = _named(_socket.socket.__subclasses__(), "socket", "socket", socket.socket)
+    _Thread = _named(type(threading.main_thread()).__mro__, "threading", "Thread", threading.Thread)
+_getaddrinfo: Callable[..., Any] = _named([socket.getaddrinfo], "socket", "getaddrinfo", _socket.getaddrinfo)
+
+
+class original:  # a namespace, as a module is
+    """What the package uses of ``time``, ``threading``, ``socket`` and ``select``, as it was before any test."""
+
+    __slots__ = ()
+
+    monotonic: Callable[[], float] = _unpatched(time, "monotonic")
+    sleep: Callable[[float], None] = _unpatched(time, "sleep")
+
+    Lock: Callable[[], threading.Lock] = _unpatched(_thread, "allocate_lock")
+    RLock: Callable[[], Any] = _thread.RLock
+    get_ident: Callable[[], int] = _unpatched(_thread, "get_ident")
+    start_new_thread: Callable[..., int] = _unpatched(_thread, "start_new_thread")
+    current_thread = staticmethod(threading.current_thread)
+
+    socket = _Socket
+    accept = _Socket.accept
+    getaddrinfo = _getaddrinfo
+
+    poll: Callable[[], Any] = _unpatched(select, "poll")  # Windows has none
+    select: Callable[..., Any] = _unpatched(select, "select")
+    PollSelector = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
+# What waits
+
+
+def greenlets_sleep() -> Callable[[float], object] | None:
+    """Return how a greenlet lets others run for some seconds; ``None`` where none share the calling thread."""
+    hubs = sys.modules.get("gevent._hub_local")
+    if hubs is not None:
+        hub = hubs.get_hub_if_exists()
+        if hub is not None and not hub.dead and sys.modules["greenlet"].getcurrent() is not hub:
+            return sys.modules["gevent"].sleep  # type: ignore[no-any-return]
+    hubs = sys.modules.get("eventlet.hubs")
+    if hubs is not None:
+        hub = getattr(hubs._threadlocal, "hub", None)
+        if hub is not None and sys.modules["greenlet"].getcurrent() is not hub.greenlet:
+            return sys.modules["eventlet"].sleep  # type: ignore[no-any-return]
+    return None
+
+
+def looked_for(look: Callable[[], T], seconds: float | None, sleep: Callable[[float], object]) -> T:
+    """Look until there is something, or for so many seconds; sleep between two looks.  Return what was seen last."""
+    until, pause = None if seconds is None else original.monotonic() + seconds, _FIRST_PAUSE
+    while not (seen := look()) and (until is None or original.monotonic() < until):
+        sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE)
+    return seen
+
+
+def acquired(lock: threading.Lock, seconds: float | None) -> bool:
+    """Take a lock; tell whether it was to be had within so many seconds, ``None`` for any number, 0 for at once."""
+    if lock.acquire(False):
+        return True
+    if seconds is not None and seconds <= 0:
+        return False
+    sleep = greenlets_sleep()
+    if sleep is not None:
+        return looked_for(lambda: lock.acquire(False), seconds, sleep)
+    return lock.acquire(True, -1 if seconds is None else seconds)
+
+
+def selected(selector: selectors.BaseSelector, seconds: float | None) -> list[Any]:
+    """Return what a selector selects within so many seconds, ``None`` for any number."""
+    sleep = greenlets_sleep()
+    if sleep is None or (seconds is not None and seconds <= 0):
+        return selector.select(seconds)
+    return looked_for(lambda: selector.select(0), seconds, sleep)
+
+
+class Condition(threading.Condition):
+    """``threading.Condition``, with a lock for each wait that is a lock; see the module's head."""
+
+    def __init__(self, lock: Any = None) -> None:
+        super().__init__(lock if lock is not None else original.RLock())
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until notified, or for so many seconds; tell which.  The lock is let go meanwhile."""
+        if not self._is_owned():  # type: ignore[attr-defined]
+            raise RuntimeError("cannot wait on un-acquired lock")
+        bell = original.Lock()
+        bell.acquire()
+        waiters = self._waiters  # type: ignore[attr-defined]
+        waiters.append(bell)
+        saved, rung = self._release_save(), False  # type: ignore[attr-defined]
+        try:
+            rung = acquired(bell, timeout)
+            return rung
+        finally:
+            self._acquire_restore(saved)  # type: ignore[attr-defined]
+            if not rung and bell in waiters:
+                waiters.remove(bell)
+
+
+class Event:
+    """``threading.Event`` over a :class:`Condition` from here."""
+
+    def __init__(self) -> None:
+        self._changed = Condition(original.Lock())
+        self._flag = False
+
+    def is_set(self) -> bool:
+        """Tell whether it is set."""
+        return self._flag
+
+    def set(self) -> None:
+        """Set it, and wake all who wait."""
+        with self._changed:
+            self._flag = True
+            self._changed.notify_all()
+
+    def clear(self) -> None:
+        """Let who comes from now on wait."""
+        with self._changed:
+            self._flag = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, or for so many seconds; tell whether it is."""
+        with self._changed:
+            return self._flag or self._changed.wait(timeout)
+
+
+# Threads
+
+# Those that were started past a library's greenlets, by number.  Each enters and leaves itself by one step of a dict.
+_natives: dict[int, Thread] = {}
+
+
+class Thread(_Thread):
+    """A thread of the system, also where a library makes ``threading`` start greenlets."""
+
+    _ended: Any = None  # a lock, held until it has ended; of a thread that threading did not start
+
+    def start(self) -> None:
+        """Start it; return when it runs."""
+        starts = getattr(threading, "_start_joinable_thread", None) or threading._start_new_thread  # type: ignore[attr-defined]
+        if type(starts) is BuiltinFunctionType:
+            return super().start()
+        if self._ended is not None:
+            raise RuntimeError("threads can only be started once")
+        self._ended, began = original.Lock(), original.Lock()
+        self._ended.acquire()
+        began.acquire()
+        try:
+            original.start_new_thread(self._run_past_greenlets, (began,))
+        except BaseException:
+            self._ended = None
+            raise
+        began.acquire()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until it has ended, or for so many seconds."""
+        if self._ended is None:
+            return super().join(timeout)
+        if self._ended.acquire(True, -1 if timeout is None else max(0, timeout)):
+            self._ended.release()
+
+    def is_alive(self) -> bool:
+        """Tell whether it has begun and not ended."""
+        return super().is_alive() if self._ended is None else self._ended.locked()
+
+    def _run_past_greenlets(self, began: Any) -> None:
+        self._ident = number = original.get_ident()
+        _natives[number] = self
+        began.release()
+        try:
+            self.run()
+        except SystemExit:
+            pass
+        except BaseException:
+            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self)))
+        finally:
+            del _natives[number]
+            self._ended.release()
+
+
+def current_thread() -> threading.Thread:
+    """Return the calling thread's object."""
+    if _natives and (mine := _natives.get(original.get_ident())) is not None:
+        return mine
+    return original.current_thread()
+
+
+# Sockets
+
+
+def accept(listener: Any) -> tuple[Any, Any]:
+    """Accept a connection as ``listener.accept()`` does, which makes whatever ``socket.socket`` is at that moment."""
+    if getattr(type(listener), "accept", None) is not original.accept:
+        return listener.accept()  # type: ignore[no-any-return]
+    number, address = listener._accept()
+    accepted = original.socket(listener.family, listener.type, listener.proto, fileno=number)
+    if socket.getdefaulttimeout() is None and listener.gettimeout():
+        accepted.setblocking(True)
+    return accepted, address
+
+
+def socketpair() -> tuple[socket.socket, socket.socket]:
+    """Return two connected sockets."""
+    if not hasattr(_socket, "socketpair"):  # Windows: the standard library connects two over loopback; not tried there
+        return socket.socketpair()
+    return tuple(original.socket(fileno=each.detach()) for each in _socket.socketpair())  # type: ignore[return-value]
