@@ -22,6 +22,8 @@ from dataclasses import dataclass, fields
 from datetime import date, datetime, time, timezone
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from .originals import ssl_module
+
 if TYPE_CHECKING:
     import ssl
 
@@ -486,8 +488,7 @@ def _check_versions(minimum: object, maximum: object) -> None:
 
 
 def _versions_of_openssl() -> list[str]:
-    import ssl
-
+    ssl = ssl_module()
     return [version for version, name in VERSIONS.items() if getattr(ssl, f"HAS_{name}")]
 
 
@@ -499,8 +500,7 @@ def _check_ciphers(ciphers: object, minimum: str | None) -> None:
         raise TypeError(f"ciphers must be a str as OpenSSL reads it, names with ':' between them, not {ciphers!r}")
     if minimum == "1.3":
         raise ValueError("ciphers are those up to TLS 1.2, and minimum is '1.3': Python cannot choose among 1.3's")
-    import ssl
-
+    ssl = ssl_module()
     scratch = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     for name in [each for each in ciphers.split(":") if not each.startswith(("!", "-", "+", "@"))]:
         try:

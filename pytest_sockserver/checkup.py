@@ -10,9 +10,11 @@ Faults are tried several at a time, each with a server and a thread of its own: 
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from traceback import format_exception
 from typing import Any, Final
@@ -235,7 +237,8 @@ class _Ward:
             fault.put(server)
             began = original.monotonic()
             future = server.in_thread(self._run, server)
-            wait([future], self.patience)
+            with contextlib.suppress(FutureTimeout):
+                Future.exception(future, self.patience)
             outcome, value = _outcome(future)
             seconds = original.monotonic() - began
         finally:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from .deadline import Deadline
 from .failures import Failures
-from .originals import Thread
+from .originals import Condition, Thread
 from .recording.recorder import Recorder
 
 T = TypeVar("T")
@@ -32,6 +32,10 @@ class ClientFuture(Future[T]):
     _told = False
     #: The server stopped while the client ran: what became of it then is our own doing.
     cut = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._condition = Condition()  # the standard library's is made of whatever threading is at the moment
 
     def result(self, timeout: float | None = None) -> T:
         """Return what the client returned, or raise what it raised; wait at most the server's ``timeout``."""

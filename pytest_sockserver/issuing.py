@@ -7,7 +7,9 @@ kept; nothing stays on disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import datetime as datetimes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache, wraps
 from threading import RLock
@@ -54,10 +56,23 @@ def kept(make: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @wraps(make)
     def made(*args: _P.args, **named: _P.kwargs) -> _R:
-        with _making:
+        with _making, _real_dates():
             return kept(*args, **named)
 
     return made
+
+
+@contextmanager
+def _real_dates() -> Iterator[None]:
+    """Have ``datetime`` mean what it is: cryptography looks once what a date is, and keeps freezegun's for the run."""
+    replaced = datetimes.datetime, datetimes.date
+    datetimes.datetime, datetimes.date = (  # type: ignore[assignment, misc]
+        next(each for each in found.__mro__ if each.__module__ == "datetime") for found in replaced
+    )
+    try:
+        yield
+    finally:
+        datetimes.datetime, datetimes.date = replaced  # type: ignore[misc]
 
 
 def ca_pem() -> bytes:

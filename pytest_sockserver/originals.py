@@ -78,6 +78,7 @@ class original:  # a namespace, as a module is
     __slots__ = ()
 
     monotonic: Callable[[], float] = _unpatched(time, "monotonic")
+    perf_counter: Callable[[], float] = _unpatched(time, "perf_counter")
     sleep: Callable[[float], None] = _unpatched(time, "sleep")
 
     Lock: Callable[[], threading.Lock] = _unpatched(_thread, "allocate_lock")
@@ -93,6 +94,11 @@ class original:  # a namespace, as a module is
     poll: Callable[[], Any] = _unpatched(select, "poll")  # Windows has none
     select: Callable[..., Any] = _unpatched(select, "select")
     PollSelector = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
+def clock_is_real() -> bool:
+    """Tell whether the clocks that others look at, an event loop among them, are the system's."""
+    return time.monotonic is original.monotonic and time.perf_counter is original.perf_counter
 
 
 # What waits
@@ -200,15 +206,23 @@ class Event:
 _natives: dict[int, Thread] = {}
 
 
+# What the standard library's threads are made of.
+_parts = {name: getattr(threading, name) for name in ("Condition", "Event", "Lock", "_allocate_lock")}
+
+
+def _threading_is_intact() -> bool:
+    starts = getattr(threading, "_start_joinable_thread", None) or threading._start_new_thread  # type: ignore[attr-defined]
+    return type(starts) is BuiltinFunctionType and all(getattr(threading, each) is _parts[each] for each in _parts)
+
+
 class Thread(_Thread):
-    """A thread of the system, also where a library makes ``threading`` start greenlets."""
+    """A thread of the system, also where ``threading`` would start a greenlet, or is made of a test's mocks."""
 
     _ended: Any = None  # a lock, held until it has ended; of a thread that threading did not start
 
     def start(self) -> None:
         """Start it; return when it runs."""
-        starts = getattr(threading, "_start_joinable_thread", None) or threading._start_new_thread  # type: ignore[attr-defined]
-        if type(starts) is BuiltinFunctionType:
+        if _threading_is_intact():
             return super().start()
         if self._ended is not None:
             raise RuntimeError("threads can only be started once")
@@ -273,4 +287,42 @@ def socketpair() -> tuple[socket.socket, socket.socket]:
     """Return two connected sockets."""
     if not hasattr(_socket, "socketpair"):  # Windows: the standard library connects two over loopback; not tried there
         return socket.socketpair()
-    return tuple(original.socket(fileno=each.detach()) for each in _socket.socketpair())  # type: ignore[return-value]
+    one, other = _socket.socketpair()
+    return original.socket(fileno=one.detach()), original.socket(fileno=other.detach())
+
+
+def ssl_module() -> Any:
+    """Return the module ``ssl`` whose sockets are derived from the socket class, and that no library has patched.
+
+    It is the one that everybody has, but for two cases.  If it is not imported yet while a test has replaced
+    ``socket.socket``, the class is put back for the length of the import: a module made of the replacement would stay
+    broken for the rest of the run.  If gevent or eventlet have patched it, its classes no longer work without
+    greenlets, so a second copy is made, and kept.
+    """
+    with _making_ssl:
+        for module in (sys.modules.get("ssl"), _copies.get("ssl")):
+            if module is not None and module.SSLSocket.__module__ == "ssl":
+                return module
+        from importlib.util import find_spec, module_from_spec
+
+        known, replaced = sys.modules.pop("ssl", None), socket.socket
+        socket.socket = original.socket  # type: ignore[misc]
+        try:
+            if known is None:
+                import ssl
+
+                return ssl
+            spec = known.__spec__ or find_spec("ssl")
+            assert spec is not None and spec.loader is not None
+            # It is found by its name while it is made: enum puts the constants where the name leads.
+            _copies["ssl"] = sys.modules["ssl"] = copy = module_from_spec(spec)
+            spec.loader.exec_module(copy)
+            return copy
+        finally:
+            socket.socket = replaced  # type: ignore[misc]
+            if known is not None:
+                sys.modules["ssl"] = known
+
+
+_copies: dict[str, Any] = {}
+_making_ssl = original.Lock()  # guards _copies

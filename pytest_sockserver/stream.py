@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from .errors import ScriptMismatch, ServerStopping, UnsupportedFault, WrongState
-from .originals import original
+from .originals import original, ssl_module
 from .recording.events import CLOSE, NOTE, RESET, SEND_EOF, SENT
 from .recording.outside import acknowledge_now, begins_tls, cut, hard_close, unacknowledged, unread
 from .recording.recorder import PARKED, Tape
@@ -411,8 +411,7 @@ class Stream:
             OSError: The handshake failed, and ``tls.error`` says why.
         """
         __tracebackhide__ = True
-        import ssl
-
+        ssl = ssl_module()
         plain = self.socket_for("start_tls on")
         if self.secured:
             raise WrongState(f"cannot start_tls on connection {self.tape.index}: it speaks TLS already")
@@ -461,8 +460,7 @@ class Stream:
             OSError: It is plain text.
         """
         __tracebackhide__ = True
-        import ssl
-
+        ssl = ssl_module()
         while not self.has_input():
             yield False
         early = _peeked(self.socket_for("start_tls on"))  # which may have been ended from outside meanwhile

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .certificates import OLD, TLS, VERIFY_MODES, VERSIONS, Certificate, check_bool, checked_alpn
 from .issuing import ca_pem, issued, kept
+from .originals import ssl_module
 
 if TYPE_CHECKING:
     import ssl
@@ -34,6 +35,7 @@ def client_context(
     offered = checked_alpn(alpn)
     if certificate is not None and not isinstance(certificate, Certificate):
         raise TypeError(f"certificate must be a Certificate, not {certificate!r}")
+    ssl_module()  # once it is there, the client's is the one that everybody has, gevent's perhaps
     import ssl
 
     if trust:
@@ -52,8 +54,7 @@ def client_context(
 @kept
 def server_context(tls: TLS) -> ssl.SSLContext:
     """Return the context of a server, always the same one."""
-    import ssl
-
+    ssl = ssl_module()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _set_versions(context, tls.minimum, tls.maximum)
     _set_ciphers(context, tls.ciphers, weak=_is_weak(tls))
@@ -67,12 +68,11 @@ def server_context(tls: TLS) -> ssl.SSLContext:
         context.options |= ssl.OP_NO_TICKET  # up to TLS 1.2
         context.num_tickets = 0
     context.sni_callback = _when_asked_for_a_name(tls)
-    return context
+    return context  # type: ignore[no-any-return]
 
 
 def _set_versions(context: ssl.SSLContext, minimum: str | None, maximum: str | None) -> None:
-    import ssl
-
+    ssl = ssl_module()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # ssl.TLSVersion.TLSv1: whoever asks for it knows
         if minimum is not None:
@@ -97,8 +97,7 @@ def _set_ciphers(context: ssl.SSLContext, ciphers: str | None, *, weak: bool) ->
 
 def _when_asked_for_a_name(tls: TLS) -> Callable[[Any, str | None, ssl.SSLContext], int | None]:
     """Return what a context calls once a client has said hello, whether or not it asks for a name."""
-    import ssl
-
+    refused_alert = ssl_module().ALERT_DESCRIPTION_UNRECOGNIZED_NAME
     contexts = {name: _for_name(tls, certificate).server_context() for name, certificate in tls.names}
     known = {*contexts, *tls.certificate.hosts}
 
@@ -113,7 +112,7 @@ def _when_asked_for_a_name(tls: TLS) -> Callable[[Any, str | None, ssl.SSLContex
                 sock.context = contexts[form]
                 return None
         refused = tls.refuse_unknown_names and known.isdisjoint(forms)
-        return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME if refused else None
+        return refused_alert if refused else None
 
     return asked
 

@@ -28,7 +28,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ServerStopping
-from ..originals import greenlets_sleep, looked_for, original
+from ..originals import greenlets_sleep, looked_for, original, ssl_module
 from .events import CLIENT_EOF, CLIENT_RESET, CLOSE, NOTE, START_TLS, RawEvent
 from .recorder import BUSY, PARKED, SENDING, WAITING, Tape
 
@@ -385,7 +385,10 @@ def _scattered(data: bytes, views: list[memoryview]) -> int:
 @cache
 def _recording_ssl_socket() -> type[ssl.SSLSocket]:
     """Make the class when TLS is first used: importing ssl costs six milliseconds."""
-    import ssl
+    if TYPE_CHECKING:
+        import ssl
+    else:
+        ssl = ssl_module()
 
     class RecordingSSLSocket(ssl.SSLSocket, Taped):
         """A TLS socket that notes what passes, in plain text.  recv and recv_into call read, sendall calls send."""
