@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache, wraps
-from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from .certificates import ENDS, address_of, check_installed
+from .originals import original
 
 if TYPE_CHECKING:
     import os
@@ -44,7 +44,7 @@ _VALID_FROM: Final = datetime(2100, 1, 1, tzinfo=timezone.utc)
 # Values whose keys, and contexts, are kept.  A sweep over a thousand hosts shall not be a heap of a thousand contexts.
 _KEPT: Final = 128
 
-_making = RLock()  # guards what is kept: the root, keys and contexts are made once
+_making = original.RLock()  # guards what is kept: the root, keys and contexts are made once
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
