@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -84,8 +85,8 @@ IN_FOLDERS = [name for name in MODULES if name.partition(".")[0] in FOLDERS]
 def test_the_reader_of_imports_sees_what_is_there() -> None:
     assert len(MODULES) > 30
     assert "recording.recorder" in ours("recording.sockets", lazy=True)
-    assert "ssl" in others("recording.sockets", lazy=True)
-    assert "ssl" not in others("recording.sockets", lazy=False)
+    assert "ssl" in others("tls_contexts", lazy=True)
+    assert "ssl" not in others("tls_contexts", lazy=False)
     assert "clients" in ours("base_server", lazy=True)
     assert "clients" not in ours("base_server", lazy=False)
 
@@ -235,3 +236,99 @@ def test_errors_say_that_they_are_the_packages() -> None:
     for name in ("ScriptMismatch", "DeadlineExceeded", "HandlerStuck"):
         assert getattr(pytest_sockserver, name).__module__ == "pytest_sockserver"
         assert issubclass(getattr(pytest_sockserver, name), pytest_sockserver.SockServerError)
+
+
+# What a test may replace is reached through ``originals`` alone
+
+#: Modules whose functions and classes tests, freezegun, pytest-socket, gevent and eventlet replace.
+REPLACED = ("time", "threading", "_thread", "socket", "_socket", "select", "selectors")
+
+#: What is a value of theirs and nothing that acts: ``socket.AF_INET``, ``selectors.EVENT_READ``; and types of errors.
+VALUES = re.compile(r"[A-Z][A-Z0-9_]*|__\w+__|gaierror|AddressFamily|SocketKind")
+
+#: Reached as it is at the moment, on purpose.
+AS_IT_IS = {
+    # The framework stands in for the standard library's: what its user constructs is made of what the program has.
+    ("socketserver.stream", "socket.socket"),
+    ("socketserver.concurrency", "threading.Thread"),
+    # Whether pytest-socket forbids it.
+    ("addresses", "socket.socket"),
+}
+
+
+def reached(source: str) -> Iterator[str]:
+    """Yield what a module takes from those when it runs, as ``time.monotonic``; annotations are not looked at."""
+    for node in running(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and not node.level and node.module in REPLACED:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (
+                f"{alias.name} as {alias.asname}" for alias in node.names if alias.name in REPLACED and alias.asname
+            )
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in REPLACED:
+            yield f"{node.value.id}.{node.attr}"
+
+
+def running(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes below one, but for annotations and what type checkers alone see."""
+    for name, value in ast.iter_fields(node):
+        for each in value if isinstance(value, list) else [value]:
+            if not isinstance(each, ast.AST) or name in ("annotation", "returns"):
+                continue
+            if isinstance(each, ast.stmt) and is_type_checking(each):
+                yield from running(ast.Module([*each.orelse], []))  # type: ignore[attr-defined]
+                continue
+            yield each
+            yield from running(each)
+
+
+def test_the_reader_of_what_is_reached_sees_what_is_there() -> None:
+    source = """
+import time as clock
+from threading import Lock
+if TYPE_CHECKING:
+    import ssl
+    Plain = socket.socket
+else:
+    Plain = select.poll
+def f(sock: socket.socket = socket.socket()) -> threading.Thread:
+    at: threading.Lock = time.monotonic()
+    return socket.AF_INET, Request.time
+"""
+
+    assert sorted(reached(source)) == sorted(
+        ["time as clock", "threading.Lock", "select.poll", "socket.socket", "time.monotonic", "socket.AF_INET"]
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "originals"])
+def test_what_a_test_may_replace_is_reached_through_originals_alone(name: str) -> None:
+    found = reached(MODULES[name].read_text(encoding="utf-8"))
+
+    wrong = {each for each in found if not VALUES.fullmatch(each.partition(".")[2])}
+    assert {(name, each) for each in wrong} <= AS_IT_IS
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in ("originals", "tls_contexts")])
+def test_ssl_is_imported_through_originals_alone(name: str) -> None:
+    """Whoever imports it first while ``socket.socket`` is replaced would break it for the rest of the run."""
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+
+    imported = [each for node in running(tree) if isinstance(node, ast.Import) for each in node.names]
+    assert "ssl" not in {each.name for each in imported}
+
+
+def test_no_module_but_originals_keeps_an_original_where_freezegun_looks() -> None:
+    program = """
+import importlib, sys, time, pytest_sockserver.originals
+for name in sys.argv[1:]:
+    module = importlib.import_module(f"pytest_sockserver.{name}")
+    for each, value in vars(module).items():
+        if any(value is getattr(time, clock) for clock in ("monotonic", "time", "perf_counter", "sleep")):
+            print(name, each)
+"""
+    names = [name for name in MODULES if name]
+
+    said = subprocess.run([sys.executable, "-c", program, *names], capture_output=True, text=True, timeout=30)
+
+    assert (said.stdout, said.returncode) == ("", 0), said.stderr
