@@ -207,7 +207,7 @@ _natives: dict[int, Thread] = {}
 
 
 # What the standard library's threads are made of.
-_parts = {name: getattr(threading, name) for name in ("Condition", "Event", "Lock", "_allocate_lock")}
+_parts = {name: getattr(threading, name) for name in ("Condition", "Event", "Lock", "_allocate_lock", "get_ident")}
 
 
 def _threading_is_intact() -> bool:
@@ -264,9 +264,9 @@ class Thread(_Thread):
 
 def current_thread() -> threading.Thread:
     """Return the calling thread's object."""
-    if _natives and (mine := _natives.get(original.get_ident())) is not None:
-        return mine
-    return original.current_thread()
+    number = original.get_ident()
+    known = _natives.get(number) or threading._active.get(number)  # type: ignore[attr-defined]
+    return known or original.current_thread()
 
 
 # Sockets
