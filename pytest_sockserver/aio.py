@@ -111,8 +111,7 @@ async def arrive(wait: Wait[T]) -> T:
     bell = _bell()
     with wait.recorder.waking(bell.ring):
         while True:
-            with wait.recorder.lock:
-                answer = wait.poll()
+            answer = wait.poll()
             if not isinstance(answer, _Pending):
                 return answer
             await bell.wait(wait.deadline.left())

@@ -62,6 +62,10 @@ _type = type  # raises() has a parameter of that name
 H = TypeVar("H", bound=Callable[..., Any])
 
 
+#: What a thread runs, by the last word of its name.
+_WHAT_RUNS = {"client": "a client run by in_thread()", "frames": "a framing"}
+
+
 class BaseTestServer(Judged, Addressed):
     """What all test servers share.
 
@@ -539,7 +543,7 @@ class BaseTestServer(Judged, Addressed):
         self, threads: list[threading.Thread], peers: dict[threading.Thread, Any], deadline: Deadline
     ) -> None:
         for thread in threads:
-            what = "a client run by in_thread()" if thread.name.endswith("client") else "a handler"
+            what = _WHAT_RUNS.get(thread.name.rpartition(" ")[2], "a handler")
             self._failures.add(stopping.stuck(thread, what, peers.get(thread), deadline), self.name)
 
     def _label(self) -> str:

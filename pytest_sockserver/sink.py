@@ -38,7 +38,8 @@ class Sink:
         self._name = name
         self._ended = ended
         # Guards everything below.  Taken after a tape's lock, and no other is taken under it but the wake-up's.
-        self._lock = threading.Lock()
+        # Re-entrant, as all of ours that are held for more than a look: the collector may run a user's __del__ anywhere.
+        self._lock = threading.RLock()
         self._fed: dict[int, Connection] = {}  # by descriptor: what is read into buffers
         self._watched: dict[int, list[tuple[int, Callable[[], None]]]] = {}  # by descriptor: selected once, not read
         self._stale: set[int] = set()  # descriptors whose registration no longer says what the two above say
@@ -182,5 +183,7 @@ class Sink:
                 with self._lock:
                     self._fed.pop(number, None)
                     self._stale.add(number)
+        # Without a lock, since a framing is the user's code.
+        connection._cut_what_came()
         if connection._stream.buffer.ended:
             self._ended(connection)

@@ -66,7 +66,8 @@ def connection_idle(connection: Connection) -> bool:
         stream = connection._stream
         over = sock is None or sock.fileno() < 0 or stream.buffer.ended or stream.left
         unread = not over and sock is not None and ready(sock, False, 0)
-    return not unread and tape.state is PARKED
+    cutting = connection._cutting
+    return not unread and tape.state is PARKED and (cutting is None or cutting.idle)
 
 
 def join(threads: Iterable[threading.Thread | None], deadline: Deadline) -> list[threading.Thread]:

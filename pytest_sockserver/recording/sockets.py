@@ -135,6 +135,8 @@ class Taped(PlainSocket):
         assert tape is not None
         if data:
             tape.received(data)
+            if tape.tap is not None:
+                tape.tap()
         elif wanted:
             if tape.cut:
                 tape.saw_cut = True
