@@ -232,11 +232,14 @@ class BaseTestServer(Judged, Addressed):
     def clear(self) -> None:
         """Forget what was declared and what was recorded; never a failure.  Open connections stay open."""
         with self._recorder.lock:
-            self._book.clear()
-            self._gates.clear()
-            self._disturbances.clear()
-            self._went_wrong = False
-            self._recorder.forget()
+            gone = self._forget()
+        del gone  # without the lock: a __del__ of the user's may come with it
+
+    def _forget(self) -> list[object]:
+        """Do what ``clear()`` does; return what is to be let go without the recorder's lock, which must be held."""
+        self._gates.clear()
+        self._went_wrong = False
+        return [*self._book.clear(), *self._disturbances.clear(), *self._recorder.forget()]
 
     def verify(self) -> None:
         """Wait until the handlers are done or idle, at most a second, and raise what went wrong so far.

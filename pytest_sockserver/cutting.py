@@ -1,9 +1,9 @@
 """Make requests of the frames of a connection that no verb reads.
 
-A framing is a function of the user's, and runs without any lock.  What was received is queued under the recorder's lock,
-with its event and so in order; then it is cut by the thread that has received it: a handler class's own, or the sink's,
-after it has released the connection.  One thread cuts at a time.  Another one leaves what it has received to that one:
-nobody waits for a framing that takes its time.
+A framing is a function of the user's, and runs without any lock.  What was received is queued under the recorder's
+lock, with its event and so in order; then it is cut by the thread that has received it: a handler class's own, or the
+sink's, after it has released the connection.  One thread cuts at a time.  Another thread leaves what it has received to
+that one: no thread waits for a framing that takes its time.
 
 The sink reads all connections with nothing declared, so that a framing which does not come to its end would hold up all
 of them.  There one of the user's runs in a thread of its own, of which the sink waits for the end for a moment, so that
@@ -111,15 +111,11 @@ class Cutting:
                     wanted = connection._cutting is self  # else the test has accepted it, and reads all of it anew
                     for frame in frames if wanted else ():
                         connection._request(frame)
-                    if error is None:
-                        received = self._next()
-                        self._busy = bool(received)
-                if error is not None:
-                    if wanted:
-                        connection._server._failures.add(error, connection._where())
-                    with recorder.lock:
-                        received = self._next()
-                        self._busy = bool(received)
+                if error is not None and wanted:
+                    connection._server._failures.add(error, connection._where())
+                with recorder.lock:
+                    received = self._next()
+                    self._busy = bool(received)
         except BaseException:  # Ctrl-C in the thread of the test
             self._busy = False
             raise
@@ -134,5 +130,7 @@ class Cutting:
                 pass  # it is recorded, and nothing was declared that would want it whole
             except BaseException as error:  # pytest.fail() is no Exception
                 self._over = True
+                if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                    raise
                 return frames, error
         return frames, None

@@ -122,7 +122,8 @@ class InFront:
             return False
         connection = self._connection
         if not connection._writing.acquire(connection._timeout):
-            raise TimeoutError("timed out")  # what a socket says whose client does not read
+            # What a socket raises whose client does not read.
+            raise TimeoutError(f"timed out: {connection._writing.holder()}")
         self._sayer = threading.get_ident()
         try:
             for need in after_held(connection, say(connection, bytes(data), connection._timeout), connection._timeout):

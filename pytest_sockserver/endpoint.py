@@ -207,6 +207,13 @@ class Endpoint:
         )
         return error
 
+    def _late_turn(self, verb: str, deadline: Deadline) -> DeadlineExceeded:
+        """Return the error about a turn to send that did not come in time: it says what has it."""
+        error: DeadlineExceeded = self._error(
+            DeadlineExceeded, f"{verb} waited {deadline} for its turn: {self._writing.holder()}"
+        )
+        return error
+
     def _explained(self, error: Exception) -> BaseException:
         """Return the user's exception for what the steps of a reading verb raised."""
         if isinstance(error, reading.Mismatch):
@@ -242,14 +249,14 @@ class Endpoint:
         return self.closed_by is None or (self.closed_by == "client" and self._tape.ended_how == "closed")
 
     def _cut_frames(self) -> None:
-        """Let what is received become requests, frame by frame, where no verb reads.  The recorder's lock must be held."""
+        """Let what is received become requests, frame by frame, where no verb reads.  The recorder's lock is held."""
         if self._framing is not None:
             self._cutting = Cutting(cast("Connection", self), self._framing)
             self._tape.uncut = self._cutting.queue
             self._tape.tap = self._cutting.cut if self._is_raw() else None
 
     def _cut_no_frames(self) -> None:
-        """Leave what is received to verbs from now on.  The recorder's lock must be held."""
+        """Leave what is received to verbs from now on.  The recorder's lock is held."""
         self._cutting = self._tape.uncut = self._tape.tap = None
 
     def _cut_what_came(self) -> None:

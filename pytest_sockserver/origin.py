@@ -15,6 +15,9 @@ from pathlib import PurePath
 
 _PACKAGE = __name__.partition(".")[0]
 
+#: Where the standard library is: what a handler calls there is not where the user looks first.
+_STDLIB = str(PurePath(linecache.__file__).parent)
+
 
 class Origin:
     """The line outside this package that called in."""
@@ -55,6 +58,19 @@ class Origin:
 def is_ours(frame: types.FrameType) -> bool:
     """Tell whether a frame runs code of this package."""
     return str(frame.f_globals.get("__name__", "")).partition(".")[0] == _PACKAGE
+
+
+def is_users(frame: types.FrameType) -> bool:
+    """Tell whether a frame runs code that is neither this package's nor the standard library's."""
+    return not is_ours(frame) and not frame.f_code.co_filename.startswith(_STDLIB)
+
+
+def place_of_thread(ident: int) -> str | None:
+    """Return the line of the user's code at which a thread stands, ``test_mail.py:31``; ``None`` if at none."""
+    frame = sys._current_frames().get(ident)
+    while frame is not None and not is_users(frame):
+        frame = frame.f_back
+    return f"{PurePath(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame is not None else None
 
 
 def traceback_at(code: types.CodeType, lineno: int, lasti: int | None = None) -> types.TracebackType | None:

@@ -38,7 +38,7 @@ class Sink:
         self._name = name
         self._ended = ended
         # Guards everything below.  Taken after a tape's lock, and no other is taken under it but the wake-up's.
-        # Re-entrant, as all of ours that are held for more than a look: the collector may run a user's __del__ anywhere.
+        # Re-entrant: a user's __del__ may run anywhere (base_server).
         self._lock = threading.RLock()
         self._fed: dict[int, Connection] = {}  # by descriptor: what is read into buffers
         self._watched: dict[int, list[tuple[int, Callable[[], None]]]] = {}  # by descriptor: selected once, not read

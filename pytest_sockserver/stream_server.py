@@ -102,7 +102,8 @@ class StreamTestServer(Admitting):
         __tracebackhide__ = True
         handler = Handler(target, self._handler_argument)
         with self._recorder.lock:
-            self._drivers.handler = handler
+            before, self._drivers.handler = self._drivers.handler, handler
+        del before  # without the lock, as above
         self._give_waiting_connections()
         return target
 
@@ -178,16 +179,15 @@ class StreamTestServer(Admitting):
     def clear(self) -> None:
         """Forget what was declared and what was recorded; never a failure.  Open connections stay open."""
         with self._recorder.lock:
-            super().clear()
-            self._drivers.clear()
+            gone = [*self._forget(), *self._drivers.clear(), self._limit, self._connections]
             if self._handshakes is not None:
-                self._handshakes.clear()
-            self._limit = None
-            self._connections.clear()
+                gone += self._handshakes.clear()
+            self._limit, self._connections = None, []
             over = [each for each in self._untaken if each.closed_by is not None]
             for connection in over:
                 self._untaken.remove(connection)
                 del self._live[connection]
+        del gone  # without the lock: a __del__ of the user's may come with it
         for connection in over:
             connection._finish()
 

@@ -69,17 +69,18 @@ class Recorder:
         """Return the seconds since the recorder was made."""
         return monotonic() - self.began
 
-    def forget(self) -> None:
-        """Drop all that was kept and begin to count anew; open connections go on being recorded."""
+    def forget(self) -> list[object]:
+        """Drop all that was kept and begin to count anew; open connections go on being recorded.
+
+        Returns:
+            What is to be let go without the lock: a ``__del__`` of the user's may come with it.
+        """
         with self.lock:
-            gone = (
-                self.requests,
-                self.tapes,
-            )  # let go without the lock: what a user has put on a request may have a __del__
+            gone: list[object] = [self.requests, self.tapes]
             self.requests, self.tapes = [], []
             self._untaken, self.first_untaken = set(), 0
             self.size = self.dropped = 0
-        del gone
+            return gone
 
     def add_tape(self, peer: Any) -> Tape:
         """Begin to record a further connection."""
