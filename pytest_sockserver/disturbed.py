@@ -118,9 +118,9 @@ class InFront:
     def send(self, data: Any) -> bool:
         """Say what the handler says; tell whether that was done."""
         __tracebackhide__ = True
-        if self._sayer == threading.get_ident():
-            return False
         connection = self._connection
+        if self._sayer == threading.get_ident() or connection._writing.is_held_here():
+            return False  # what a verb sends was disturbed there
         if not connection._writing.acquire(connection._timeout):
             # What a socket raises whose client does not read.
             raise TimeoutError(f"timed out: {connection._writing.holder()}")

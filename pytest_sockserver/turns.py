@@ -34,8 +34,8 @@ class Turn:
         self._recorder = recorder
         self._owner: int | None = None  # written by the owner alone, which compares it with itself
         self._depth = 0  # the owner's alone
-        # For messages; written with the turn, and read without.
-        self._holder: int | None = None
+        # Written with the turn, and read without.
+        self._holder: int | None = None  # a thread
         self._what: object = None
         self.part: object = None
 
@@ -64,6 +64,10 @@ class Turn:
         """Tell whether another thread has the turn, or a coroutine."""
         return self._owner != threading.get_ident() and self._lock.locked()
 
+    def is_held_here(self) -> bool:
+        """Tell whether this thread has the turn, or a coroutine that runs in it."""
+        return self._holder == threading.get_ident()
+
     def holder(self) -> str:
         """Return what has the turn, in words, after a wait for it.  Any thread; by now it may be another one."""
         ident, what, part = self._holder, self._what, self.part
@@ -83,6 +87,7 @@ class Turn:
                 self._depth -= 1
                 return
             self._owner = None
+        self._holder = None
         self._lock.release()
         with self._recorder.lock:
             self._recorder.changed()
