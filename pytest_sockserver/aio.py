@@ -18,7 +18,7 @@ from .connection import Connection
 from .deadline import Deadline
 from .errors import EndOfStream, IncompleteRequest
 from .failures import Expected, combined
-from .origin import Origin
+from .origin import place_of_coroutine
 from .performing import PAUSE, ROOM, Need, pause
 from .scripting import reading
 from .scripting.checks import checked_timeout
@@ -370,9 +370,9 @@ class AsyncConnection:
     @asynccontextmanager
     async def _turn(self, verb: str, bell: Bell, deadline: Deadline) -> AsyncIterator[None]:
         """Be the one who writes, while the block runs: sends of several tasks and threads do not mix."""
-        turn, origin = self._connection._writing, Origin()
+        turn, place = self._connection._writing, place_of_coroutine()
         with self._connection._tape.recorder.waking(bell.ring):
-            while not turn.acquire(0, origin):
+            while not turn.acquire(0, place or "a task"):
                 if not deadline.left():
                     raise self._connection._late_turn(verb, deadline)
                 await bell.wait(deadline.left())

@@ -15,6 +15,9 @@ from pathlib import PurePath
 
 _PACKAGE = __name__.partition(".")[0]
 
+#: Flags of the code of a coroutine, an iterable coroutine, an async generator (inspect.CO_*).
+IN_ASYNC = 0x80 | 0x100 | 0x200
+
 #: Where the standard library is: what a handler calls there is not where the user looks first.
 _STDLIB = str(PurePath(linecache.__file__).parent)
 
@@ -67,10 +70,20 @@ def is_users(frame: types.FrameType) -> bool:
 
 def place_of_thread(ident: int) -> str | None:
     """Return the line of the user's code at which a thread stands, ``test_mail.py:31``; ``None`` if at none."""
-    frame = sys._current_frames().get(ident)
-    while frame is not None and not is_users(frame):
+    return _users_place(sys._current_frames().get(ident))
+
+
+def place_of_coroutine() -> str | None:
+    """Return the line of the user's coroutine that awaits the caller, a coroutine itself; ``None`` if a task does."""
+    return _users_place(sys._getframe(1), IN_ASYNC)
+
+
+def _users_place(frame: types.FrameType | None, flags: int | None = None) -> str | None:
+    while frame is not None and (flags is None or frame.f_code.co_flags & flags):
+        if is_users(frame):
+            return f"{PurePath(frame.f_code.co_filename).name}:{frame.f_lineno}"
         frame = frame.f_back
-    return f"{PurePath(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame is not None else None
+    return None
 
 
 def traceback_at(code: types.CodeType, lineno: int, lasti: int | None = None) -> types.TracebackType | None:

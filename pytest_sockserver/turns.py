@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .errors import WrongState
-from .origin import Origin, place_of_thread
+from .origin import place_of_thread
 from .recording.recorder import Recorder
 from .scripting import reading
 
 if TYPE_CHECKING:
     from .connection import Connection
+
+
+#: Characters of a part in a message.
+_SHOWN: Final = 100
 
 
 class Turn:
@@ -43,7 +47,8 @@ class Turn:
         """Take the turn; tell whether it was to be had within so many seconds, 0 for at once.
 
         Args:
-            what: The rule that replies, or the line of a coroutine; else the line at which the thread stands says it.
+            what: The rule that replies, or the line of a coroutine, a str; unless given, a message looks where the
+                thread stands.
         """
         if self._owner == threading.get_ident():
             self._depth += 1
@@ -74,11 +79,13 @@ class Turn:
         if not self._lock.locked() or ident is None:
             return "another send was under way until now"
         thread = next((each.name for each in threading.enumerate() if each.ident == ident), "that has ended")
-        place = None if isinstance(what, Origin) else place_of_thread(ident)  # a coroutine is not where its thread is
-        name = "a send" if what is None or isinstance(what, Origin) else f"the reply of {what}"
-        text = f"{name} is under way in thread {thread!r}"
-        text += f", awaited at {what.short}" if isinstance(what, Origin) else f", at {place}" if place else ""
-        return text + (f": {part!r}" if part is not None else "")
+        if isinstance(what, str):  # a coroutine is not where its thread is
+            text = f"a send is under way in thread {thread!r}, awaited at {what}"
+        else:
+            place = place_of_thread(ident)
+            name = "a send" if what is None else f"the reply of {what}"
+            text = f"{name} is under way in thread {thread!r}" + (f", at {place}" if place else "")
+        return text + (f": {repr(part)[:_SHOWN]}" if part is not None else "")
 
     def release(self) -> None:
         """Let the next one."""

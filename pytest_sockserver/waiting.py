@@ -19,6 +19,7 @@ from typing import Any, Final, Generic, TypeVar
 from .deadline import Deadline
 from .errors import BlockedLoop, ServerFailed
 from .failures import summary_of
+from .origin import IN_ASYNC
 from .recording.recorder import Recorder
 
 T = TypeVar("T")
@@ -118,9 +119,6 @@ def failed_early(verb: str, failure: BaseException) -> ServerFailed:
     return early
 
 
-_IN_ASYNC = 0x80 | 0x100 | 0x200  # code flags of a coroutine, an iterable coroutine, an async generator (inspect.CO_*)
-
-
 def loop_blocked_here() -> str | None:
     """Return ``"asyncio"`` or ``"trio"`` if the caller runs inside that loop and would block it.
 
@@ -136,7 +134,7 @@ def loop_blocked_here() -> str | None:
         kind = "trio"
     frame = sys._getframe(1)
     while frame is not None:
-        if frame.f_code.co_flags & _IN_ASYNC:
+        if frame.f_code.co_flags & IN_ASYNC:
             return kind
         frame = frame.f_back  # type: ignore[assignment]
     return None

@@ -6,6 +6,7 @@ import asyncio
 import re
 import socket
 import socketserver
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
+import trustme
 
 from pytest_sockserver import (
     ANY,
@@ -25,6 +27,7 @@ from pytest_sockserver import (
     HandlerStuck,
     Request,
     ServerFailed,
+    SockServer,
     StreamTestServer,
     WrongState,
 )
@@ -197,6 +200,32 @@ def test_a_disturbance_of_datagrams_and_another_thread_share_a_lock(
     with datagram_client(udp_server) as client, crossing():
         client.send(b"x")
         assert client.recv(10) == b"ok"
+
+
+@pytest.mark.parametrize("at", ["wrap_socket", "sni_callback"])
+def test_a_tls_context_of_the_users_own_and_another_thread_share_a_lock(
+    sockserver: SockServer, at: str, order: bool
+) -> None:
+    class Context(ssl.SSLContext):
+        def wrap_socket(self, *args: Any, **options: Any) -> ssl.SSLSocket:
+            if at == "wrap_socket":
+                crossing.code()
+            return super().wrap_socket(*args, **options)
+
+    authority = trustme.CA()
+    context = Context(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    if at == "sni_callback":
+        context.sni_callback = lambda *asked: crossing.code()
+    server = sockserver.tls(tls=context)
+    server.handler(echo)
+    crossing = Crossing(server, theirs_first=order)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+
+    with crossing(), connect(server) as plain, trusting.wrap_socket(plain, server_hostname="localhost") as client:
+        client.sendall(b"x\n")
+        assert read_exactly(client, 2) == b"x\n"
 
 
 def test_a_value_of_a_dialogue_and_another_thread_share_a_lock(tcp_server: StreamTestServer, order: bool) -> None:
@@ -687,7 +716,11 @@ def test_a_reply_that_waits_for_a_push_says_which_and_where(tcp_server: StreamTe
 async def test_a_coroutine_that_waits_for_another_says_where_that_stands(tcp_server: StreamTestServer) -> None:
     with connect(tcp_server):
         conn = await tcp_server.aio.accept()
-        pushing = asyncio.ensure_future(conn.send(b"a", Gate("go"), b"b"))
+
+        async def push() -> None:
+            await conn.send(b"a", Gate("go"), b"b")
+
+        pushing = asyncio.ensure_future(push())
         while not conn._writing.locked():
             await asyncio.sleep(0)
         with pytest.raises(DeadlineExceeded) as raised:

@@ -252,6 +252,7 @@ class Tape:
         self.state = BUSY
         self.socket: Taped | None = None
         self.handed_over: tuple[int, int] | None = None  # descriptor and inode, when detached by the handler
+        self.wrapping = False  # TLS begins on its socket, which is detached for that
         self.cut = ""
         self.saw_cut = False
         self.uncut: deque[Any] | None = None
