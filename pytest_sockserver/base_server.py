@@ -10,35 +10,37 @@ others; with datagrams one that answers.
 Locks, the outermost first; with one of them held only those below it are taken:
 
 1. ``_life`` of a server: one start, stop, refuse or listen at a time.
-2. ``_writing`` of a connection (``turns``): the order of bytes on the wire, from the matching of a request to the end of
-   its reply.
-3. ``lock`` of a tape: which socket the connection is, and that its descriptor is closed and shut down by one thread.
-4. ``_lock`` of the sink: what is read and watched; of a script that is performed, of ``Trust``, of a clock: each its own
-   fields.
+2. ``_writing`` of a connection (``turns``): the order of bytes on the wire, from the matching of a request to the
+   end of its reply.
+3. ``lock`` of a tape: which socket the connection is, and that its descriptor is closed and shut down by one
+   thread.
+4. ``_lock`` of the sink: what is read and watched; of a script that is performed, of ``Trust``, of a clock: each
+   its own fields.
 5. ``lock`` of the recorder: all that was recorded and declared, counts, live connections, failures.
 
-What each thread may do to a connection is not in this list: its one reader is a claim (``_reader``), never waited for.
+What each thread may do to a connection is not in this list: its one reader is a claim (``_reader``), never waited
+for.
 
-*No code of the user runs under 1, 3, 4 or 5.*  It may need a lock of its own, which another thread has that sends at this
-moment; it may take its time, and would hold up all clients.  So what is to be judged is copied, or counted, under the
-lock; then the user's code runs without it; and what came of it is put into effect under the lock only if it still holds:
+*No code of the user runs under 1, 3, 4 or 5.*  It may need a lock of its own, which another thread has that sends
+at this moment; it may take its time, and would hold up all clients.  So what is to be judged is copied, or counted,
+under the lock; then the user's code runs without it; and what came of it is put into effect under the lock only if
+it still holds:
 
-- waits (``waiting``, ``questions``): the predicate in the thread, or coroutine, that waits; ``take`` then takes what is
-  still there;
+- waits (``waiting``, ``questions``): the predicate in the thread, or coroutine, that waits; ``take`` then takes
+  what is still there;
 - rules (``rulebook``): the predicate in the thread that answers; a rule is then taken if its count is still free;
 - framings where no verb reads (``cutting``): in the thread that has received, or in one of their own;
 - texts of exceptions, ``__instancecheck__``, ``__repr__``: when a failure is kept, or a message is written;
 - what ``clear()`` forgets is let go after the lock was released, since a ``__del__`` may come with it.
 
-Under 2 code of the user runs by design: reply functions, what disturbs, parts that wait, the callbacks of a TLS context
-during a handshake.  Each wait for a turn has a deadline, and its error says what has it.
+Under 2 code of the user runs by design: reply functions, what disturbs, parts that wait, the callbacks of a TLS
+context during a handshake.  Each wait for a turn has a deadline, and its error says what has it.
 
-What cannot be kept away: Python runs finalizers, weak references' callbacks, signal handlers, and by them warnings' and
-unraisable hooks, in any thread between two of its steps, with a lock of ours held as well.  All locks but 2 are
-re-entrant, so that such code may call us in that thread, look at ``requests``, stop a server; it must not wait there, nor
-take a lock that another thread holds while it calls us.  A coroutine is woken under the recorder's lock, by what its loop
-has for that (``call_soon_threadsafe``, trio's token): it neither waits nor runs anything.
-"""
+What cannot be kept away: Python runs finalizers, weak references' callbacks, signal handlers, and by them warnings'
+and unraisable hooks, in any thread between two of its steps, with a lock of ours held as well.  All locks but 2 are
+re-entrant, so that such code may call us in that thread, look at ``requests`` or declare; it must not wait there,
+nor take a lock that another thread holds while it calls us.  A coroutine is woken under the recorder's lock, by
+what its loop has for that (``call_soon_threadsafe``, trio's token): it neither waits nor runs anything."""
 
 from __future__ import annotations
 
