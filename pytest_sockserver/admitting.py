@@ -8,6 +8,7 @@ so that a client whose handshake fails takes nothing away from the next one.
 from __future__ import annotations
 
 import socket
+import threading
 from functools import partial
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ from .recording.recorder import BUSY, Tape
 from .rulebook import RuleBook
 from .scripting.acts import Close, Reset
 from .scripting.checks import checked_index
-from .scripting.framing import Cutter, Framing
+from .scripting.framing import Framing
 from .scripting.parts import Part, check_fit, checked_parts
 from .sink import Sink
 from .transport import adopt, connection_of
@@ -45,6 +46,7 @@ class Admitting(Listening):
     _refused: list[Connection]  # whose handshake failed, and no accept() was told
     _limit: tuple[int, Closed] | None
     _expiry: Expiry | None  # what ends a connection after a time
+    _framers: list[threading.Thread]  # threads that run framings of the user's
 
     def _reader(self) -> Sink:
         raise NotImplementedError
@@ -150,7 +152,7 @@ class Admitting(Listening):
             if driver is None and self._disturbances.received:
                 driver = connection._driver = Hearing()
             if driver is None or driver.is_raw:
-                self._cut_frames(connection)
+                connection._cut_frames()
             if driver is not None:
                 return True
             connection._mode = "sunk"
@@ -158,11 +160,10 @@ class Admitting(Listening):
             self._recorder.changed()
             return False
 
-    def _cut_frames(self, connection: Connection) -> None:
-        """Let what is received become requests, frame by frame, where no verb reads.  The lock must be held."""
-        if connection._framing is not None:
-            connection._cutter = Cutter(connection._framing, connection._max_frame)
-            connection._tape.tap = connection._cut
+    def _keep_framer(self, thread: threading.Thread) -> None:
+        """Keep a thread that runs a framing, to be joined when the server stops."""
+        with self._recorder.lock:
+            self._framers = [*(each for each in self._framers if each.is_alive() or each.ident is None), thread]
 
     def _leave_to_accept(self, connection: Connection) -> None:
         reader = self._reader()
@@ -176,19 +177,20 @@ class Admitting(Listening):
         with self._recorder.lock:
             waiting = [each for each in self._untaken if each._may_be_answered()] if framework is not None else []
             given: list[Connection] = []
+            gone: list[Any] = []  # let go without the lock
             for connection in waiting:
                 if self._drivers.is_used_up:
                     break  # the next script may be declared a moment later
                 self._untaken.remove(connection)
                 given.append(connection)
-                connection._tape.tap = None
+                connection._cut_no_frames()
                 connection._framing, connection._came_early = self._framing, True
                 connection._mode = "handled"  # at once: the sink would keep a stream that ends now as a request
-                self._recorder.forget_requests(connection)  # of a stream that nobody was going to read
+                gone += self._recorder.forget_requests(connection)  # of a stream that nobody was going to read
                 driver = self._drivers.drive(connection, call_is_over=False)
                 assert driver is not None
                 if driver.is_raw:
-                    self._cut_frames(connection)
+                    connection._cut_frames()
         for connection in given:
             with connection._tape.lock:
                 self._reader().release(connection)
@@ -199,9 +201,14 @@ class Admitting(Listening):
     def _stream_over(self, connection: Connection) -> None:
         """Keep what an undeclared connection sent, which has ended, as its one request.  In the sink's thread."""
         with self._recorder.lock:
-            if connection._mode == "sunk":
+            sunk = connection._mode == "sunk"
+            cutting = connection._cutting if sunk else None
+            if sunk and cutting is None:
                 connection._keep_whole_stream()
             self._recorder.changed()
+        if cutting is not None:  # without the lock: a framing is the user's code
+            cutting.end()
+            cutting.cut_beside()
 
     def _perform(self, connection: Connection) -> None:
         """Run the connection's driver, in its thread."""

@@ -16,9 +16,10 @@ from . import questions, stopping
 from .captured import Request
 from .connection import Connection
 from .deadline import Deadline
-from .errors import DeadlineExceeded, EndOfStream, IncompleteRequest
+from .errors import EndOfStream, IncompleteRequest
 from .expiry import Alarm
 from .failures import Expected, combined
+from .origin import place_of_coroutine
 from .originals import clock_is_real, original
 from .performing import PAUSE, ROOM, Need, pause
 from .scripting import reading
@@ -129,8 +130,7 @@ async def arrive(wait: Wait[T]) -> T:
     bell = _bell()
     with wait.recorder.waking(bell.ring):
         while True:
-            with wait.recorder.lock:
-                answer = wait.poll()
+            answer = wait.poll()
             if not isinstance(answer, _Pending):
                 return answer
             await bell.wait(wait.deadline.left())
@@ -295,14 +295,14 @@ class AsyncConnection:
         checked = connection._checked_parts(parts, "send()")
         seconds = checked_timeout(timeout) or connection._timeout
         bell = _bell()
-        async with self._turn(bell, Deadline(seconds)):
+        async with self._turn("send()", bell, Deadline(seconds)):
             for need in connection._needs(checked, connection._latest, seconds):
                 await self._await(bell, need)
 
     async def send_eof(self) -> None:
         """End the server's half of the stream; the client may go on sending."""
         __tracebackhide__ = True
-        async with self._turn(_bell(), Deadline(self._connection._timeout)):
+        async with self._turn("send_eof()", _bell(), Deadline(self._connection._timeout)):
             self._connection._stream.send_eof()
 
     async def close(self, notify: bool = True) -> None:
@@ -311,7 +311,7 @@ class AsyncConnection:
         if connection._driven_elsewhere():
             return connection._stream.close_from_outside()
         bell = _bell()
-        async with self._turn(bell, Deadline(connection._timeout)):
+        async with self._turn("close()", bell, Deadline(connection._timeout)):
             steps = connection._stream.close(notify)
             try:
                 for seconds in steps:
@@ -386,14 +386,13 @@ class AsyncConnection:
         self._connection._stream.socket_for("send on")
 
     @asynccontextmanager
-    async def _turn(self, bell: Bell, deadline: Deadline) -> AsyncIterator[None]:
+    async def _turn(self, verb: str, bell: Bell, deadline: Deadline) -> AsyncIterator[None]:
         """Be the one who writes, while the block runs: sends of several tasks and threads do not mix."""
-        turn = self._connection._writing
+        turn, place = self._connection._writing, place_of_coroutine()
         with self._connection._tape.recorder.waking(bell.ring):
-            while not turn.acquire(0):
+            while not turn.acquire(0, place or "a task"):
                 if not deadline.left():
-                    text = f"send() waited {deadline}: another send is under way"
-                    raise self._connection._error(DeadlineExceeded, text)
+                    raise self._connection._late_turn(verb, deadline)
                 await bell.wait(deadline.left())
         try:
             yield

@@ -5,9 +5,42 @@ transport.  They work without pytest: ``with StreamTestServer() as server:``; le
 raises what ``verify()`` raises.
 
 Threads: the accept loop's; with streams one for each connection that has a handler, and one for all the
-others; with datagrams one that answers.  Locks, outermost first: ``_life`` (start, stop, refuse and listen, one
-at a time), a tape's lock, the recorder's lock.
-"""
+others; with datagrams one that answers.
+
+Locks, the outermost first; with one of them held only those below it are taken:
+
+1. ``_life`` of a server: one start, stop, refuse or listen at a time.
+2. ``_writing`` of a connection (``turns``): the order of bytes on the wire, from the matching of a request to the
+   end of its reply.
+3. ``lock`` of a tape: which socket the connection is, and that its descriptor is closed and shut down by one
+   thread.
+4. ``_lock`` of the sink: what is read and watched; of a script that is performed, of ``Trust``, of a clock: each
+   its own fields.
+5. ``lock`` of the recorder: all that was recorded and declared, counts, live connections, failures.
+
+What each thread may do to a connection is not in this list: its one reader is a claim (``_reader``), never waited
+for.
+
+*No code of the user runs under 1, 3, 4 or 5.*  It may need a lock of its own, which another thread has that sends
+at this moment; it may take its time, and would hold up all clients.  So what is to be judged is copied, or counted,
+under the lock; then the user's code runs without it; and what came of it is put into effect under the lock only if
+it still holds:
+
+- waits (``waiting``, ``questions``): the predicate in the thread, or coroutine, that waits; ``take`` then takes
+  what is still there;
+- rules (``rulebook``): the predicate in the thread that answers; a rule is then taken if its count is still free;
+- framings where no verb reads (``cutting``): in the thread that has received, or in one of their own;
+- texts of exceptions, ``__instancecheck__``, ``__repr__``: when a failure is kept, or a message is written;
+- what ``clear()`` forgets is let go after the lock was released, since a ``__del__`` may come with it.
+
+Under 2 code of the user runs by design: reply functions, what disturbs, parts that wait, the callbacks of a TLS
+context during a handshake.  Each wait for a turn has a deadline, and its error says what has it.
+
+What cannot be kept away: Python runs finalizers, weak references' callbacks, signal handlers, and by them warnings'
+and unraisable hooks, in any thread between two of its steps, with a lock of ours held as well.  All locks but 2 are
+re-entrant, so that such code may call us in that thread, look at ``requests`` or declare; it must not wait there,
+nor take a lock that another thread holds while it calls us.  A coroutine is woken under the recorder's lock, by
+what its loop has for that (``call_soon_threadsafe``, trio's token): it neither waits nor runs anything."""
 
 from __future__ import annotations
 
@@ -61,6 +94,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _type = type  # raises() has a parameter of that name
 H = TypeVar("H", bound=Callable[..., Any])
+
+
+#: What a thread runs, by the last word of its name.
+_WHAT_RUNS = {"client": "a client run by in_thread()", "frames": "a framing"}
 
 
 class BaseTestServer(Judged, Addressed):
@@ -229,11 +266,14 @@ class BaseTestServer(Judged, Addressed):
     def clear(self) -> None:
         """Forget what was declared and what was recorded; never a failure.  Open connections stay open."""
         with self._recorder.lock:
-            self._book.clear()
-            self._gates.clear()
-            self._disturbances.clear()
-            self._went_wrong = False
-            self._recorder.forget()
+            gone = self._forget()
+        del gone  # without the lock: a __del__ of the user's may come with it
+
+    def _forget(self) -> list[object]:
+        """Do what ``clear()`` does; return what is to be let go without the recorder's lock, which must be held."""
+        self._gates.clear()
+        self._went_wrong = False
+        return [*self._book.clear(), *self._disturbances.clear(), *self._recorder.forget()]
 
     def verify(self) -> None:
         """Wait until the handlers are done or idle, at most a second, and raise what went wrong so far.
@@ -292,7 +332,7 @@ class BaseTestServer(Judged, Addressed):
 
         Args:
             match: Bytes, ``Hex``, ``Text``, a compiled pattern, a predicate, ``ANY``; on streams also ``CONNECT``, a
-                new connection.
+                new connection.  A predicate is called in the thread that answers: several connections, several at once.
             times: How often it answers: exactly so often, or ``(least, most)``, with ``None`` for any number.  It is
                 verified; a rule that is used up steps aside.
 
@@ -413,8 +453,9 @@ class BaseTestServer(Judged, Addressed):
         """Return the ``count``-th request that matches; wait for it if need be.
 
         Args:
-            match: Bytes, a compiled pattern (matches the whole request), a predicate, or ``ANY``.
-            timeout: Seconds; the server's, unless given.
+            match: Bytes, a compiled pattern (matches the whole request), a predicate, or ``ANY``.  A predicate is
+                called in this thread, once for each request, and may block: other clients are served meanwhile.
+            timeout: Seconds; the server's, unless given.  What had come by then is still looked at.
 
         Raises:
             DeadlineExceeded: It did not come in time.  The message holds the conversation so far.
@@ -540,7 +581,7 @@ class BaseTestServer(Judged, Addressed):
         self, threads: list[threading.Thread], peers: dict[threading.Thread, Any], deadline: Deadline
     ) -> None:
         for thread in threads:
-            what = "a client run by in_thread()" if thread.name.endswith("client") else "a handler"
+            what = _WHAT_RUNS.get(thread.name.rpartition(" ")[2], "a handler")
             self._failures.add(stopping.stuck(thread, what, peers.get(thread), deadline), self.name)
 
     def _label(self) -> str:

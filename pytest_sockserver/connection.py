@@ -22,7 +22,7 @@ from . import questions
 from .captured import Request
 from .deadline import Deadline
 from .disturbed import InFront, begin_to_hear, hear
-from .errors import DeadlineExceeded, EndOfStream, IncompleteRequest, ServerStopping, WrongState
+from .errors import EndOfStream, IncompleteRequest, ServerStopping, WrongState
 from .failures import said_shortly
 from .origin import Origin, pointing_at
 from .originals import current_thread
@@ -227,8 +227,8 @@ class Connection(Verbs):
         __tracebackhide__ = True
         self._guard("send_eof")
         deadline = Deadline(self._timeout)
-        if not self._writing.acquire(deadline.left()):
-            raise self._error(DeadlineExceeded, f"send_eof() waited {deadline}: a send, or a reply, is under way")
+        if not self._writing.acquire(deadline.left() or 0.0):
+            raise self._late_turn("send_eof()", deadline)
         try:
             self._stream.send_eof()
         finally:
@@ -368,9 +368,8 @@ class Connection(Verbs):
         deadline = Deadline(timeout)
         if not self._writing.acquire(min(_A_REPLY, deadline.left() or 0.0)):
             refuse_in_coroutine("send")  # a reply that takes so long may wait for that very loop
-            if not self._writing.acquire(deadline.left()):
-                text = f"send() waited {deadline}: another send, or the reply to a request, is under way"
-                raise self._error(DeadlineExceeded, text)
+            if not self._writing.acquire(deadline.left() or 0.0):
+                raise self._late_turn("send()", deadline)
         try:
             # The usual case, the short way.
             if self._unrest is None and all([isinstance(part, bytes) for part in parts]):

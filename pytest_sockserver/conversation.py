@@ -316,8 +316,8 @@ def _reply(connection: Connection, unit: bytes, rule: Rule, count: int, found: o
     """Record a request and say what its rule answers; nobody else says anything meanwhile."""
     __tracebackhide__ = True
     deadline, patient = Deadline(connection._timeout), connection._patient
-    if not connection._writing.own(deadline.left()):
-        raise connection._error(DeadlineExceeded, f"a reply waited {deadline}: another send is under way")
+    if not connection._writing.own(deadline.left() or 0.0, rule):
+        raise connection._late_turn("a reply", deadline)
     connection._patient = False  # what a reply function reads is demanded
     try:
         request = connection._request(unit, found, rule)

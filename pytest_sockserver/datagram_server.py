@@ -83,10 +83,10 @@ class DatagramTestServer(BaseTestServer):
     def clear(self) -> None:
         """Forget what was declared and what was recorded; never a failure."""
         with self._recorder.lock:
-            super().clear()
-            self._tapes.clear()
-            self._handler, self._scripts, self._captured = None, [], {}
+            gone = [*self._forget(), self._tapes, self._handler, self._scripts, self._captured]
+            self._tapes, self._handler, self._scripts, self._captured = {}, None, [], {}
             self._held, self._heard_later = {}, {}
+        del gone  # without the lock: a __del__ of the user's may come with it
 
     # Called by the framework, in the loop's thread
 

@@ -118,11 +118,12 @@ class InFront:
     def send(self, data: Any) -> bool:
         """Say what the handler says; tell whether that was done."""
         __tracebackhide__ = True
-        if self._sayer == original.get_ident():
-            return False
         connection = self._connection
+        if self._sayer == original.get_ident() or connection._writing.is_held_here():
+            return False  # what a verb sends was disturbed there
         if not connection._writing.acquire(connection._timeout):
-            raise TimeoutError("timed out")  # what a socket says whose client does not read
+            # What a socket raises whose client does not read.
+            raise TimeoutError(f"timed out: {connection._writing.holder()}")
         self._sayer = original.get_ident()
         try:
             for need in after_held(connection, say(connection, bytes(data), connection._timeout), connection._timeout):

@@ -108,10 +108,12 @@ class Disturbances:
             self.sent = tuple(each for each in self.sent if each is not disturbing)
             self.received = tuple(each for each in self.received if each is not disturbing)
 
-    def clear(self) -> None:
-        """Forget all of them."""
+    def clear(self) -> list[object]:
+        """Forget all of them; return what is to be let go without the lock."""
         with self._recorder.lock:
+            gone: list[object] = [self.sent, self.received]
             self.sent = self.received = ()
+            return gone
 
     def hit(self, direction: str, tape: Tape, *, by_datagram: bool = False) -> Disturbance | None:
         """Count a unit of a tape, a write or a datagram; return what disturbs it, and note that it does."""

@@ -34,9 +34,14 @@ class Drivers:
         self._scripts: list[DeclaredScript] = []  # in order of declaration
         self._runs: list[tuple[Connection, ScriptRun]] = []
 
-    def clear(self) -> None:
-        """Forget the handler and the scripts; the rules are forgotten by their book."""
+    def clear(self) -> list[object]:
+        """Forget the handler and the scripts; return what is to be let go without the lock, which must be held.
+
+        The rules are forgotten by their book.
+        """
+        gone: list[object] = [self.handler, self._scripts, self._runs]
         self.handler, self._scripts, self._runs = None, [], []
+        return gone
 
     def add(self, declared: DeclaredScript) -> None:
         """Declare a further script."""

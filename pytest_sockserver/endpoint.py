@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from . import transcript
 from .captured import Request, looked_up
+from .cutting import Cutting
 from .deadline import Deadline
 from .errors import THE_SERVER_STOPS, DeadlineExceeded, EndOfStream, IncompleteRequest, ScriptMismatch
 from .messages import format_peer, with_conversation
@@ -20,7 +21,7 @@ from .originals import original
 from .recording.events import RECEIVED, Event
 from .recording.recorder import Tape
 from .scripting import reading
-from .scripting.framing import Cutter, Framing, Lack, checked_framing
+from .scripting.framing import Framing, Lack, checked_framing
 from .scripting.matching import HexMatch, described, is_literal, matching, names_in
 from .scripting.parts import Part
 from .stream import Stream
@@ -49,7 +50,7 @@ class Endpoint:
         self._timeout = server.timeout
         self._max_frame = server.options.max_frame
         self._framing = server.framing
-        self._cutter: Cutter | None = None  # where no verb reads
+        self._cutting: Cutting | None = None  # where no verb reads; guarded by the recorder's lock
         self._values: Mapping[str, Any] = {}  # further names, of the dialogue that is performed
         self._latest: Request | None = None  # what functions are called with, among parts that answer no request
         # Who reads: "handled" by a handler's thread, "sunk" by the server's sink, "live" by the test.
@@ -207,6 +208,13 @@ class Endpoint:
         )
         return error
 
+    def _late_turn(self, verb: str, deadline: Deadline) -> DeadlineExceeded:
+        """Return the error about a turn to send that did not come in time: it says what has it."""
+        error: DeadlineExceeded = self._error(
+            DeadlineExceeded, f"{verb} waited {deadline} for its turn: {self._writing.holder()}"
+        )
+        return error
+
     def _explained(self, error: Exception) -> BaseException:
         """Return the user's exception for what the steps of a reading verb raised."""
         if isinstance(error, reading.Mismatch):
@@ -241,30 +249,39 @@ class Endpoint:
         """Whether the client, who may have ended its half, can still read a reply."""
         return self.closed_by is None or (self.closed_by == "client" and self._tape.ended_how == "closed")
 
-    def _cut(self, data: bytes) -> None:
-        """Make requests of the frames that ``data`` completes.  The recorder's lock is held."""
-        try:
-            for frame in self._cutter.feed(data) if self._cutter is not None else ():
-                self._request(frame)
-        except Exception as error:
-            self._server._failures.add(error, self._where())
+    def _cut_frames(self) -> None:
+        """Let what is received become requests, frame by frame, where no verb reads.  The recorder's lock is held."""
+        if self._framing is not None:
+            self._cutting = Cutting(cast("Connection", self), self._framing)
+            self._tape.uncut = self._cutting.queue
+            self._tape.tap = self._cutting.cut if self._is_raw() else None
+
+    def _cut_no_frames(self) -> None:
+        """Leave what is received to verbs from now on.  The recorder's lock is held."""
+        self._cutting = self._tape.uncut = self._tape.tap = None
+
+    def _cut_what_came(self) -> None:
+        """Make requests of the frames that have come whole, without a lock; in the thread that has received them."""
+        cutting = self._cutting
+        if cutting is not None:
+            cutting.cut_beside()
 
     def _keep_whole_stream(self) -> None:
         """Make requests of what was received and no verb has read: its last frame, without framing all of it."""
+        cutting = self._cutting
+        if cutting is not None:
+            cutting.end()
+            return cutting.cut() if self._is_raw() else cutting.cut_beside()
         with self._tape.recorder.lock:
-            if self._cutter is not None:
-                self._end_frames(self._cutter)
-            elif not self._tape.recorder.dropped and self._tape.received_count:
+            if not self._tape.recorder.dropped and self._tape.received_count:
                 self._request(self._tape.joined(RECEIVED))
 
-    def _end_frames(self, cutter: Cutter) -> None:
-        try:
-            for frame in cutter.end(broken=self._tape.peer_error is not None):
-                self._request(frame)
-        except reading.EndedWithin:
-            pass  # it is recorded, and nothing was declared that would want it whole
-        except Exception as error:
-            self._server._failures.add(error, self._where())
+    def _end_frames(self) -> None:
+        """End the frames of a connection that the sink reads, because the server stops; wait for no framing."""
+        cutting = self._cutting
+        if cutting is not None and self._mode == "sunk":
+            cutting.end()
+            cutting.cut_beside(0)
 
     def _cut_off(self) -> None:
         """End it, because the server stops; what has arrived for a reader that is not reading is recorded first."""

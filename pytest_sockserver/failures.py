@@ -46,20 +46,31 @@ class Failures:
         self._expected: list[Expected] = []
 
     def add(self, error: BaseException, where: str) -> None:
-        """Keep a failure and wake whoever waits; before the client can see anything of it."""
+        """Keep a failure and wake whoever waits; before the client can see anything of it.  Without a lock.
+
+        Whether it is an expected one is asked without a lock, since that takes the exception's text, which is the
+        user's to make; it is given to the expectation only if that is still there, and has got none meanwhile.
+        """
         failure = Failure(_harmless(from_users_frame(error)), where)
-        with self._recorder.lock:
-            for expected in self._expected:
-                if expected.met_by(error) or expected.met_by(failure.error):
+        asked: list[Expected] = []
+        while True:
+            with self._recorder.lock:
+                expected = next((each for each in self._expected if each.failure is None and each not in asked), None)
+                if expected is None:
+                    self._kept.append(failure)
+                    return self._recorder.tell()
+            asked.append(expected)
+            if not (expected.met_by(error) or expected.met_by(failure.error)):
+                continue
+            with self._recorder.lock:
+                if expected.failure is None and expected in self._expected:
                     expected.failure = failure
-                    break
-            else:
-                self._kept.append(failure)
-            self._recorder.tell()
+                    return self._recorder.tell()
 
     def pending(self) -> Failure | None:
-        """Return the first failure that nobody was told of.  The recorder's lock must be held."""
-        return self._kept[0] if self._kept else None
+        """Return the first failure that nobody was told of.  Any thread."""
+        kept = self._kept  # grows at its end, or is replaced
+        return kept[0] if kept else None
 
     def take(self) -> list[Failure]:
         """Return the failures that nobody was told of, and forget them."""
@@ -78,7 +89,7 @@ class Failures:
             self._expected.remove(expected)
 
 
-@dataclass
+@dataclass(eq=False)
 class Expected:
     """What ``raises`` waits for."""
 
@@ -92,8 +103,8 @@ class Expected:
         return self.failure.error if self.failure is not None else None
 
     def met_by(self, error: BaseException) -> bool:
-        """Tell whether ``error`` is what is expected, and the first such."""
-        if self.failure is not None or not isinstance(error, self.type):
+        """Tell whether ``error`` is what is expected.  Without a lock: it may call code of the user."""
+        if not isinstance(error, self.type):
             return False
         return self.match is None or self.match.search(text_of(error)) is not None
 

@@ -85,8 +85,7 @@ class Judged:
     def _raise_early(self, verb: str) -> None:
         """Raise what ends a wait of the test, if something went wrong meanwhile."""
         __tracebackhide__ = True
-        with self._recorder.lock:
-            pending = self._failures.pending()
+        pending = self._failures.pending()
         if pending is not None:
             raise failed_early(verb, pending.error)
 

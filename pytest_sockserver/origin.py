@@ -15,6 +15,12 @@ from pathlib import PurePath
 
 _PACKAGE = __name__.partition(".")[0]
 
+#: Flags of the code of a coroutine, an iterable coroutine, an async generator (inspect.CO_*).
+IN_ASYNC = 0x80 | 0x100 | 0x200
+
+#: Where the standard library is: what a handler calls there is not where the user looks first.
+_STDLIB = str(PurePath(linecache.__file__).parent)
+
 
 class Origin:
     """The line outside this package that called in."""
@@ -55,6 +61,29 @@ class Origin:
 def is_ours(frame: types.FrameType) -> bool:
     """Tell whether a frame runs code of this package."""
     return str(frame.f_globals.get("__name__", "")).partition(".")[0] == _PACKAGE
+
+
+def is_users(frame: types.FrameType) -> bool:
+    """Tell whether a frame runs code that is neither this package's nor the standard library's."""
+    return not is_ours(frame) and not frame.f_code.co_filename.startswith(_STDLIB)
+
+
+def place_of_thread(ident: int) -> str | None:
+    """Return the line of the user's code at which a thread stands, ``test_mail.py:31``; ``None`` if at none."""
+    return _users_place(sys._current_frames().get(ident))
+
+
+def place_of_coroutine() -> str | None:
+    """Return the line of the user's coroutine that awaits the caller, a coroutine itself; ``None`` if a task does."""
+    return _users_place(sys._getframe(1), IN_ASYNC)
+
+
+def _users_place(frame: types.FrameType | None, flags: int | None = None) -> str | None:
+    while frame is not None and (flags is None or frame.f_code.co_flags & flags):
+        if is_users(frame):
+            return f"{PurePath(frame.f_code.co_filename).name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return None
 
 
 def traceback_at(code: types.CodeType, lineno: int, lasti: int | None = None) -> types.TracebackType | None:

@@ -86,6 +86,8 @@ class original:  # a namespace, as a module is
     get_ident: Callable[[], int] = _unpatched(_thread, "get_ident")
     start_new_thread: Callable[..., int] = _unpatched(_thread, "start_new_thread")
     current_thread = staticmethod(threading.current_thread)
+    main_thread = staticmethod(threading.main_thread)
+    all_threads = staticmethod(threading.enumerate)
 
     socket = _Socket
     accept = _Socket.accept

@@ -108,7 +108,7 @@ class ScriptRun:
         self._steps = declared.steps
         self._rules = declared.rules
         self._agenda = Agenda(declared.steps)  # changed by the connection's thread, under the lock
-        self._lock = original.Lock()  # guards the agenda against who verifies
+        self._lock = original.RLock()  # guards the agenda against who verifies
         self._vouched = 0  # bytes of the frame that is being taken in pieces, and that is the steps' as a whole
         self._now: Item | None = None  # what is being performed
         self._connection: Connection | None = None

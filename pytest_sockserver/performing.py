@@ -106,7 +106,9 @@ def _perform(connection: Connection, acts: Iterable[Action], timeout: float, say
             yield from say(connection, b"".join(said), timeout)
             said = []
         if isinstance(action, Act):
+            connection._writing.part = action
             yield from do(connection, action, timeout)
+            connection._writing.part = None
     if said:
         yield from say(connection, b"".join(said), timeout)
 

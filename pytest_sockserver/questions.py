@@ -2,23 +2,27 @@
 
 A question is asked under the recorder's lock, at each change, by a thread or by a coroutine; see
 ``waiting``.  It takes something (``accept``, ``take``) in the very moment in which it is answered.
+
+A predicate is called without the lock, once for each request, in the thread or the coroutine that waits.  ``take`` then
+takes what it has chosen only if nobody else has taken it meanwhile; else it goes on to the next.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .captured import Request
 from .deadline import Deadline
 from .errors import DeadlineExceeded, UnexpectedRequest, UnmetExpectation, WrongState
-from .failures import Expected, said_shortly
+from .failures import Expected, said_shortly, text_of
 from .messages import with_conversation
 from .recording.events import RECEIVED
 from .scripting.checks import checked_index, checked_literal, checked_seconds, checked_timeout
 from .scripting.matching import HexMatch, Match, checked_match, described, matches, shortened
-from .waiting import PENDING, Wait, failed_early
+from .waiting import PENDING, Undecided, Wait, failed_early
 
 if TYPE_CHECKING:
     from .base_server import BaseTestServer
@@ -35,7 +39,7 @@ def request(server: BaseTestServer, match: Match, count: int, timeout: float | N
     __tracebackhide__ = True
     match = checked_match(match)
     checked_index(count, "wait_for() expected a count of at least 1", least=1)
-    recorder = server._recorder
+    recorder, matched = server._recorder, _Matched(match)
     requests, seen, found = recorder.requests, 0, 0
 
     def ask() -> Any:
@@ -44,9 +48,15 @@ def request(server: BaseTestServer, match: Match, count: int, timeout: float | N
         recorder.check_complete("requests")
         if requests is not recorder.requests:
             requests, seen, found = recorder.requests, 0, 0  # cleared meanwhile
-        while seen < len(requests):
+        end = len(requests)
+        return Undecided(partial(decide, end)) if seen < end else PENDING
+
+    def decide(end: int) -> Any:
+        __tracebackhide__ = True
+        nonlocal seen, found
+        while seen < end:
             seen += 1
-            answer = _matched(match, requests[seen - 1])
+            answer = matched(requests[seen - 1])
             if answer is not None:
                 found += 1
                 if found == count:
@@ -67,15 +77,25 @@ def untaken_request(server: BaseTestServer, match: Match, timeout: float | None)
     """Which is the earliest request that matches and was not taken?  Answering takes it."""
     __tracebackhide__ = True
     match = checked_match(match)
-    recorder = server._recorder
+    recorder, matched = server._recorder, _Matched(match)
+    requests, seen = recorder.requests, 0
 
     def ask() -> Any:
         __tracebackhide__ = True
+        nonlocal requests, seen
         recorder.check_complete("requests")
-        for index, each in enumerate(recorder.untaken):
-            answer = _matched(match, each)
-            if answer is not None:
-                del recorder.untaken[index]
+        if requests is not recorder.requests:
+            requests, seen = recorder.requests, 0  # cleared meanwhile, or some of them forgotten
+        seen, end = max(seen, recorder.first_untaken), len(requests)
+        return Undecided(partial(decide, end)) if seen < end else PENDING
+
+    def decide(end: int) -> Any:
+        __tracebackhide__ = True
+        nonlocal seen
+        while seen < end:
+            seen += 1
+            each = requests[seen - 1]
+            if recorder.is_untaken(each) and (answer := matched(each)) is not None and recorder.take(each):
                 return answer
         return PENDING
 
@@ -98,7 +118,11 @@ def quiet(server: BaseTestServer, seconds: float) -> Wait[None]:
         __tracebackhide__ = True
         if recorder.arrivals == before:
             return PENDING
-        text = f"expected nothing for {seconds:g} s\n  got something after {recorder.elapsed() - began:.3f} s"
+        return Undecided(partial(disturbed, recorder.elapsed() - began))
+
+    def disturbed(after: float) -> Any:
+        __tracebackhide__ = True
+        text = f"expected nothing for {seconds:g} s\n  got something after {after:.3f} s"
         raise with_conversation(UnexpectedRequest, server.name, text, server._said())
 
     def late(deadline: Deadline) -> None:
@@ -233,11 +257,29 @@ def received(connection: Connection, data: bytes, timeout: float | None) -> Wait
     return _wait(connection._server, "wait_received", ask, timeout, late)
 
 
-def _matched(match: Match, each: Request) -> Request | None:
-    found = matches(match, each)
-    if not found:
-        return None
-    return each.matched(found) if isinstance(found, (re.Match, HexMatch)) else each
+class _Matched:
+    """Tells what a match makes of a request, ``None`` if it does not match; asked once for each.  Without a lock.
+
+    What was answered is kept: where the requests of a connection are forgotten, those that stay are looked at again.
+    """
+
+    __slots__ = ("_known", "_match")
+
+    def __init__(self, match: Match) -> None:
+        self._match = match
+        self._known: dict[int, tuple[Request, Request | None]] = {}  # by id(), which is the request's while it is here
+
+    def __call__(self, each: Request) -> Request | None:
+        __tracebackhide__ = True
+        known = self._known.get(id(each))
+        if known is not None:
+            return known[1]
+        found = matches(self._match, each)
+        answer = None
+        if found:
+            answer = each.matched(found) if isinstance(found, (re.Match, HexMatch)) else each
+        self._known[id(each)] = each, answer
+        return answer
 
 
 def _latest(requests: list[Request]) -> str:
@@ -255,7 +297,7 @@ def _wait(
     timeout: float | None,
     late: Callable[[Deadline], Any],
     *,
-    given_up: Callable[[BaseTestServer, str], BaseException | None] | None = None,
+    given_up: Callable[[BaseTestServer, str], Callable[[], BaseException] | None] | None = None,
     checked: bool = True,
 ) -> Wait[Any]:
     __tracebackhide__ = True
@@ -272,17 +314,17 @@ def _wait(
     )
 
 
-def _failed(server: BaseTestServer, verb: str) -> BaseException | None:
+def _failed(server: BaseTestServer, verb: str) -> Callable[[], BaseException] | None:
     pending = server._failures.pending()
-    return failed_early(verb, pending.error) if pending is not None else None
+    return partial(failed_early, verb, pending.error) if pending is not None else None
 
 
-def _failed_or_over(server: BaseTestServer, verb: str) -> BaseException | None:
-    if server._over or server._state in ("new", "stopped"):
+def _failed_or_over(server: BaseTestServer, verb: str) -> Callable[[], BaseException] | None:
+    cause = _failed(server, verb)
+    if cause is None and (server._over or server._state in ("new", "stopped")):
         state = "stopped" if server._over else server._state
-        over = WrongState(f"{verb}() in state {state!r}: nothing more will come; expected 'started'")
-        return _failed(server, verb) or over
-    return _failed(server, verb)
+        return partial(WrongState, f"{verb}() in state {state!r}: nothing more will come; expected 'started'")
+    return cause
 
 
 def _late(server: BaseTestServer, text: str) -> DeadlineExceeded:
@@ -290,5 +332,5 @@ def _late(server: BaseTestServer, text: str) -> DeadlineExceeded:
     for client in server._clients:
         error = client.failure()
         if error is not None:
-            text += f"\n  in_thread({client.name}) has raised {type(error).__name__}: {error}"
+            text += f"\n  in_thread({client.name}) has raised {type(error).__name__}: {text_of(error)}"
     return with_conversation(DeadlineExceeded, server.name, text, server._said())

@@ -157,9 +157,11 @@ class RuleBook:
         """Return the names under which the rules capture."""
         return {name for entry in self._asked for name in names_captured(entry.rule.match)}
 
-    def clear(self) -> None:
-        """Forget all rules.  The lock must be held."""
+    def clear(self) -> list[object]:
+        """Forget all rules; return what is to be let go without the lock, which must be held."""
+        gone: list[object] = [self._entries, self._asked]
         self._entries, self._asked = {}, []
+        return gone
 
     def check_unframed(self) -> None:
         """Refuse rules that have no meaning on a stream without framing, pointing at the declaration.

@@ -39,7 +39,8 @@ class Sink:
         self._name = name
         self._ended = ended
         # Guards everything below.  Taken after a tape's lock, and no other is taken under it but the wake-up's.
-        self._lock = original.Lock()
+        # Re-entrant: a user's __del__ may run anywhere (base_server).
+        self._lock = original.RLock()
         self._fed: dict[int, Connection] = {}  # by descriptor: what is read into buffers
         self._watched: dict[int, list[tuple[int, Callable[[], None]]]] = {}  # by descriptor: selected once, not read
         self._stale: set[int] = set()  # descriptors whose registration no longer says what the two above say
@@ -183,5 +184,7 @@ class Sink:
                 with self._lock:
                     self._fed.pop(number, None)
                     self._stale.add(number)
+        # Without a lock, since a framing is the user's code.
+        connection._cut_what_came()
         if connection._stream.buffer.ended:
             self._ended(connection)

@@ -22,14 +22,11 @@ from .connection import Connection
 from .deadline import Deadline
 from .errors import HandlerStuck
 from .messages import format_peer
-from .origin import is_ours, traceback_at
+from .origin import is_users, traceback_at
 from .originals import current_thread, original
 from .recording.outside import quiet
 from .recording.recorder import PARKED
 from .recording.sockets import ready
-
-#: Where the standard library is: what a handler calls there is not where the user looks first.
-_STDLIB = str(PurePath(threading.__file__).parent)
 
 #: Seconds.  So long the end of a call, and a stop, let handlers that are busy finish.
 DRAIN_BOUND = 1.0
@@ -65,7 +62,8 @@ def connection_idle(connection: Connection) -> bool:
         stream = connection._stream
         over = sock is None or sock.fileno() < 0 or stream.buffer.ended or stream.left
         unread = not over and sock is not None and ready(sock, False, 0)
-    return not unread and tape.state is PARKED
+    cutting = connection._cutting
+    return not unread and tape.state is PARKED and (cutting is None or cutting.idle)
 
 
 def join(threads: Iterable[threading.Thread | None], deadline: Deadline) -> list[threading.Thread]:
@@ -95,9 +93,9 @@ def stuck(thread: threading.Thread, what: str, peer: object, deadline: Deadline)
     while frame is not None:
         frames.insert(0, frame)
         frame = frame.f_back
-    first = next((index for index, each in enumerate(frames) if _is_users(each)), 0)
+    first = next((index for index, each in enumerate(frames) if is_users(each)), 0)
     theirs = frames[first:]  # from the first frame that the user can change, whatever it calls
-    own = next((each for each in reversed(theirs) if _is_users(each)), None)
+    own = next((each for each in reversed(theirs) if is_users(each)), None)
     where = f" at {PurePath(own.f_code.co_filename).name}:{own.f_lineno}" if own is not None else ""
     client = f" for {format_peer(peer)}" if peer is not None else ""
     stack = traceback.StackSummary.extract((each, each.f_lineno) for each in theirs)
@@ -107,7 +105,3 @@ def stuck(thread: threading.Thread, what: str, peer: object, deadline: Deadline)
         + "Stopping a server ends what waits on its own sockets; anything else must end by itself: give it a timeout"
     )
     return error.with_traceback(traceback_at(theirs[0].f_code, theirs[0].f_lineno)) if theirs else error
-
-
-def _is_users(frame: FrameType) -> bool:
-    return not is_ours(frame) and not frame.f_code.co_filename.startswith(_STDLIB)

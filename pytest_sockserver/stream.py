@@ -319,6 +319,7 @@ class Stream:
                 tape.went()
                 return
             tape.note(NOTE, b"a unix stream cannot be reset: the client sees a plain end of stream")
+            tape.tap = None  # what comes of this is cut by the driver at its end, without a lock
             self.take_the_rest()  # closing over unread input would be a reset after all, now and then (unix(7))
             tape.note(CLOSE)
             try:

@@ -59,6 +59,7 @@ class StreamTestServer(Admitting):
         self._refused: list[Connection] = []  # whose handshake failed, and no accept() was told; under the lock
         self._limit: tuple[int, Closed] | None = None
         self._expiry: Expiry | None = None  # what ends a connection after a time
+        self._framers: list[threading.Thread] = []  # threads that run framings of the user's; under the lock
         self._fillers: list[socket.socket] = []
         self.framing = self.options.framing
         self._drivers = Drivers(self._book)
@@ -102,7 +103,8 @@ class StreamTestServer(Admitting):
         __tracebackhide__ = True
         handler = Handler(target, self._handler_argument)
         with self._recorder.lock:
-            self._drivers.handler = handler
+            before, self._drivers.handler = self._drivers.handler, handler
+        del before  # without the lock, as above
         self._give_waiting_connections()
         return target
 
@@ -178,16 +180,15 @@ class StreamTestServer(Admitting):
     def clear(self) -> None:
         """Forget what was declared and what was recorded; never a failure.  Open connections stay open."""
         with self._recorder.lock:
-            super().clear()
-            self._drivers.clear()
+            gone = [*self._forget(), *self._drivers.clear(), self._limit, self._connections]
             if self._handshakes is not None:
-                self._handshakes.clear()
-            self._limit = None
-            self._connections.clear()
+                gone += self._handshakes.clear()
+            self._limit, self._connections = None, []
             over = [each for each in self._untaken if each.closed_by is not None]
             for connection in over:
                 self._untaken.remove(connection)
                 del self._live[connection]
+        del gone  # without the lock: a __del__ of the user's may come with it
         for connection in over:
             connection._finish()
 
@@ -284,8 +285,9 @@ class StreamTestServer(Admitting):
             connection._mode = "live"
             connection._stream.make_nonblocking()
         with self._recorder.lock:
-            connection._tape.tap = None
-            self._recorder.forget_requests(connection)  # its frames; the test reads them anew
+            connection._cut_no_frames()
+            gone = self._recorder.forget_requests(connection)  # its frames; the test reads them anew
+        del gone  # without the lock
         connection._patient = False
         connection._guard = refuse_in_coroutine
         return connection
@@ -381,11 +383,13 @@ class StreamTestServer(Admitting):
         reader = self._sink.close() if self._sink is not None else None
         self._close_fillers()
         clock = self._expiry.close() if self._expiry is not None else None
+        for connection in live:
+            connection._end_frames()
         self._expiry = None
         framework.close_timeout = stopping.patience(deadline)
         framework.server_close()  # which joins the handlers' threads
         stuck = [each for each in framework._threads if each.is_alive() and each is not current_thread()]
-        self._name_stuck([*stuck, *stopping.join([reader, clock, *clients], deadline)], peers, deadline)
+        self._name_stuck([*stuck, *stopping.join([reader, clock, *clients, *self._framers], deadline)], peers, deadline)
         for connection in live:
             connection._finish()
         with self._recorder.lock:
@@ -425,7 +429,7 @@ class StreamTestServer(Admitting):
 
     def _threads(self) -> list[threading.Thread | None]:
         with self._recorder.lock:
-            live = [each._thread for each in self._live]
+            live = [*(each._thread for each in self._live), *self._framers]
         handlers = list(self._framework._request_threads()) if self._framework is not None else []
         return [self._loop, *live, *handlers]
 

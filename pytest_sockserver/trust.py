@@ -22,7 +22,7 @@ class Trust:
 
     def __init__(self, tls: Any) -> None:
         self._tls = tls
-        self._lock = original.Lock()  # guards the directory
+        self._lock = original.RLock()  # guards the directory
         self._directory: str | None = None
 
     def client_context(self, name: str, options: dict[str, Any]) -> ssl.SSLContext:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .errors import WrongState
+from .origin import place_of_thread
 from .originals import acquired, original
 from .recording.recorder import Recorder
 from .scripting import reading
@@ -13,38 +14,78 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 
+#: Characters of a part in a message.
+_SHOWN: Final = 100
+
+
 class Turn:
     """A lock whose release also wakes coroutines, which cannot block on it.
 
-    A thread may *own* it: from the taking of a request to the end of its reply the writing side is the driver's, who
-    takes it again for each thing that he says.  Coroutines share their loop's thread and never own one.
+    A thread may *own* it: from the matching of a request to the end of its reply the writing side is the driver's,
+    which takes it again for each thing that it sends.  Coroutines share their loop's thread and never own one.
+
+    It is the one lock under which code of the user runs: reply functions, and parts that wait.  So each wait for it has
+    a deadline, whose error says by ``holder()`` what has it.
+
+    Attributes:
+        part: What is performed in it and is more than bytes.  Written by the thread that has the turn, for messages.
     """
 
-    __slots__ = ("_depth", "_lock", "_owner", "_recorder")
+    __slots__ = ("_depth", "_holder", "_lock", "_owner", "_recorder", "_what", "part")
 
     def __init__(self, recorder: Recorder) -> None:
         self._lock = original.Lock()
         self._recorder = recorder
-        self._owner: int | None = None  # written by the owner alone, who compares it with himself
+        self._owner: int | None = None  # written by the owner alone, which compares it with itself
         self._depth = 0  # the owner's alone
+        # Written with the turn, and read without.
+        self._holder: int | None = None  # a thread
+        self._what: object = None
+        self.part: object = None
 
-    def acquire(self, seconds: float | None) -> bool:
-        """Take the turn; tell whether it was to be had within so many seconds, 0 for at once."""
+    def acquire(self, seconds: float, what: object = None) -> bool:
+        """Take the turn; tell whether it was to be had within so many seconds, 0 for at once.
+
+        Args:
+            what: The rule that replies, or the line of a coroutine, a str; unless given, a message looks where the
+                thread stands.
+        """
         if self._owner == original.get_ident():
             self._depth += 1
             return True
-        return acquired(self._lock, seconds)
+        if not acquired(self._lock, seconds):
+            return False
+        self._holder, self._what, self.part = original.get_ident(), what, None
+        return True
 
-    def own(self, seconds: float | None) -> bool:
-        """Take the turn for this thread, which may take it again meanwhile."""
-        if not self.acquire(seconds):
+    def own(self, seconds: float, rule: object) -> bool:
+        """Take the turn for the reply of a rule, in this thread, which may take it again meanwhile."""
+        if not self.acquire(seconds, rule):
             return False
         self._owner = original.get_ident()
         return True
 
     def locked(self) -> bool:
-        """Tell whether somebody else has the turn."""
+        """Tell whether another thread has the turn, or a coroutine."""
         return self._owner != original.get_ident() and self._lock.locked()
+
+    def is_held_here(self) -> bool:
+        """Tell whether this thread has the turn, or a coroutine that runs in it."""
+        return self._holder == original.get_ident()
+
+    def holder(self) -> str:
+        """Return what has the turn, in words, after a wait for it.  Any thread; by now it may be another one."""
+        ident, what, part = self._holder, self._what, self.part
+        if not self._lock.locked() or ident is None:
+            return "another send was under way until now"
+        thread = next((each.name for each in original.all_threads() if each.ident == ident), "that has ended")
+        if isinstance(what, str):  # a coroutine is not where its thread is
+            text = f"a send is under way in thread {thread!r}, awaited at {what}"
+        else:
+            place = place_of_thread(ident)
+            name = "a send" if what is None else f"the reply of {what}"
+            text = f"{name} is under way in thread {thread!r}" + (f", at {place}" if place else "")
+        return text + (f": {repr(part)[:_SHOWN]}" if part is not None else "")
 
     def release(self) -> None:
         """Let the next one."""
@@ -53,15 +94,10 @@ class Turn:
                 self._depth -= 1
                 return
             self._owner = None
+        self._holder = None
         self._lock.release()
         with self._recorder.lock:
             self._recorder.changed()
-
-    def __enter__(self) -> None:
-        self.acquire(None)
-
-    def __exit__(self, *error: object) -> None:
-        self.release()
 
 
 class Reading:

@@ -3,6 +3,11 @@
 A :class:`Wait` is a question, asked under the recorder's lock at each change.  It is asked before the
 first sleep, so the past is included; a failure on the server's side and the server's stop end it at
 once; and when its time is over it says what did come.
+
+Code of the user, a predicate, the text of an exception, never runs under that lock: it may take its time, or need a
+lock of its own that a handler has while it sends.  What only such code can tell is :class:`Undecided`, and is decided
+after the lock was released, in the thread or the coroutine that waits.  What was decided about a request stays decided.
+Changes are counted meanwhile; so a wait never sleeps over one that came while it decided.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from typing import Any, Final, Generic, TypeVar
 from .deadline import Deadline
 from .errors import BlockedLoop, ServerFailed
 from .failures import summary_of
+from .origin import IN_ASYNC
 from .recording.recorder import Recorder
 
 T = TypeVar("T")
@@ -28,53 +34,80 @@ class _Pending:
 PENDING: Final = _Pending()
 
 
+class Undecided(Generic[T]):
+    """What a question answers that only code of the user can decide.
+
+    Args:
+        decide: Returns the answer or ``PENDING``, or raises; called without a lock.
+    """
+
+    __slots__ = ("decide",)
+
+    def __init__(self, decide: Callable[[], T | _Pending]) -> None:
+        self.decide = decide
+
+
 class Wait(Generic[T]):
     """A question and how long it may stay open.
 
     Args:
         verb: The verb that waits, for messages.
-        ask: Returns the answer or ``PENDING``, or raises; called with the recorder's lock held.
-        late: Called when the time is over, the lock held; returns an answer after all, or raises.
-        given_up: Returns the exception that ends the wait early, if there is cause: a failure, a stop.
+        ask: Returns the answer, ``PENDING`` or ``Undecided``, or raises; called with the recorder's lock held.
+        late: Called when the time is over, without a lock; returns an answer after all, or raises.
+        given_up: Returns what makes the exception that ends the wait early, if there is cause: a failure, a stop.
+            Called with the lock held; what it returns is called without.
+
+    Attributes:
+        seen: How much of what has changed was seen when it was asked last.
     """
 
     def __init__(
         self,
         recorder: Recorder,
         verb: str,
-        ask: Callable[[], T | _Pending],
+        ask: Callable[[], T | _Pending | Undecided[T]],
         *,
         seconds: float,
         late: Callable[[Deadline], T],
-        given_up: Callable[[str], BaseException | None],
+        given_up: Callable[[str], Callable[[], BaseException] | None],
     ) -> None:
         self.recorder = recorder
         self.verb = verb
         self.deadline = Deadline(seconds)
         self._ask, self._late, self._given_up = ask, late, given_up
+        self.seen = 0
 
     def poll(self) -> T | _Pending:
-        """Return the answer, ``PENDING``, or raise.  The recorder's lock must be held."""
+        """Return the answer, ``PENDING``, or raise.  Without a lock, one thread at a time."""
         __tracebackhide__ = True
-        answer = self._ask()
+        over = not self.deadline.left()  # before it is asked: what has come until then is looked at
+        with self.recorder.lock:  # what there is, and whether it is the end, at one moment
+            self.seen = self.recorder.changes
+            answer = self._ask()
+            pending = answer is PENDING or isinstance(answer, Undecided)
+            cause = self._given_up(self.verb) if pending else None
+        if isinstance(answer, Undecided):
+            answer = answer.decide()
         if not isinstance(answer, _Pending):
             return answer
-        cause = self._given_up(self.verb)
         if cause is not None:
-            raise cause.with_traceback(None)
-        return self._late(self.deadline) if not self.deadline.left() else PENDING
+            raise cause().with_traceback(None)
+        return self._late(self.deadline) if over else PENDING
 
 
 def block(wait: Wait[T]) -> T:
     """Wait in this thread for the answer."""
     __tracebackhide__ = True
     refuse_in_coroutine(wait.verb)
-    with wait.recorder.lock:
+    wait.recorder.attend(+1)
+    try:
         while True:
             answer = wait.poll()
             if not isinstance(answer, _Pending):
                 return answer
-            wait.recorder.sleep(wait.deadline.left())
+            wait.recorder.sleep_since(wait.seen, wait.deadline.left())
+    finally:
+        wait.recorder.attend(-1)
 
 
 def failed_early(verb: str, failure: BaseException) -> ServerFailed:
@@ -84,9 +117,6 @@ def failed_early(verb: str, failure: BaseException) -> ServerFailed:
     )
     early.__cause__ = failure
     return early
-
-
-_IN_ASYNC = 0x80 | 0x100 | 0x200  # code flags of a coroutine, an iterable coroutine, an async generator (inspect.CO_*)
 
 
 def loop_blocked_here() -> str | None:
@@ -104,7 +134,7 @@ def loop_blocked_here() -> str | None:
         kind = "trio"
     frame = sys._getframe(1)
     while frame is not None:
-        if frame.f_code.co_flags & _IN_ASYNC:
+        if frame.f_code.co_flags & IN_ASYNC:
             return kind
         frame = frame.f_back  # type: ignore[assignment]
     return None

@@ -46,17 +46,20 @@ class Recorder:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.lock = original.RLock()  # guards everything here and in the tapes but Tape.state
+        # Guards everything here and in the tapes but Tape.state.  No code of the user runs under it: see base_server.
+        self.lock = original.RLock()
         self.began = original.monotonic()
         self.tapes: list[Tape] = []
-        self.requests: list[Any] = []
-        self.untaken: deque[Any] = deque()  # those of the requests that take() has not given away
+        self.requests: list[Any] = []  # grows at its end, or is replaced: one may walk through it without the lock
+        self._untaken: set[int] = set()  # the id() of each of them that take() has not given away
+        self.first_untaken = 0  # the index of the first such request
         self.arrivals = 0  # connections and chunks of bytes, kept or not: what assert_quiet() looks at
         self.changed_at = 0.0  # when anything happened last
         self.size = 0
         self.dropped = 0  # bytes, of events and requests that were not kept
+        self.changes = 0  # how often anything has changed, counted while a thread waits
         self._changed = Condition(self.lock)
-        self._sleepers = 0
+        self._sleepers = 0  # threads that wait, asleep or not
         # Of drivers that wait for something else than what is recorded.  Each has a bell of its own: woken by every
         # event, a thousand of them would cost each event a thousand wake-ups.
         self.parked: list[threading.Condition] = []
@@ -66,12 +69,18 @@ class Recorder:
         """Return the seconds since the recorder was made."""
         return original.monotonic() - self.began
 
-    def forget(self) -> None:
-        """Drop all that was kept and begin to count anew; open connections go on being recorded."""
+    def forget(self) -> list[object]:
+        """Drop all that was kept and begin to count anew; open connections go on being recorded.
+
+        Returns:
+            What is to be let go without the lock: a ``__del__`` of the user's may come with it.
+        """
         with self.lock:
-            self.requests, self.untaken = [], deque()
-            self.tapes = []
+            gone: list[object] = [self.requests, self.tapes]
+            self.requests, self.tapes = [], []
+            self._untaken, self.first_untaken = set(), 0
             self.size = self.dropped = 0
+            return gone
 
     def add_tape(self, peer: Any) -> Tape:
         """Begin to record a further connection."""
@@ -88,15 +97,33 @@ class Recorder:
             dropped = self.dropped  # a request's bytes are those of events: they are counted once
             if self._room(len(request)):
                 self.requests.append(request)
-                self.untaken.append(request)
+                self._untaken.add(id(request))
             else:
                 self.dropped = max(dropped, len(request))
             self.changed()
 
-    def forget_requests(self, connection: Any) -> None:
-        """Drop the requests of a connection.  The lock must be held."""
-        self.requests = [each for each in self.requests if each.connection is not connection]
-        self.untaken = deque(each for each in self.untaken if each.connection is not connection)
+    def take(self, request: Any) -> bool:
+        """Give a request away; tell whether it was to be had: neither taken nor forgotten meanwhile.  Any thread."""
+        with self.lock:
+            if not self.is_untaken(request):
+                return False
+            self._untaken.discard(id(request))
+            while self.first_untaken < len(self.requests) and not self.is_untaken(self.requests[self.first_untaken]):
+                self.first_untaken += 1
+            return True
+
+    def is_untaken(self, request: Any) -> bool:
+        """Tell whether nobody has taken a request so far.  Without the lock it may be taken a moment later."""
+        return id(request) in self._untaken
+
+    def forget_requests(self, connection: Any) -> list[Any]:
+        """Drop the requests of a connection; return them, to be let go without the lock, which must be held."""
+        gone = [each for each in self.requests if each.connection is connection]
+        if gone:
+            self.requests = [each for each in self.requests if each.connection is not connection]
+            self._untaken.difference_update(map(id, gone))
+            self.first_untaken = 0
+        return gone
 
     def kept_requests(self) -> list[Any]:
         """Return the requests so far; raise if any bytes were dropped."""
@@ -119,6 +146,7 @@ class Recorder:
         """Wake everyone who waits.  The lock must be held."""
         self.changed_at = self.elapsed()
         if self._sleepers:
+            self.changes += 1
             self._changed.notify_all()
         for wake in self._wakers:
             wake()
@@ -138,9 +166,23 @@ class Recorder:
         finally:
             self._sleepers -= 1
 
+    def attend(self, threads: int) -> None:
+        """Count one more, or one less, thread that waits: meanwhile each change is counted in ``changes``."""
+        with self.lock:
+            self._sleepers += threads
+
+    def sleep_since(self, changes: int, seconds: float | None) -> None:
+        """Wait until more has changed than ``changes``, or for ``seconds``.  For a thread that attends."""
+        with self.lock:
+            if self.changes == changes:
+                self._changed.wait(seconds)
+
     @contextmanager
     def waking(self, wake: Callable[[], None]) -> Iterator[None]:
-        """Call ``wake`` at each change while the block runs: any thread, the lock held, must not block."""
+        """Call ``wake`` at each change while the block runs: any thread, the lock held, must not block.
+
+        It is ours, and calls what a loop has for being woken from any thread, which neither blocks nor runs anything.
+        """
         with self.lock:
             self._wakers.append(wake)
         try:
@@ -186,7 +228,8 @@ class Tape:
             driver's socket says next is our own doing.
         saw_cut: The driver has been told.
         in_front: Of a handler class's socket: its ``send`` and ``recv`` do what is disturbed, and say if they did.
-        tap: Called with what was received, the recorder's lock held: cuts frames where no verb reads.
+        uncut: Where what was received waits to be cut into frames, if no verb reads.  Guarded by the recorder's lock.
+        tap: Called without a lock after something was received, by the thread of a handler class: cuts these frames.
         lock: Guards ``socket``, ``cut`` and ``handed_over``, and is held while a descriptor is closed or shut
             down, so that a number which was given to another file meanwhile is never touched.  Re-entrant:
             ``wrap_socket`` calls ``detach``.
@@ -209,9 +252,11 @@ class Tape:
         self.state = BUSY
         self.socket: Taped | None = None
         self.handed_over: tuple[int, int] | None = None  # descriptor and inode, when detached by the handler
+        self.wrapping = False  # TLS begins on its socket, which is detached for that
         self.cut = ""
         self.saw_cut = False
-        self.tap: Callable[[bytes], None] | None = None
+        self.uncut: deque[Any] | None = None
+        self.tap: Callable[[], None] | None = None
         self.in_front: Any = None
         self._bell: threading.Condition | None = None
         self.peer_error: BaseException | None = None  # what the client's reset was raised as, for its driver
@@ -222,8 +267,8 @@ class Tape:
             self.received_count += len(data)
             self.recorder.arrivals += 1
             self.recorder.keep(self, RECEIVED, data)
-            if self.tap is not None:
-                self.tap(data)
+            if self.uncut is not None:
+                self.uncut.append(data)
 
     def sending(self, data: bytes) -> RawEvent:
         """Note bytes before they leave: a client that has its reply must find it recorded."""

@@ -24,6 +24,7 @@ import select
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +127,7 @@ class Taped(PlainSocket):
             number = super().detach()
             if number >= 0 and tape.socket is self:
                 tape.handed_over = (number, inode(number))
-                tape.state = PARKED
+                tape.state = tape.state if tape.wrapping else PARKED
             return number
 
     def _noted(self, data: bytes, wanted: int) -> None:
@@ -136,6 +137,8 @@ class Taped(PlainSocket):
         assert tape is not None
         if data:
             tape.received(data)
+            if tape.tap is not None:
+                tape.tap()
         elif wanted:
             if tape.cut:
                 tape.saw_cut = True
@@ -456,10 +459,15 @@ def start_tls(plain: Taped, context: ssl.SSLContext, *, noted: bool = True) -> s
     The context is the user's: its ``sslsocket_class`` is ours for the length of one call, under the
     connection's lock.  Another thread that wraps a socket by the same context at that moment gets a socket
     of our class without a tape, which behaves as the plain one.
+
+    The ``wrap_socket()`` of a class of the user's own is called without that lock.  Until it returns, the connection is
+    ended through the detached descriptor, and counts as busy.
     """
+    ssl = ssl_module()
     tape = plain.tape
     assert tape is not None
-    with tape.lock:
+    tape.wrapping = True
+    with tape.lock if type(context) is ssl.SSLContext else nullcontext():
         usual = context.sslsocket_class
         context.sslsocket_class = _recording_ssl_socket()
         try:
@@ -470,10 +478,12 @@ def start_tls(plain: Taped, context: ssl.SSLContext, *, noted: bool = True) -> s
             raise
         finally:
             context.sslsocket_class = usual
-        secured.tape = tape  # type: ignore[attr-defined]
-        tape.socket, tape.handed_over, tape.state = secured, None, BUSY  # type: ignore[assignment]
-        if tape.cut:
-            PlainSocket.shutdown(secured, socket.SHUT_RDWR)
+            tape.wrapping = False
+        with tape.lock:
+            secured.tape = tape  # type: ignore[attr-defined]
+            tape.socket, tape.handed_over, tape.state = secured, None, BUSY  # type: ignore[assignment]
+            if tape.cut:
+                PlainSocket.shutdown(secured, socket.SHUT_RDWR)
     if noted:
         tape.note(START_TLS)
     return secured

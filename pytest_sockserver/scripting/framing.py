@@ -53,6 +53,9 @@ LOOK_AHEAD: Final = _Wish("LOOK_AHEAD")
 Need = int | bytes | _Wish
 Framing = Callable[[], Generator[Need, bytes, object]]
 
+#: The module of the ready-made framings.
+READY_MADE: Final = f"{__name__}s"
+
 # Bytes of one look.  A burst of small messages is looked at again by each of them: without a bound that would be
 # quadratic.  A page, since no parser minds getting a large message in pieces of it.
 _LOOK = 4096
@@ -251,6 +254,11 @@ def frames_needed(wanted: str) -> TypeError:
         f"expect() expected bytes, not {wanted}: on a stream without frames what a pattern or a predicate matches "
         "would depend on how the bytes arrive; give the server a framing=, or use expect_line()"
     )
+
+
+def is_ready_made(framing: Framing) -> bool:
+    """Tell whether a framing is one of ours and runs no code of the user's, which may take its time."""
+    return getattr(framing, "__module__", "") == READY_MADE and not getattr(framing, "calls_users_code", False)
 
 
 def name_of(framing: object) -> str:

@@ -108,6 +108,7 @@ def sans_io(make: Callable[[], Feed]) -> Framing:
             unused = _checked_unused(feed(data), len(data), feed)
             yield len(data) - (unused or 0)
 
+    framing.calls_users_code = True  # type: ignore[attr-defined]
     return _named(framing, f"sans_io({name_of(make)})")
 
 

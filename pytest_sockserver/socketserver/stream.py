@@ -19,7 +19,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -44,7 +44,8 @@ class LiveRequests:
 
     def __init__(self) -> None:
         self._pid = os.getpid()
-        # Guards _requests and _ending, and each close against end().  Re-entrant: for signal handlers.
+        # Guards _requests and _ending, and the descriptors of those that are listed.  Re-entrant: for signal handlers.
+        # Only the shutdown(2) of a socket is called under it: what a request of another kind does is the application's.
         self._lock = original.RLock()
         self._requests: dict[int, Any] = {}  # by id(): a request need not be hashable
         self._ending = False
@@ -53,17 +54,18 @@ class LiveRequests:
         """Note a new request; end it at once if all are being ended."""
         with self._lock:
             self._requests[id(request)] = request
-            if self._ending:
-                _cut(request)
+            foreign = self._cut([request]) if self._ending else []
+        for each in foreign:
+            _cut(each)
 
     def close(self, request: Any) -> None:
         """Close the request and forget it."""
         if os.getpid() != self._pid:
             request.close()
             return
-        with self._lock:
+        with self._lock:  # end() is done with it, or will not find it
             self._requests.pop(id(request), None)
-            request.close()
+        request.close()
 
     def end(self) -> None:
         """Shut down all that live, and all that come until ``reopen()``.  Who reads from them sees the end."""
@@ -71,8 +73,19 @@ class LiveRequests:
             return
         with self._lock:
             self._ending = True
-            for request in self._requests.values():
+            foreign = self._cut(self._requests.values())
+        for each in foreign:
+            _cut(each)
+
+    def _cut(self, requests: Iterable[Any]) -> list[Any]:
+        """Shut down those that are sockets; return the others, to be cut without the lock, which must be held."""
+        foreign = []
+        for request in requests:
+            if issubclass(type(request), socket.socket):
                 _cut(request)
+            else:
+                foreign.append(request)
+        return foreign
 
     def reopen(self) -> None:
         """Let new requests live again."""
