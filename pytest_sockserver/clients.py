@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from .deadline import Deadline
 from .failures import Failures
 from .recording.recorder import Recorder
+from .scripting.checks import checked_timeout
 
 T = TypeVar("T")
 
@@ -48,6 +49,8 @@ class ClientFuture(Future[T]):
 
     def _wait(self, timeout: float | None) -> None:
         __tracebackhide__ = True
+        if timeout != 0:  # which asks whether it has ended by now, as with any future
+            checked_timeout(timeout)
         deadline = Deadline(timeout if timeout is not None else self.seconds)
         while not self.done():
             left = deadline.left()

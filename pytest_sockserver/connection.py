@@ -64,6 +64,8 @@ class Connection(Verbs):
     Attributes:
         index: 0 for the server's first connection.
         peer: The client's address, as ``accept`` gave it.
+        local_address: The address that the client connected to: a pair of host and port, or a unix socket's path.
+            On a server that listens on all addresses it is the one that the client chose.
         state: An empty namespace for the user's own.
         captured: What patterns and ``Hex`` have captured on this connection, by name; the latest counts.
     """

@@ -40,6 +40,7 @@ class Endpoint:
     def __init__(self, tape: Tape, server: StreamTestServer) -> None:
         self.index = tape.index
         self.peer = tape.peer
+        self.local_address = server._address_of(tape.socket)
         self.state = SimpleNamespace()
         self.captured: dict[str, bytes] = {}
         self._tape = tape
@@ -128,8 +129,9 @@ class Endpoint:
     def tls(self) -> SimpleNamespace | None:
         """Once TLS was asked for, what came of it.
 
-        ``version``, ``cipher``, ``alpn``; ``server_name``, what the client asked for (of contexts made here);
-        ``certificate``, the client's, as ``getpeercert()`` says it; and ``error``, why the handshake failed.
+        ``version``, ``cipher``, ``alpn``; ``resumed``, whether the handshake resumed an earlier session;
+        ``server_name``, what the client asked for (of contexts made here); ``certificate``, the client's, as
+        ``getpeercert()`` returns it; and ``error``, why the handshake failed.
         """
         return self._stream.tls
 
@@ -155,8 +157,15 @@ class Endpoint:
 
     # Requests
 
-    def _request(self, data: bytes, found: object = None, rule: Rule | None = None) -> Request:
-        """Make what a verb took a request, recorded before it is returned and so before it can be answered."""
+    def _request(
+        self, data: bytes, found: object = None, rule: Rule | None = None, *, is_unit: bool = False, sure: bool = True
+    ) -> Request:
+        """Make what a verb took a request, recorded before it is returned and so before it can be answered.
+
+        Args:
+            is_unit: It is one even without a byte: what the client sent, and not a reply's occasion.
+            sure: If false it becomes one when a wait matches it.
+        """
         recorder = self._tape.recorder
         match = found if isinstance(found, (re.Match, HexMatch)) else None
         request = Request(
@@ -170,7 +179,8 @@ class Endpoint:
         request.rule = rule
         if match is not None:
             self.captured.update(names_in(match))
-        if data:
+        request._is_sure = sure
+        if data or is_unit:
             self._latest = request
             recorder.add_request(request)
         return request
@@ -259,7 +269,8 @@ class Endpoint:
     def _end_frames(self, cutter: Cutter) -> None:
         try:
             for frame in cutter.end(broken=self._tape.peer_error is not None):
-                self._request(frame)
+                # A client that connects and closes may be a probe: nothing, unless the test waits for it.
+                self._request(frame, is_unit=self._tape.client_ended, sure=bool(frame))
         except reading.EndedWithin:
             pass  # it is recorded, and nothing was declared that would want it whole
         except Exception as error:

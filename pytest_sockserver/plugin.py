@@ -58,9 +58,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for name, (kind, _) in _SETTINGS.items():
         setting = f"sockserver_{name}"
         _check_setting(config, setting, name, kind)
-        host = config.getoption(setting) if name == "host" else None
-        if host is not None:
-            _check_option(f"--{setting.replace('_', '-')}", name, host)
+        given = config.getoption(setting)
+        if given is not None:
+            _check_option(f"--{setting.replace('_', '-')}", name, given)
 
 
 @pytest.hookimpl(optionalhook=True, wrapper=True)

@@ -14,9 +14,9 @@ from .captured import Request
 from .deadline import Deadline
 from .errors import DeadlineExceeded, UnexpectedRequest, UnmetExpectation, WrongState
 from .failures import Expected, said_shortly
-from .messages import with_conversation
+from .messages import in_seconds, with_conversation
 from .recording.events import RECEIVED
-from .scripting.checks import checked_index, checked_literal, checked_seconds, checked_timeout
+from .scripting.checks import LONGEST_WAIT, checked_index, checked_literal, checked_seconds, checked_timeout
 from .scripting.matching import HexMatch, Match, checked_match, described, matches, shortened
 from .waiting import PENDING, Wait, failed_early
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 #: Seconds.  For a wait that ends by itself.
-_FOR_EVER = 86_400.0
+_FOR_EVER = LONGEST_WAIT
 
 
 def request(server: BaseTestServer, match: Match, count: int, timeout: float | None) -> Wait[Request]:
@@ -98,7 +98,7 @@ def quiet(server: BaseTestServer, seconds: float) -> Wait[None]:
         __tracebackhide__ = True
         if recorder.arrivals == before:
             return PENDING
-        text = f"expected nothing for {seconds:g} s\n  got something after {recorder.elapsed() - began:.3f} s"
+        text = f"expected nothing for {in_seconds(seconds)}\n  got something after {recorder.elapsed() - began:.3f} s"
         raise with_conversation(UnexpectedRequest, server.name, text, server._said())
 
     def late(deadline: Deadline) -> None:
@@ -234,9 +234,10 @@ def received(connection: Connection, data: bytes, timeout: float | None) -> Wait
 
 
 def _matched(match: Match, each: Request) -> Request | None:
-    found = matches(match, each)
+    found = matches(match, each, unsure=not each._is_sure)
     if not found:
         return None
+    each._is_sure = True
     return each.matched(found) if isinstance(found, (re.Match, HexMatch)) else each
 
 

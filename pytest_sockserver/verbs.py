@@ -47,7 +47,10 @@ class Verbs(Endpoint):
         return self._unit(reading.recv_until(self._stream.buffer, checked_delimiter(delimiter), most))
 
     def _recv_all(self) -> Steps[Request]:
-        return self._unit(self._or_end(reading.recv_all(self._stream.buffer)))
+        """Take all to the end.  Of a client that has sent nothing at all that is a request, which has no byte."""
+        __tracebackhide__ = True
+        data = yield from self._or_end(reading.recv_all(self._stream.buffer))
+        return self._request(data, is_unit=not self._tape.received_count)
 
     def _expect(self, match: Match) -> Steps[Request]:
         __tracebackhide__ = True
@@ -75,7 +78,8 @@ class Verbs(Endpoint):
     def _frame(self, framing: Framing | None) -> Steps[Request]:
         """Take a frame in this framing, else in the connection's own, as it is by now."""
         now = framing or self._checked_framing("frames", None)
-        return self._unit(take_frame(self._stream.buffer, now, self._max_frame))
+        frame = yield from take_frame(self._stream.buffer, now, self._max_frame)
+        return self._request(frame, is_unit=True)
 
     def _checked_framing(self, verb: str, framing: Framing | None) -> Framing:
         __tracebackhide__ = True
@@ -94,7 +98,7 @@ class Verbs(Endpoint):
     def _matched_unit(self, steps: Steps[tuple[bytes, object]]) -> Steps[Request]:
         __tracebackhide__ = True
         unit, found = yield from steps
-        return self._request(unit, found)
+        return self._request(unit, found, is_unit=True)
 
     def _or_end(self, steps: Steps[bytes]) -> Steps[bytes]:
         """Say the end of the stream once; the second time is the quiet end of a handler's loop."""

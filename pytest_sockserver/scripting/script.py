@@ -300,7 +300,7 @@ class Script:
         __tracebackhide__ = True
         if isinstance(match, PatternText):
             return match
-        return match if match == b"" and self._on_datagrams() else checked_expected(match)
+        return checked_expected(match, datagrams=self._on_datagrams())
 
     def _demand(self, verb: str, match: Match, timeout: float | None, **options: Any) -> Self:
         __tracebackhide__ = True
