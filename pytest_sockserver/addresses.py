@@ -239,8 +239,8 @@ class UnixPlace:
         if self._only_from is not None and self._only_from != os.getcwd():
             raise AddressUnavailable(
                 errno.ENAMETOOLONG,
-                f"{_shown(self.path)} was relative to {self._only_from!r}, which is no longer the working directory, and "
-                f"its absolute path is longer than {PATH_LIMIT} bytes: go back there, or give a short absolute path=",
+                f"{_shown(self.path)} was relative to {self._only_from!r}, which is no longer the working directory, "
+                f"and its absolute path is longer than {PATH_LIMIT} bytes: go back there, or give a shorter path=",
             )
         address: str | bytes = self.path
         self._unlink_ours()  # left by a listener of ours that was closed to refuse connections
@@ -257,8 +257,9 @@ class UnixPlace:
     def _make_absolute(self) -> None:
         if self.abstract or os.path.isabs(self.path):
             return
-        directory, name = os.path.split(self.path)
-        self.file = os.path.join(os.path.realpath(directory), name)
+        directory, name = os.path.split(os.fsdecode(self.path))
+        absolute = os.path.join(os.path.realpath(directory), name)  # not abspath(): before .. there may be a link
+        self.file = absolute if isinstance(self.path, str) else os.fsencode(absolute)
         if len(os.fsencode(self.file)) <= PATH_LIMIT:
             self.path = self.file
         else:

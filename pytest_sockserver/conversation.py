@@ -96,7 +96,8 @@ def _end(connection: Connection, error: BaseException, failures: Failures) -> No
     from_users_frame(error)
     if blameless(connection, error):
         _note_end(connection, error)
-        connection.close()
+        if not connection._stream.detached:
+            connection.close()
         return
     if not connection._server._is_after_the_call(connection._tape.began):
         failures.add(error, connection._where())

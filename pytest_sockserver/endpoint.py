@@ -287,7 +287,7 @@ class Endpoint:
 
     def _finish(self) -> None:
         """Close what no thread of ours closes: connections of the sink and of the test."""
-        if self._mode == "handled":
+        if self._mode == "handled" or self._stream.detached:
             return
         for _ in self._stream.close(notify=False):
             pass  # it was cut, so nothing is waited for

@@ -103,6 +103,17 @@ class Stream:
             raise WrongState(f"cannot {verb} connection {self.tape.index}: it is closed (by the {self.tape.ended_by})")
         return sock
 
+    def refuse_detached(self, verb: str) -> None:
+        """Refuse to end a socket that was given away and is open: its new owner closes it.
+
+        Raises:
+            WrongState: It was detached.
+        """
+        __tracebackhide__ = True
+        sock = self.tape.socket
+        if self.detached and sock is not None and sock.fileno() >= 0:
+            raise WrongState(f"cannot {verb} connection {self.tape.index}: it was detached, its new owner closes it")
+
     def make_nonblocking(self) -> None:
         """Make the socket non-blocking, if it is open: the verbs wait by themselves, under their deadlines."""
         with self.tape.lock:

@@ -288,9 +288,7 @@ def names_captured(match: object) -> tuple[str, ...]:
     return tuple(hole.name for hole in holes if hole.name is not None)
 
 
-def matches(
-    match: Match | PatternText, data: bytes, lookup: Lookup = nothing_kept, *, unsure: bool = False
-) -> object:
+def matches(match: Match | PatternText, data: bytes, lookup: Lookup = nothing_kept, *, unsure: bool = False) -> object:
     """Return something true if ``data`` is what ``match`` means: what it captured, if it does, else ``True``.
 
     Args:

@@ -15,13 +15,11 @@ from typing import Final
 from ..origin import Origin
 from .matching import (
     ANY,
-    Hex,
     Lookup,
     Match,
     NothingKept,
     PatternText,
     Shape,
-    Text,
     beginning,
     checked_match,
     departure,
