@@ -312,8 +312,8 @@ class Connection(Verbs):
 
         The verbs that read, send or end raise ``WrongState`` from now on; what was captured, and the waits, go on.
         What the socket receives and sends is recorded, and is no request.  Disturbances do not reach it.  A handler
-        may return and leave the connection open; one that raises resets it.  ``disconnect()`` ends it, and so does
-        the server's stop: it shuts the socket down, and leaves closing it to the owner.
+        may return and leave the connection open; one that raises resets it.  ``disconnect()`` and the server's stop
+        shut the socket down and leave closing it to the owner, whose reading raises ``ServerStopping`` then.
 
         Does not block.  On TLS the socket is an ``ssl.SSLSocket``.
 
