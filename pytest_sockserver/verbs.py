@@ -14,7 +14,7 @@ from .endpoint import Endpoint
 from .errors import DeadlineExceeded, ScriptMismatch
 from .scripting import reading
 from .scripting.checks import checked_delimiter, checked_expected, checked_index, checked_line, checked_size
-from .scripting.framing import Framing, checked_framing, expect_frame, frames_needed, take_frame
+from .scripting.framing import Framing, checked_framing, expect_frame, frames_needed, may_be_empty, take_frame
 from .scripting.matching import Match, Shape, captured_by, described, is_literal, shape_of
 from .scripting.parts import Part, check_fit, checked_parts
 from .scripting.reading import Steps
@@ -47,10 +47,11 @@ class Verbs(Endpoint):
         return self._unit(reading.recv_until(self._stream.buffer, checked_delimiter(delimiter), most))
 
     def _recv_all(self) -> Steps[Request]:
-        """Take all to the end.  Of a client that has sent nothing at all that is a request, which has no byte."""
+        """Take all to the end; nothing is a request as well, where a frame may be nothing and nothing came before."""
         __tracebackhide__ = True
         data = yield from self._or_end(reading.recv_all(self._stream.buffer))
-        return self._request(data, is_unit=not self._tape.received_count)
+        empty = not self._tape.received_count and self._framing is not None and may_be_empty(self._framing)
+        return self._request(data, is_unit=empty)
 
     def _expect(self, match: Match) -> Steps[Request]:
         __tracebackhide__ = True

@@ -455,12 +455,15 @@ def test_frames_of_an_empty_stream(streams: StreamTestServer) -> None:
     assert streams.requests == [b""]
 
 
-def test_all_of_an_empty_stream_is_a_request(streams: StreamTestServer) -> None:
-    streams.framing = None
+@pytest.mark.parametrize("framing", [until_eof, lines(), None])
+def test_all_of_an_empty_stream_is_a_request_where_a_frame_may_be_empty(
+    streams: StreamTestServer, framing: Any
+) -> None:
+    streams.framing = framing
     streams.handler(lambda conn: conn.send(b"%d bytes" % len(conn.recv_all())))
 
     assert send_nothing(streams) == b"0 bytes"
-    assert streams.requests == [b""]
+    assert streams.requests == ([b""] if framing is until_eof else [])
 
 
 def test_the_rest_after_a_line_is_no_request_if_it_has_no_byte(tcp_server: StreamTestServer) -> None:

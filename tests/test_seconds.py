@@ -24,9 +24,11 @@ from pytest_sockserver import (
     StreamTestServer,
     UnexpectedRequest,
     check_up,
+    plugin,
     splits,
 )
 from pytest_sockserver.messages import in_seconds
+from pytest_sockserver.scripting import checks
 
 from .peers import connect, datagram_client, until
 from .plugin_runs import Runner
@@ -190,10 +192,15 @@ def test_the_marker_the_flag_and_the_setting(pytester: pytest.Pytester, monkeypa
     assert "test_it.py:3: ValueError" in marked.stdout
 
     flagged = run.outside(None, "--sockserver-timeout=1e12")
-    assert f"--sockserver-timeout: {text}" in flagged.stderr
+    said = "--sockserver-timeout: expected seconds above 0, and at most 86,400 (a day), not '1e12'"
+    assert said in " ".join(flagged.stderr.split())
 
     pytester.makeini("[pytest]\nsockserver_timeout = 1e12")
     assert f"sockserver_timeout: {text}" in run.outside().stderr
+
+
+def test_the_plugin_knows_the_bound_without_an_import() -> None:
+    assert plugin.LONGEST_WAIT == checks.LONGEST_WAIT
 
 
 @pytest.mark.parametrize(
