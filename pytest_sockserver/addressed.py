@@ -12,6 +12,9 @@ from .errors import WrongState
 from .messages import format_peer
 from .options import Options
 
+#: The addresses that stand for all of a machine's, and what to connect to instead.
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
 
 class Addressed:
     """The part of a test server that says where it is."""
@@ -49,7 +52,10 @@ class Addressed:
 
     @property
     def path(self) -> str | bytes:
-        """The path of a unix socket; an abstract name is bytes that begin with a NUL."""
+        """The path of a unix socket, absolute; an abstract name is bytes that begin with a NUL.
+
+        A ``path=`` that was relative, and is too long as an absolute one, stays as it was given.
+        """
         if self._place is None:
             raise WrongState(f"{self.name} is a {self.transport} server: it has a host and a port, no path")
         return self.address  # type: ignore[no-any-return]
@@ -64,6 +70,17 @@ class Addressed:
         path = os.fsdecode(self.path)
         return f"{scheme}://{quote(path, safe='')}" if scheme.endswith("+unix") else f"{scheme}://{path}"
 
+    def _address_of(self, sock: socket.socket | None) -> Any:
+        """Return the address at this end of a connection, which only a server on all addresses has to ask for."""
+        if sock is None or self._place is not None or self._host not in _WILDCARDS:
+            return self._published
+        try:
+            host, port = sock.getsockname()[:2]
+        except OSError:  # macOS, not tried there: of a connection that its client has reset already
+            return self._published
+        # On a dual-stack socket an IPv4 client's addresses are written as IPv6 (RFC 4291 section 2.5.5.2).
+        return host.removeprefix("::ffff:") if "." in host else host, port
+
     def _inet(self, what: str) -> Any:
         if self._place is not None:
             raise WrongState(f"{self.name} is a {self.transport} server: it has a path, no {what}")
@@ -74,8 +91,7 @@ class Addressed:
             self._published = self._place.path
             return
         host, port = sock.getsockname()[:2]
-        wildcard = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # connect() wants somebody, not anybody
-        self._published = (wildcard.get(host, host), port)
+        self._published = (_WILDCARDS.get(host, host), port)
 
     def _place_to_bind(self) -> tuple[str, int]:
         return self._host, self._published[1] if self._published is not None else self.options.port

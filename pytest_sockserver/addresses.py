@@ -57,7 +57,7 @@ def checked_host(options: Options) -> tuple[socket.AddressFamily, str]:
             "pass allow_remote=True if that is meant"
         )
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-    return family, host
+    return family, str(address)  # one spelling: "::0" is "::"
 
 
 def _resolved(host: str) -> tuple[socket.AddressFamily, str]:
@@ -201,6 +201,13 @@ def _link(path: Path) -> str:
 class UnixPlace:
     """A path for a unix socket: the user's, an abstract name, or one in a private directory that goes with it.
 
+    A relative path is made absolute at once, since the working directory may change.  One that is too long then stays
+    relative for the kernel, which has no other way to it; the file is removed by its absolute path all the same.
+
+    Attributes:
+        path: What the socket is bound to, and what a client connects to.
+        file: The socket's file, absolute; an abstract name is no file.
+
     Raises:
         ValueError: The path is too long for the kernel.
         AddressUnavailable: The platform has no unix sockets.
@@ -215,9 +222,12 @@ class UnixPlace:
         self.private = path is None
         self.directory: Path | None = None  # made when the socket is bound, and goes with it
         self.bound: tuple[int, int] | None = None  # device and inode of the socket file that is ours
+        self._only_from: str | None = None  # the working directory in which a path that stays relative means the file
         self.path: str | bytes = "" if path is None else os.fspath(path)
+        self.file = self.path
         if path is not None:
             self._check()
+            self._make_absolute()
 
     @property
     def abstract(self) -> bool:
@@ -229,6 +239,12 @@ class UnixPlace:
         __tracebackhide__ = True
         if self.private:
             self._make_directory()
+        if self._only_from is not None and self._only_from != os.getcwd():
+            raise AddressUnavailable(
+                errno.ENAMETOOLONG,
+                f"{_shown(self.path)} was relative to {self._only_from!r}, which is no longer the working directory, "
+                f"and its absolute path is longer than {PATH_LIMIT} bytes: go back there, or give a shorter path=",
+            )
         address: str | bytes = self.path
         self._unlink_ours()  # left by a listener of ours that was closed to refuse connections
         if self.path in ("\0", b"\0"):
@@ -237,9 +253,20 @@ class UnixPlace:
         if self.abstract:
             self.path = sock.getsockname()
         else:
-            status = os.stat(self.path)
+            status = os.stat(self.file)
             self.bound = status.st_dev, status.st_ino
         return sock
+
+    def _make_absolute(self) -> None:
+        if self.abstract or os.path.isabs(self.path):
+            return
+        directory, name = os.path.split(os.fsdecode(self.path))
+        absolute = os.path.join(os.path.realpath(directory), name)  # not abspath(): before .. there may be a link
+        self.file = absolute if isinstance(self.path, str) else os.fsencode(absolute)
+        if len(os.fsencode(self.file)) <= PATH_LIMIT:
+            self.path = self.file
+        else:
+            self._only_from = os.getcwd()
 
     def _make_directory(self) -> None:
         if self.directory is not None:  # published already: the same one again
@@ -250,7 +277,7 @@ class UnixPlace:
         room = PATH_LIMIT - len("/sockserver-1234567-abcdefgh/s")
         base = base if len(base) <= room else "/tmp"
         self.directory = Path(tempfile.mkdtemp(prefix=f"sockserver-{os.getpid()}-", dir=base))  # which makes it 0700
-        self.path = str(self.directory / "s")
+        self.path = self.file = str(self.directory / "s")
 
     def release(self) -> None:
         """Remove what was made: the socket file, unless somebody has put another one there, and the directory."""
@@ -265,9 +292,9 @@ class UnixPlace:
     def _unlink_ours(self) -> None:
         if self.bound is not None:
             with contextlib.suppress(OSError):
-                status = os.stat(self.path)
+                status = os.stat(self.file)
                 if (status.st_dev, status.st_ino) == self.bound:
-                    os.unlink(self.path)
+                    os.unlink(self.file)
             self.bound = None
 
     def _check(self) -> None:

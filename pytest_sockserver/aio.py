@@ -307,7 +307,9 @@ class AsyncConnection:
 
     async def close(self, notify: bool = True) -> None:
         """Close cleanly; input that nobody read is discarded first, for at most 0.2 seconds."""
+        __tracebackhide__ = True
         connection = self._connection
+        connection._stream.refuse_detached("close")
         if connection._driven_elsewhere():
             return connection._stream.close_from_outside()
         bell = _bell()
@@ -322,6 +324,7 @@ class AsyncConnection:
     async def reset(self) -> None:
         """Reset the connection: the client gets what was sent so far, then ``ConnectionResetError``."""
         __tracebackhide__ = True
+        self._connection._stream.refuse_detached("reset")
         bell = _bell()
         for seconds in self._connection._stream.reset():
             await bell.wait(seconds)

@@ -344,7 +344,11 @@ class BaseTestServer(Judged, Addressed):
                 stream without framing, when a connection comes and at the test's first wait.
         """
         __tracebackhide__ = True
-        return self._book.declare(match, times)
+        return self._book.declare(match, times, empty=self._may_be_empty())
+
+    def _may_be_empty(self) -> bool:
+        """Return whether a request may have no byte: a datagram may."""
+        return True
 
     def open(self, gate: str) -> None:
         """Open a gate: whoever waits for it goes on, and so does who comes later.  ``clear()`` closes all gates."""

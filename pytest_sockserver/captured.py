@@ -36,6 +36,7 @@ class Request(bytes):
     match: Any
     rule: Any
     _answer: Callable[..., None] | None
+    _is_sure: bool = True  # else it is a request once a wait has matched it: nobody read it, and it has no byte
 
     def __new__(
         cls,

@@ -12,6 +12,7 @@ from .deadline import Deadline
 from .failures import Failures
 from .originals import Condition, Thread
 from .recording.recorder import Recorder
+from .scripting.checks import checked_timeout
 
 T = TypeVar("T")
 
@@ -53,6 +54,8 @@ class ClientFuture(Future[T]):
 
     def _wait(self, timeout: float | None) -> None:
         __tracebackhide__ = True
+        if timeout != 0:  # which asks whether it has ended by now, as with any future
+            checked_timeout(timeout)
         deadline = Deadline(timeout if timeout is not None else self.seconds)
         while not self.done():
             left = deadline.left()

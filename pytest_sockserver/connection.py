@@ -64,6 +64,8 @@ class Connection(Verbs):
     Attributes:
         index: 0 for the server's first connection.
         peer: The client's address, as ``accept`` gave it.
+        local_address: The address that the client connected to: a pair of host and port, or a unix socket's path.
+            On a server that listens on all addresses it is the one that the client chose.
         state: An empty namespace for the user's own.
         captured: What patterns and ``Hex`` have captured on this connection, by name; the latest counts.
     """
@@ -249,6 +251,7 @@ class Connection(Verbs):
         """
         __tracebackhide__ = True
         self._guard("close")
+        self._stream.refuse_detached("close")
         if self._driven_elsewhere():
             return self._stream.close_from_outside()
         if self._mode == "sunk":
@@ -275,6 +278,7 @@ class Connection(Verbs):
         """
         __tracebackhide__ = True
         self._guard("reset")
+        self._stream.refuse_detached("reset")
         if self._driven_elsewhere() and self._stream.can_reset:
             return self._stream.reset_from_outside()
         for seconds in self._stream.reset():
@@ -304,15 +308,23 @@ class Connection(Verbs):
             sock.await_input(seconds)
 
     def detach(self) -> socket.socket:
-        """Give the recorded socket away, blocking and without a time-out; the verbs are over.
+        """Return the recorded socket, blocking and without a time-out, to a new owner, which closes it.
 
-        What it receives and sends is recorded as before; the server still shuts it down when it stops;
-        whoever took it closes it.
+        The verbs that read, send or end raise ``WrongState`` from now on; what was captured, and the waits, go on.
+        What the socket receives and sends is recorded, and is no request.  Disturbances do not reach it.  A handler
+        may return and leave the connection open; one that raises resets it.  ``disconnect()`` and the server's stop
+        shut the socket down and leave closing it to the owner, whose reading raises ``ServerStopping`` then.
+
+        Does not block.  On TLS the socket is an ``ssl.SSLSocket``.
 
         Raises:
-            WrongState: Bytes were read ahead and not taken: they would be lost.
+            WrongState: Bytes were read ahead and not taken: they would be lost.  Or the connection is closed or
+                detached already, was not accepted yet, or another thread drives it.
         """
         __tracebackhide__ = True
+        self._refuse_unreadable("detach")
+        if self._driven_elsewhere():
+            raise WrongState(f"cannot detach connection {self.index}: another thread drives it")
         return self._stream.detach()
 
     def start_tls(self, context: Context | None = None, *, timeout: float | None = None) -> None:

@@ -38,7 +38,7 @@ from .scripting.buffer import Buffer
 from .scripting.framing import Framing, Lack, take_frame
 from .scripting.parts import Part
 from .scripting.reading import Steps
-from .scripting.rules import CONNECT, Rule
+from .scripting.rules import CONNECT, Moment, Rule
 from .scripting.tls_acts import StartTLS
 
 
@@ -96,7 +96,8 @@ def _end(connection: Connection, error: BaseException, failures: Failures) -> No
     from_users_frame(error)
     if blameless(connection, error):
         _note_end(connection, error)
-        connection.close()
+        if not connection._stream.detached:
+            connection.close()
         return
     if not connection._server._is_after_the_call(connection._tape.began):
         failures.add(error, connection._where())
@@ -161,18 +162,22 @@ class Rules:
             raise self._at_a_rule(error) from None
         except EndOfStream:
             return False
+        # A frame without a byte: the client has sent nothing.  If no rule is for that, it was no request.
+        empty = not unit and self.framing_for(connection) is not None
         known = len(self._books[-1])
-        while not unit or not self.answer(connection, unit):
+        while not (unit or empty) or not self.answer(connection, unit):
             if not connection._came_early or not self._books[-1].wait_for_more(known):
+                if empty and not any(book.spent_for(unit, connection._lookup) for book in self._books):
+                    return False
                 raise self._unexpected(connection, unit)
-            known, unit = len(self._books[-1]), unit or self._next_unit(connection)
+            known, unit = len(self._books[-1]), unit if unit or empty else self._next_unit(connection)
         return True
 
     def answer(self, connection: Connection, unit: bytes) -> bool:
         """Answer a request, if a rule takes it; tell whether one does."""
         __tracebackhide__ = True
         for book in self._books:
-            taken = book.find(unit, connection._lookup)
+            taken = book.find(unit, connection._lookup, unsure=not unit)
             if taken is not None:
                 rule, count, found = taken
                 _reply(connection, unit, rule, count, found)
@@ -231,8 +236,8 @@ class Rules:
         )
         error: UnexpectedRequest = connection._error(UnexpectedRequest, text)
         error.placed = origin is not None  # it names the rules' lines
-        if unit:
-            connection._request(unit)  # recorded all the same: it came
+        if unit or connection._stream.buffer.end_taken:
+            connection._request(unit, is_unit=True)  # recorded all the same: it came
         return error.with_traceback(origin.traceback() if origin is not None else None)
 
 
@@ -320,7 +325,7 @@ def _reply(connection: Connection, unit: bytes, rule: Rule, count: int, found: o
         raise connection._late_turn("a reply", deadline)
     connection._patient = False  # what a reply function reads is demanded
     try:
-        request = connection._request(unit, found, rule)
+        request = connection._request(unit, found, rule, is_unit=not isinstance(rule.match, Moment))
         connection._say(rule.reply(count), request, connection._timeout)
     except (TypeError, ValueError, DeadlineExceeded, WrongState) as error:
         raise pointing_at(error, rule.origin) from None

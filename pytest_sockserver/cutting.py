@@ -110,7 +110,8 @@ class Cutting:
                 with recorder.lock:
                     wanted = connection._cutting is self  # else the test has accepted it, and reads all of it anew
                     for frame in frames if wanted else ():
-                        connection._request(frame)
+                        # A client that connects and closes may be a probe: nothing, unless the test waits for it.
+                        connection._request(frame, is_unit=connection._tape.client_ended, sure=bool(frame))
                 if error is not None and wanted:
                     connection._server._failures.add(error, connection._where())
                 with recorder.lock:

@@ -441,7 +441,7 @@ class DatagramTestServer(BaseTestServer):
                     raise ServerStopping("the server stops")
                 if not deadline.left():
                     where = format_peer(peer)
-                    text = f"{self.name}: {where} does not read: a datagram waited {self.timeout:g} s for room"
+                    text = f"{self.name}: {where} does not read: a datagram waited {deadline} for room"
                     raise DeadlineExceeded(text)
                 self._blocked = current_thread() is self._answerer
                 self._work.wait(_RETRY)  # no poll tells when an unconnected peer has room again

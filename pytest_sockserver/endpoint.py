@@ -42,6 +42,7 @@ class Endpoint:
     def __init__(self, tape: Tape, server: StreamTestServer) -> None:
         self.index = tape.index
         self.peer = tape.peer
+        self.local_address = server._address_of(tape.socket)
         self.state = SimpleNamespace()
         self.captured: dict[str, bytes] = {}
         self._tape = tape
@@ -130,8 +131,9 @@ class Endpoint:
     def tls(self) -> SimpleNamespace | None:
         """Once TLS was asked for, what came of it.
 
-        ``version``, ``cipher``, ``alpn``; ``server_name``, what the client asked for (of contexts made here);
-        ``certificate``, the client's, as ``getpeercert()`` says it; and ``error``, why the handshake failed.
+        ``version``, ``cipher``, ``alpn``; ``resumed``, whether the handshake resumed an earlier session;
+        ``server_name``, what the client asked for (of contexts made here); ``certificate``, the client's, as
+        ``getpeercert()`` returns it; and ``error``, why the handshake failed.
         """
         return self._stream.tls
 
@@ -157,8 +159,15 @@ class Endpoint:
 
     # Requests
 
-    def _request(self, data: bytes, found: object = None, rule: Rule | None = None) -> Request:
-        """Make what a verb took a request, recorded before it is returned and so before it can be answered."""
+    def _request(
+        self, data: bytes, found: object = None, rule: Rule | None = None, *, is_unit: bool = False, sure: bool = True
+    ) -> Request:
+        """Make what a verb took a request, recorded before it is returned and so before it can be answered.
+
+        Args:
+            is_unit: It is one even without a byte: what the client sent, and not a reply's occasion.
+            sure: If false it becomes one when a wait matches it.
+        """
         recorder = self._tape.recorder
         match = found if isinstance(found, (re.Match, HexMatch)) else None
         request = Request(
@@ -172,7 +181,8 @@ class Endpoint:
         request.rule = rule
         if match is not None:
             self.captured.update(names_in(match))
-        if data:
+        request._is_sure = sure
+        if data or is_unit:
             self._latest = request
             recorder.add_request(request)
         return request
@@ -294,7 +304,7 @@ class Endpoint:
 
     def _finish(self) -> None:
         """Close what no thread of ours closes: connections of the sink and of the test."""
-        if self._mode == "handled":
+        if self._mode == "handled" or self._stream.detached:
             return
         for _ in self._stream.close(notify=False):
             pass  # it was cut, so nothing is waited for

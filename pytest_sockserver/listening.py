@@ -261,9 +261,9 @@ class Listening(BaseTestServer):
         self._place.unlink()
 
     def _forbid(self) -> None:
-        path = os.fspath(self.path)
-        self._mode_before = os.stat(path).st_mode & 0o777
-        os.chmod(path, 0)
+        assert self._place is not None
+        self._mode_before = os.stat(self._place.file).st_mode & 0o777
+        os.chmod(self._place.file, 0)
 
     def _listen_again(self) -> None:
         framework = self._framework
@@ -271,7 +271,8 @@ class Listening(BaseTestServer):
         if self._state == STARTED:
             return
         if self._state == "forbidden":
-            os.chmod(os.fspath(self.path), self._mode_before)
+            assert self._place is not None
+            os.chmod(self._place.file, self._mode_before)
             self._state = STARTED
             return
         if self._state == "unlinked":

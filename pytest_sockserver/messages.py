@@ -20,6 +20,11 @@ def format_peer(peer: Any) -> str:
     return printable(path.replace("\0", "@"))
 
 
+def in_seconds(seconds: float) -> str:
+    """Return a time as messages write it, never with an exponent: ``20 s``, ``0.00005 s``."""
+    return f"{seconds:.9f}".rstrip("0").rstrip(".") + " s"
+
+
 def printable(text: str) -> str:
     """Return text that every terminal and reporter takes: control characters and lone surrogates are escaped."""
     if text.isprintable():

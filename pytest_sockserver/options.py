@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from .deadline import DEFAULT_TIMEOUT
+from .scripting.checks import checked_seconds
 from .scripting.framing import Framing, checked_framing
 
 if TYPE_CHECKING:
@@ -114,8 +115,7 @@ def check_option(name: str, value: Any) -> None:
         return
     if name == "timeout":
         _check_number(name, value, (int, float), "a number of seconds")
-        if not 0 < value < float("inf"):
-            raise ValueError(f"timeout must be above 0 seconds and finite, not {value!r}")
+        checked_seconds(value, "timeout must be above 0 seconds and finite")
     elif name == "port":
         _check_number(name, value, int, "an int")
         if not 0 <= value <= 65535:

@@ -43,6 +43,7 @@ class Outlet:
     def __init__(self, server: DatagramTestServer, sock: Any, tape: Tape, peer: Any) -> None:
         self.server, self.tape, self.peer = server, tape, peer
         self._socket = sock
+        self._sent = 0  # datagrams, those without a byte as well
         self.socket = ReplySocket(sock, self._sendto)
 
     def say(self, parts: Iterable[Part], request: Request | None, lookup: Lookup) -> Iterator[Need]:
@@ -50,13 +51,13 @@ class Outlet:
         __tracebackhide__ = True
         held = self.server._held_for(self.tape)
         before = list(held)
-        said = self.tape.sent_count
+        sent = self._sent
         acts = actions(parts, partial(called, self.server.transport, request), lookup)
         try:
             yield from self._perform(acts, self._say_one)
         except _Stalled:
             return
-        for each in before if self.tape.sent_count > said else ():
+        for each in before if self._sent > sent else ():
             each.after -= 1
             if not each.after:
                 held.remove(each)
@@ -156,6 +157,7 @@ class Outlet:
     def _send(self, data: bytes) -> Iterator[Need]:
         __tracebackhide__ = True
         self.server._send(self._socket, self.tape, data, self.peer)
+        self._sent += 1
         return iter(())
 
     def _sendto(self, data: bytes, peer: Any) -> int:

@@ -181,6 +181,8 @@ class ScriptRun:
         while connection._await_input_or(agenda.has_grown):
             if not agenda.has_grown():
                 if connection._is_at_its_end():
+                    if self._rules and self._rules.framing_for(connection) is not None:
+                        self._rules.answer_next(connection)  # a stream without a byte may be a request
                     return False
                 self._declared.declaring.wait(agenda.has_grown)
             if agenda.has_grown():
@@ -364,7 +366,7 @@ class ScriptRun:
         """Offer the frame that a step did not match to the rules; tell whether one took it."""
         __tracebackhide__ = True
         buffer, framing = connection._stream.buffer, self._rules.framing_for(connection)
-        if framing is None or not self._rules or not len(buffer):
+        if framing is None or not self._rules or not (len(buffer) or buffer.ended):
             return False
         try:
             frame = connection._drive("rules", take_frame(buffer, framing, connection._max_frame), None)

@@ -220,6 +220,8 @@ def called(transport: str, request: Request | None, function: Function) -> Itera
 
 
 def _close(connection: Connection, part: Close, timeout: float) -> Iterator[Need]:
+    __tracebackhide__ = True
+    connection._stream.refuse_detached("close")
     if connection._driven_elsewhere(writing=True):
         connection._stream.close_from_outside()
         return
@@ -229,6 +231,7 @@ def _close(connection: Connection, part: Close, timeout: float) -> Iterator[Need
 
 def _reset(connection: Connection, part: Reset, timeout: float) -> Iterator[Need]:
     __tracebackhide__ = True
+    connection._stream.refuse_detached("reset")
     if connection._driven_elsewhere(writing=True) and connection._stream.can_reset:
         connection._stream.reset_from_outside()
         return

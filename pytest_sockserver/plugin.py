@@ -33,6 +33,9 @@ _SETTINGS = {  # ini setting and flag: its type, and what it says
     "host": ("string", "address that servers listen on (default: 127.0.0.1)"),
 }
 
+#: Seconds: scripting.checks.LONGEST_WAIT, which is not imported before one of the fixtures is used.
+LONGEST_WAIT = 86_400
+
 _EXPECTED = {"float": "seconds above 0", "int": "a number of bytes above 0"}
 
 #: When a test's time limit runs out, on the clock of monotonic(), and whether that ends the process; set by
@@ -233,7 +236,12 @@ def _check_option(where: str, name: str, value: Any) -> None:
 
 
 def _seconds(text: str) -> float:
-    return float(_number(text, float, _EXPECTED["float"]))
+    seconds = float(_number(text, float, _EXPECTED["float"]))
+    if seconds > LONGEST_WAIT:
+        from argparse import ArgumentTypeError
+
+        raise ArgumentTypeError(f"expected seconds above 0, and at most {LONGEST_WAIT:,} (a day), not {text!r}")
+    return seconds
 
 
 def _bytes(text: str) -> int:

@@ -18,9 +18,9 @@ from .captured import Request
 from .deadline import Deadline
 from .errors import DeadlineExceeded, UnexpectedRequest, UnmetExpectation, WrongState
 from .failures import Expected, said_shortly, text_of
-from .messages import with_conversation
+from .messages import in_seconds, with_conversation
 from .recording.events import RECEIVED
-from .scripting.checks import checked_index, checked_literal, checked_seconds, checked_timeout
+from .scripting.checks import LONGEST_WAIT, checked_index, checked_literal, checked_seconds, checked_timeout
 from .scripting.matching import HexMatch, Match, checked_match, described, matches, shortened
 from .waiting import PENDING, Undecided, Wait, failed_early
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 #: Seconds.  For a wait that ends by itself.
-_FOR_EVER = 86_400.0
+_FOR_EVER = LONGEST_WAIT
 
 
 def request(server: BaseTestServer, match: Match, count: int, timeout: float | None) -> Wait[Request]:
@@ -122,7 +122,7 @@ def quiet(server: BaseTestServer, seconds: float) -> Wait[None]:
 
     def disturbed(after: float) -> Any:
         __tracebackhide__ = True
-        text = f"expected nothing for {seconds:g} s\n  got something after {after:.3f} s"
+        text = f"expected nothing for {in_seconds(seconds)}\n  got something after {after:.3f} s"
         raise with_conversation(UnexpectedRequest, server.name, text, server._said())
 
     def late(deadline: Deadline) -> None:
@@ -274,9 +274,10 @@ class _Matched:
         known = self._known.get(id(each))
         if known is not None:
             return known[1]
-        found = matches(self._match, each)
+        found = matches(self._match, each, unsure=not each._is_sure)
         answer = None
         if found:
+            each._is_sure = True
             answer = each.matched(found) if isinstance(found, (re.Match, HexMatch)) else each
         self._known[id(each)] = each, answer
         return answer

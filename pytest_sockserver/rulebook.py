@@ -180,10 +180,14 @@ class RuleBook:
 
     # Declaring
 
-    def declare(self, match: RuleMatch, times: object) -> On:
-        """Add a rule that answers nothing yet."""
+    def declare(self, match: RuleMatch, times: object, *, empty: bool = False) -> On:
+        """Add a rule that answers nothing yet.
+
+        Args:
+            empty: A request may have no byte.
+        """
         __tracebackhide__ = True
-        rule = Rule(0, checked_rule_match(match), checked_times(times), (), Origin())
+        rule = Rule(0, checked_rule_match(match, empty=empty), checked_times(times), (), Origin())
         for name in names_demanded(rule.match):
             self._check_name(name, rule, "on()")
         with self._recorder.lock:
@@ -277,8 +281,11 @@ class RuleBook:
         """Tell whether a rule says how a connection is greeted, or how its handshake is answered."""
         return any(entry.rule.match is moment for entry in self._asked)
 
-    def find(self, unit: Any, lookup: Lookup) -> tuple[Rule, int, object] | None:
+    def find(self, unit: Any, lookup: Lookup, *, unsure: bool = False) -> tuple[Rule, int, object] | None:
         """Take the rule that a frame, or a datagram, matches.
+
+        Args:
+            unsure: It is a stream without a byte, and a request only if a rule matches it.
 
         Returns:
             The rule, how often it was taken with this time, and what it captured; ``None`` if no rule takes it.
@@ -287,7 +294,7 @@ class RuleBook:
         for entry in self._asked:
             if entry.spent or entry.rule.match is CONNECT:
                 continue
-            found = _found(entry.rule, unit, lookup)
+            found = _found(entry.rule, unit, lookup, unsure=unsure)
             if found and (count := self._take(entry)):
                 return entry.rule, count, found
         return None
@@ -317,7 +324,7 @@ class RuleBook:
     def spent_for(self, unit: bytes, lookup: Lookup) -> Rule | None:
         """Return a rule that would have taken ``unit`` if it had not been used up."""
         for entry in self._asked:
-            if entry.spent and entry.rule.match is not CONNECT and _found(entry.rule, unit, lookup):
+            if entry.spent and entry.rule.match is not CONNECT and _found(entry.rule, unit, lookup, unsure=not unit):
                 return entry.rule
         return None
 
@@ -340,11 +347,11 @@ class RuleBook:
                 yield error.with_traceback(rule.origin.traceback())
 
 
-def _found(rule: Rule, unit: Any, lookup: Lookup) -> object:
+def _found(rule: Rule, unit: Any, lookup: Lookup, *, unsure: bool) -> object:
     """Return what a rule captures of a unit; nothing as well where it names what was not captured yet."""
     __tracebackhide__ = True
     try:
-        return matches(rule.match, unit, lookup)  # type: ignore[arg-type]
+        return matches(rule.match, unit, lookup, unsure=unsure)  # type: ignore[arg-type]
     except NothingKept:
         return None
 

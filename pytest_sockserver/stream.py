@@ -40,7 +40,8 @@ RESET_PATIENCE = 0.1
 #: stream: closing over unread input would be a reset, and destroy the reply that is still on its way.
 LINGER = 0.2
 
-_UNKNOWN = dict.fromkeys(("version", "cipher", "alpn", "server_name", "certificate"))  # of a handshake not done yet
+# Of a handshake that is not done yet.
+_UNKNOWN = dict.fromkeys(("version", "cipher", "alpn", "resumed", "server_name", "certificate"))
 
 _TLS_HANDSHAKE = b"\x16\x03"  # how the first record of a handshake begins (RFC 8446 section 5.1)
 
@@ -54,8 +55,8 @@ class Stream:
         left: A TLS handshake was left in the kernel, for whoever will read.
         lost: Bytes were received that nobody can be given any more.
         quiet_end: The exception, raised to the driver, that ends a handler without being its failure.
-        tls: Once TLS was asked for: ``version``, ``cipher``, ``alpn``, ``server_name``, ``certificate`` (the client's),
-            and ``error`` if the handshake failed.
+        tls: Once TLS was asked for: ``version``, ``cipher``, ``alpn``, ``resumed``, ``server_name``, ``certificate``
+            (the client's), and ``error`` if the handshake failed.
     """
 
     def __init__(self, tape: Tape) -> None:
@@ -101,6 +102,17 @@ class Stream:
                 raise ServerStopping(self.tape.cut)
             raise WrongState(f"cannot {verb} connection {self.tape.index}: it is closed (by the {self.tape.ended_by})")
         return sock
+
+    def refuse_detached(self, verb: str) -> None:
+        """Refuse to end a socket that was given away and is open: its new owner closes it.
+
+        Raises:
+            WrongState: It was detached.
+        """
+        __tracebackhide__ = True
+        sock = self.tape.socket
+        if self.detached and sock is not None and sock.fileno() >= 0:
+            raise WrongState(f"cannot {verb} connection {self.tape.index}: it was detached, its new owner closes it")
 
     def make_nonblocking(self) -> None:
         """Make the socket non-blocking, if it is open: the verbs wait by themselves, under their deadlines."""
@@ -447,7 +459,7 @@ class Stream:
         self.tls.server_name = getattr(secured, "server_name", None)  # which our contexts note (certificates.py)
         self.tls.certificate = secured.getpeercert() or None
         self.tls.version, self.tls.cipher = secured.version(), secured.cipher()
-        self.tls.alpn = secured.selected_alpn_protocol()
+        self.tls.alpn, self.tls.resumed = secured.selected_alpn_protocol(), secured.session_reused
         if at_once:
             asked = f" for {self.tls.server_name}" if self.tls.server_name else ""
             self.tape.note(NOTE, f"{self.tls.version}{asked}".encode())

@@ -27,7 +27,7 @@ from .performer import DeclaredScript
 from .recording.recorder import BUSY, Tape
 from .recording.sockets import ready
 from .rulebook import On, RuleBook
-from .scripting.framing import Framing, checked_framing
+from .scripting.framing import Framing, checked_framing, may_be_empty
 from .scripting.rules import HANDSHAKE, RuleMatch
 from .scripting.script import Script
 from .scripting.times import checked_times
@@ -126,6 +126,9 @@ class StreamTestServer(Admitting):
         return declared
 
     on.__doc__ = Admitting.on.__doc__
+
+    def _may_be_empty(self) -> bool:
+        return self._framing is not None and may_be_empty(self._framing)
 
     def script(self, times: int | tuple[int, int | None] | None = 1) -> Script:
         """Return a script, empty so far: an ordered conversation for the next connection that has none yet.

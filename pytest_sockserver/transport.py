@@ -49,6 +49,28 @@ class PreparedLoop(socketserver.BaseServer):
     owner: BaseTestServer
     _prepared: Wakeup | None = None
 
+    # A handler class finds this object as ``self.server``; those of http.server ask it for a name and a port.
+    server_name: str  # the host of the test server's address; ``localhost`` for a unix socket
+    server_port: int  # its port; 0 for a unix socket
+
+    def _belong_to(self, owner: Any, family: int) -> None:
+        self.owner = owner
+        inet = family in (socket.AF_INET, socket.AF_INET6)
+        self.server_name, self.server_port = owner.address if inet else ("localhost", 0)
+
+    if not TYPE_CHECKING:  # which would take any name for a known one
+
+        def __getattr__(self, name: str) -> Any:
+            __tracebackhide__ = True
+            owner = vars(self).get("owner")
+            if owner is None or name.startswith("__"):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            raise AttributeError(
+                f"self.server has no {name!r}: for a handler class it is {owner.name}, the test's server.  To host a "
+                "class that needs a server of its own, make that one with bind_and_activate=False, as app, and declare "
+                "a BaseRequestHandler whose handle() calls app.finish_request(self.request, self.client_address)"
+            )
+
     def prepare_loop(self) -> None:
         """Make the wake-up of the next loop."""
         self._prepared = Wakeup()
@@ -82,7 +104,7 @@ class AcceptingServer(PreparedLoop, socketserver.ThreadingMixIn, socketserver.TC
     join_daemon_threads = True
 
     def __init__(self, owner: StreamTestServer, listener: socket.socket, backlog: int) -> None:
-        self.owner = owner
+        self._belong_to(owner, listener.family)
         self.taking = False  # something may have left the accept queue that the owner has not listed yet
         self.request_queue_size = backlog
         self.address_family = listener.family
@@ -112,7 +134,8 @@ class AcceptingServer(PreparedLoop, socketserver.ThreadingMixIn, socketserver.TC
 
     def handle(self, connection: Connection) -> None:
         """Start the thread of a connection's handler; keep the error if it cannot be started."""
-        request = connection._tape.socket
+        request: Any = connection._tape.socket
+        request.connection = connection  # TLS has put another socket in the place of the one that was accepted
         try:
             super().process_request(request, connection.peer)
         except Exception:
@@ -145,7 +168,7 @@ class ReceivingServer(PreparedLoop, socketserver.UDPServer):
     reply_from_destination = True
 
     def __init__(self, owner: DatagramTestServer, bound: socket.socket) -> None:
-        self.owner = owner
+        self._belong_to(owner, bound.family)
         self.taking = False
         self.address_family = bound.family
         if bound.family not in (socket.AF_INET, socket.AF_INET6):

@@ -14,7 +14,7 @@ from .endpoint import Endpoint
 from .errors import DeadlineExceeded, ScriptMismatch
 from .scripting import reading
 from .scripting.checks import checked_delimiter, checked_expected, checked_index, checked_line, checked_size
-from .scripting.framing import Framing, checked_framing, expect_frame, frames_needed, take_frame
+from .scripting.framing import Framing, checked_framing, expect_frame, frames_needed, may_be_empty, take_frame
 from .scripting.matching import Match, Shape, captured_by, described, is_literal, shape_of
 from .scripting.parts import Part, check_fit, checked_parts
 from .scripting.reading import Steps
@@ -47,7 +47,11 @@ class Verbs(Endpoint):
         return self._unit(reading.recv_until(self._stream.buffer, checked_delimiter(delimiter), most))
 
     def _recv_all(self) -> Steps[Request]:
-        return self._unit(self._or_end(reading.recv_all(self._stream.buffer)))
+        """Take all to the end; nothing is a request as well, where a frame may be nothing and nothing came before."""
+        __tracebackhide__ = True
+        data = yield from self._or_end(reading.recv_all(self._stream.buffer))
+        empty = not self._tape.received_count and self._framing is not None and may_be_empty(self._framing)
+        return self._request(data, is_unit=empty)
 
     def _expect(self, match: Match) -> Steps[Request]:
         __tracebackhide__ = True
@@ -75,7 +79,8 @@ class Verbs(Endpoint):
     def _frame(self, framing: Framing | None) -> Steps[Request]:
         """Take a frame in this framing, else in the connection's own, as it is by now."""
         now = framing or self._checked_framing("frames", None)
-        return self._unit(take_frame(self._stream.buffer, now, self._max_frame))
+        frame = yield from take_frame(self._stream.buffer, now, self._max_frame)
+        return self._request(frame, is_unit=True)
 
     def _checked_framing(self, verb: str, framing: Framing | None) -> Framing:
         __tracebackhide__ = True
@@ -94,7 +99,7 @@ class Verbs(Endpoint):
     def _matched_unit(self, steps: Steps[tuple[bytes, object]]) -> Steps[Request]:
         __tracebackhide__ = True
         unit, found = yield from steps
-        return self._request(unit, found)
+        return self._request(unit, found, is_unit=True)
 
     def _or_end(self, steps: Steps[bytes]) -> Steps[bytes]:
         """Say the end of the stream once; the second time is the quiet end of a handler's loop."""

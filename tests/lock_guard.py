@@ -107,10 +107,10 @@ _matches, _next_need, _called, _made_of = matching.matches, framing._next_need, 
 _text_of, _looked_up = failures.text_of, captured.looked_up
 
 
-def matches(match: Any, data: Any, lookup: Any = matching.nothing_kept) -> object:
+def matches(*args: Any, **options: Any) -> object:
     __tracebackhide__ = True
     check("a match")
-    return _matches(match, data, lookup)
+    return _matches(*args, **options)
 
 
 def next_need(steps: Any, got: Any, its: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_sockserver import (
+    TLS,
     Connection,
     DeadlineExceeded,
     Gate,
@@ -17,6 +18,7 @@ from pytest_sockserver import (
     SockServer,
     StartTLS,
     StreamTestServer,
+    lines,
 )
 
 from .peers import (
@@ -276,3 +278,86 @@ def test_the_context_is_left_as_it_was(server: StreamTestServer, contexts: Any) 
         pass
 
     assert contexts[0].sslsocket_class is usual
+
+
+# Sessions
+
+
+@pytest.mark.parametrize("versions", [{}, {"maximum": "1.2"}, {"minimum": "1.3"}], ids=["any", "1.2", "1.3"])
+@pytest.mark.parametrize("begins", ["tls", "starttls"])
+def test_it_says_whether_a_session_was_resumed(sockserver: SockServer, versions: dict[str, str], begins: str) -> None:
+    server = sockserver.tls(tls=TLS(**versions)) if begins == "tls" else sockserver.tcp(tls=TLS(**versions))
+
+    @server.handler
+    def echo(conn: Connection) -> None:
+        if begins == "starttls":
+            conn.send(b"go ahead\n")
+            conn.start_tls()
+        conn.send(conn.recv_line())
+
+    context, session, seen = server.client_context(), None, []
+    for _ in range(3):
+        with connect(server) as raw:
+            if begins == "starttls":
+                assert raw.recv(9) == b"go ahead\n"
+            with context.wrap_socket(raw, server_hostname="localhost", session=session) as client:
+                client.sendall(b"x\n")
+                assert client.recv(2) == b"x\n"
+                session = client.session  # in TLS 1.3 it comes after the handshake, with the first bytes
+                seen.append((client.session_reused, server.connections[-1].tls.resumed))
+
+    assert seen == [(False, False), (True, True), (True, True)]
+
+
+def test_without_tickets_no_session_is_resumed(sockserver: SockServer) -> None:
+    server = sockserver.tls(tls=TLS(tickets=False, minimum="1.3"))
+    server.handler(lambda conn: conn.send(conn.recv_line()))
+    context, session = server.client_context(), None
+
+    for _ in range(2):
+        with connect(server) as raw, context.wrap_socket(raw, server_hostname="localhost", session=session) as client:
+            client.sendall(b"x\n")
+            client.recv(2)
+            session = client.session
+
+    assert [conn.tls.resumed for conn in server.connections] == [False, False]
+
+
+def test_of_a_handshake_that_failed_it_is_not_known(sockserver: SockServer) -> None:
+    server = sockserver.tls()
+    with connect(server) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        conn = server.wait_connection()
+        conn.wait_closed()
+
+    assert (conn.tls.resumed, conn.tls.error is None) == (None, False)
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_it_is_known_of_a_context_of_the_users_own(sockserver: SockServer, version: str) -> None:
+    ours, theirs = tls_contexts()
+    server = sockserver.tls(tls=ours)
+    server.handler(lambda conn: conn.send(conn.recv_line()))
+    context, session = ssl.create_default_context(), None
+    context.load_verify_locations(cadata="".join(ssl.DER_cert_to_PEM_cert(each) for each in theirs.get_ca_certs(True)))
+    context.minimum_version = context.maximum_version = getattr(ssl.TLSVersion, version)
+
+    for _ in range(2):
+        with connect(server) as raw, context.wrap_socket(raw, server_hostname="localhost", session=session) as client:
+            client.sendall(b"x\n")
+            client.recv(2)
+            session = client.session
+
+    assert [conn.tls.resumed for conn in server.connections] == [False, True]
+
+
+def test_rules_declared_after_a_tls_client_answer_it(tls_server: StreamTestServer) -> None:
+    """By then another socket is in the place of the one that was accepted."""
+    tls_server.framing = lines(b"\n")
+    with connect(tls_server) as raw:
+        with tls_server.client_context().wrap_socket(raw, server_hostname="localhost") as client:
+            client.sendall(b"x\n")
+            tls_server.wait_for(b"x\n")
+            tls_server.on(b"x\n").reply(b"y")
+
+            assert client.recv(1) == b"y"

@@ -110,7 +110,12 @@ WRONG: list[tuple[Callable[[Servers], object], type[Exception], str]] = [
     (lambda its: its.tcp.wait_for(coroutine), TypeError, f"expected a predicate that returns a bool, not {ASYNC}"),
     (lambda its: its.tcp.on(5), TypeError, MATCH + "5"),  # type: ignore[arg-type]
     (lambda its: its.tcp.on(bytes), TypeError, MATCH + "<class 'bytes'>"),
-    (lambda its: its.tcp.on(b""), ValueError, "on() expected at least one byte; a new connection is CONNECT"),
+    (
+        lambda its: its.tcp.on(b""),
+        ValueError,
+        "on() expected at least one byte; a new connection is CONNECT, "
+        "and a stream without a byte is a request where framing=until_eof was set before",
+    ),
     (
         lambda its: its.tcp.script().expect(b""),
         ValueError,
@@ -440,8 +445,8 @@ def test_a_framing_that_needs_no_more_than_its_servers_max_frame_is_taken(sockse
         (lambda: fixed(0), "fixed() expected a number of bytes above 0, not 0"),
         (
             lambda: length_prefixed("H"),
-            "length_prefixed() expected a byte order (>, < or !) and B, H, I, Q or a number of bytes from 1 to 8, "
-            "as '>H' or '<3', not 'H'",
+            "length_prefixed() expected a byte order (>, < or !) and B, H, I, L, Q, their signed forms b, h, i, l, q, "
+            "or a number of bytes from 1 to 8, as '>H', '>i' or '<3', not 'H'",
         ),
     ],
 )

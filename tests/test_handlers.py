@@ -9,6 +9,8 @@ import http.server
 import socket
 import socketserver as standard
 import threading
+import xmlrpc.client
+import xmlrpc.server
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -616,3 +618,160 @@ def test_the_type_of_a_handler_is_kept_for_the_users_type_checker(tcp_server: St
     handler: Callable[[Connection], None] = tcp_server.handler(with_default)
 
     assert handler is with_default
+
+
+# self.server of a class
+
+
+class Asked(standard.StreamRequestHandler):
+    """Tells what it knows of its server."""
+
+    def handle(self) -> None:
+        server: Any = self.server
+        server.count = getattr(server, "count", 0) + 1
+        self.wfile.write(f"{server.server_name} {server.server_port} {server.count}".encode())
+
+
+def test_self_server_has_the_name_and_the_port(server: StreamTestServer) -> None:
+    server.handler(Asked)
+    name, port = server.address if server.transport == "tcp" else ("localhost", 0)
+
+    assert asked(server, b"") == f"{name} {port} 1".encode()
+    assert asked(server, b"") == f"{name} {port} 2".encode()  # what a class sets there stays
+
+
+@pytest.mark.parametrize(("host", "name"), [("0.0.0.0", "127.0.0.1"), ("::1", "::1"), ("127.0.0.1", "127.0.0.1")])
+def test_self_server_has_a_name_that_can_be_connected_to(sockserver: SockServer, host: str, name: str) -> None:
+    server = sockserver.tcp(host=host, allow_remote=True)
+    server.handler(Asked)
+
+    assert asked(server, b"") == f"{name} {server.port} 1".encode()
+
+
+def test_self_server_of_datagrams_has_them_too(udp_server: DatagramTestServer) -> None:
+    @udp_server.handler
+    class Named(standard.DatagramRequestHandler):
+        def handle(self) -> None:
+            server: Any = self.server
+            self.wfile.write(f"{server.server_name} {server.server_port}".encode())
+
+    with datagram_client(udp_server) as client:
+        client.send(b"who?")
+        assert client.recv(100) == f"127.0.0.1 {udp_server.port}".encode()
+
+
+class Wants(standard.BaseRequestHandler):
+    def handle(self) -> None:
+        self.server.db.query()  # type: ignore[attr-defined]
+
+
+WANTS = (
+    "self.server has no 'db': for a handler class it is {}, the test's server.  To host a class that needs a server "
+    "of its own, make that one with bind_and_activate=False, as app, and declare a BaseRequestHandler whose handle() "
+    "calls app.finish_request(self.request, self.client_address)"
+)
+
+
+@pytest.mark.parametrize("transport", ["tcp", "unix", "tls", "udp"])
+def test_a_class_that_wants_more_of_its_server_is_told_how_to_host_it(sockserver: SockServer, transport: str) -> None:
+    server = getattr(sockserver, transport)(name="the_server")
+    server.handler(Wants)
+
+    with server.raises(AttributeError) as expected:
+        if transport == "udp":
+            with datagram_client(server) as client:
+                client.send(b"x")
+        else:
+            with connect(server) as raw, contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+                if transport == "tls":
+                    context = server.client_context()
+                    raw = stack.enter_context(context.wrap_socket(raw, server_hostname="localhost"))
+                raw.recv(1)
+
+    assert str(expected.failure.error) == WANTS.format("the_server")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["get_app", "base_environ", "_marshaled_dispatch", "logRequests", "__reversed__"])
+def test_what_self_server_has_not_can_be_asked_for(tcp_server: StreamTestServer, name: str) -> None:
+    assert not hasattr(tcp_server._framework, name)
+    assert getattr(tcp_server._framework, name, 5) == 5
+
+
+class Adding(standard.BaseServer):
+    """A server of its own: it knows what its handlers ask it for."""
+
+    db = 5
+
+
+class Adds(standard.StreamRequestHandler):
+    def handle(self) -> None:
+        self.wfile.write(b"%d" % (int(self.rfile.readline()) + self.server.db))  # type: ignore[attr-defined]
+
+
+def test_a_server_class_is_hosted_by_its_finish_request(sockserver: SockServer) -> None:
+    app = Adding(("127.0.0.1", 0), Adds)
+
+    class Hosted(standard.BaseRequestHandler):
+        def handle(self) -> None:
+            app.finish_request(self.request, self.client_address)
+
+    for transport in ("tcp", "unix"):
+        server = getattr(sockserver, transport)()
+        server.handler(Hosted)
+
+        assert asked(server, b"37\n") == b"42"
+        assert server.wait_for() == b"37\n"
+        assert server.connections[0].sent == b"42"
+
+
+def test_what_a_hosted_class_raises_is_the_tests_failure(tcp_server: StreamTestServer) -> None:
+    app = Adding(("127.0.0.1", 0), Adds)
+
+    @tcp_server.handler
+    class Hosted(standard.BaseRequestHandler):
+        def handle(self) -> None:
+            app.finish_request(self.request, self.client_address)
+
+    with tcp_server.raises(ValueError, match="invalid literal"), pytest.raises(ConnectionResetError):
+        asked(tcp_server, b"no number\n")
+
+
+def test_xmlrpc_is_hosted(tcp_server: StreamTestServer) -> None:
+    app = xmlrpc.server.SimpleXMLRPCServer(tcp_server.address, bind_and_activate=False, logRequests=False)
+    app.register_function(lambda a, b: a + b, "add")
+
+    @tcp_server.handler
+    class Hosted(standard.BaseRequestHandler):
+        def handle(self) -> None:
+            app.finish_request(self.request, self.client_address)
+
+    with app, xmlrpc.client.ServerProxy(tcp_server.url("http")) as proxy:
+        assert proxy.add(20, 22) == 42
+
+
+def test_hosting_by_a_detached_socket(tcp_server: StreamTestServer) -> None:
+    app = Adding(("127.0.0.1", 0), Adds)
+
+    @tcp_server.handler
+    def host(conn: Connection) -> None:
+        with conn.detach() as sock:
+            app.finish_request(sock, conn.peer)
+
+    assert asked(tcp_server, b"37\n") == b"42"
+
+
+def test_hosting_a_datagram_server_class(udp_server: DatagramTestServer) -> None:
+    class Doubles(standard.DatagramRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(self.packet * self.server.db)  # type: ignore[attr-defined]
+
+    app = Adding(("127.0.0.1", 0), Doubles)
+
+    @udp_server.handler
+    class Hosted(standard.BaseRequestHandler):
+        def handle(self) -> None:
+            app.finish_request(self.request, self.client_address)
+
+    with datagram_client(udp_server) as client:
+        client.send(b"x")
+        assert client.recv(100) == b"xxxxx"

@@ -1097,7 +1097,10 @@ def test_a_rule_has_at_least_one_byte(tcp_server: StreamTestServer, match: Any) 
     with pytest.raises(ValueError) as raised:
         tcp_server.on(match)
 
-    assert str(raised.value) == "on() expected at least one byte; a new connection is CONNECT"
+    assert str(raised.value) == (
+        "on() expected at least one byte; a new connection is CONNECT, "
+        "and a stream without a byte is a request where framing=until_eof was set before"
+    )
 
 
 # Many clients at once

@@ -129,7 +129,7 @@ class Recorder:
         """Return the requests so far; raise if any bytes were dropped."""
         with self.lock:
             self.check_complete("requests")
-            return list(self.requests)
+            return [each for each in self.requests if each._is_sure]
 
     def check_complete(self, what: str) -> None:
         """Raise if anything was dropped.  The lock must be held."""

@@ -14,13 +14,14 @@ from typing import Any
 class Buffer:
     """The bytes that wait for a reader.  Not thread-safe: its connection has one reader."""
 
-    __slots__ = ("_asked", "_data", "_seen", "broken", "ended", "lacks")
+    __slots__ = ("_asked", "_data", "_seen", "broken", "end_taken", "ended", "lacks")
 
     def __init__(self) -> None:
         self._data = bytearray()
         self._asked: tuple[str, bytes, int] | None = None  # what _seen belongs to
         self._seen = 0
         self.ended = False  # nothing will be fed any more: the stream is over
+        self.end_taken = False  # and a frame went through that end, so that none of no byte is left
         self.lacks: tuple[Any, int] | None = (
             None  # what the frame that is waited for needs next, and how far that reaches
         )

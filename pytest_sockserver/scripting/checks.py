@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 
-from .matching import Hex, Match, PatternText, Text, checked_match
+from .matching import Match, PatternText, checked_match, is_empty
+
+#: Seconds: a day.  No test waits longer, and whatever waits for us takes it: poll() takes 24 days, a lock 292 years.
+#: A longer time is a slip (milliseconds, a point in time), and would be an OverflowError in the midst of a wait.
+LONGEST_WAIT = 86_400
 
 
 def checked_timeout(timeout: float | None) -> float | None:
@@ -14,12 +18,14 @@ def checked_timeout(timeout: float | None) -> float | None:
 
 
 def checked_seconds(seconds: float, expected: str) -> float:
-    """Return a number of seconds above 0, or raise the error that says what was expected."""
+    """Return a number of seconds above 0, a day at most, or raise the error that says what was expected."""
     __tracebackhide__ = True
     if not _is_number(seconds, (int, float)):
         raise TypeError(f"{expected}, not {seconds!r}")
     if not 0 < seconds < float("inf"):
         raise ValueError(f"{expected}, not {seconds!r}")
+    if seconds > LONGEST_WAIT:
+        raise ValueError(f"{expected}, and at most {LONGEST_WAIT:,} (a day), not {seconds!r}")
     return seconds
 
 
@@ -70,13 +76,13 @@ def checked_literal(data: object, verb: str) -> bytes:
     return bytes(data)
 
 
-def checked_expected(match: Match) -> Match:
-    """Return what ``expect`` is to take: a match, and of bytes at least one."""
+def checked_expected(match: Match, *, datagrams: bool = False) -> Match:
+    """Return what ``expect`` is to take: a match, and on a stream at least one byte; a datagram may have none."""
     __tracebackhide__ = True
     if isinstance(match, str):
         raise TypeError(f"expect() expected bytes, not the text {match!r}: write b{match!r}")
     checked = checked_match(match)
-    if checked == b"" or (isinstance(checked, (Text, Hex)) and not checked.pieces):
+    if is_empty(checked) and not datagrams:
         raise ValueError("expect() expected at least one byte; the end of the stream is expect_eof()")
     return checked
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DialogueError
 from .acts import Close, Delay, Gate, Open, Reset, SendEof, Stall
+from .checks import LONGEST_WAIT
 from .matching import Hex, PatternText, Text
 from .notation import Name, NotationError, Piece, read_hex, read_text, written_hex, written_text
 from .tls_acts import StartTLS
@@ -102,6 +103,8 @@ def _with_time(line: Line) -> Line:
         return line
     if not _SECONDS.fullmatch(found[1]):
         raise refused(line, f"expected seconds in brackets, as in [0.250], not [{found[1]}]")
+    if float(found[1]) > LONGEST_WAIT:
+        raise refused(line, f"expected at most {LONGEST_WAIT:,} seconds (a day) in brackets, not [{found[1]}]")
     timed = _line(line.number, line.source, line.column + found.end(), float(found[1]))
     if not timed.body:
         raise refused(line, f"expected {_EXPECTED} after the time")

@@ -2,7 +2,8 @@ r"""Cut a stream into frames: where one message ends and the next begins.
 
 A *framing* is a generator function without arguments that yields what it needs and is sent it.  A need is an
 int (so many bytes, 0 is allowed), a delimiter (bytes: all through it), or ``EOF`` (the rest of the stream).
-The frame is all that it took by the time it returns, at least one byte::
+The frame is all that it took by the time it returns, at least one byte; or none, where it took the end of a stream
+that has no byte left::
 
     def memcache():
         line = yield b"\r\n"
@@ -67,13 +68,22 @@ _LOOK = 4096
 def take_frame(buffer: Buffer, framing: Framing, max_frame: int) -> Steps[bytes]:
     """Take one frame, at most ``max_frame`` bytes; nothing is taken before it is whole."""
     __tracebackhide__ = True
-    return buffer.take((yield from frame_size(buffer, framing, max_frame)))
+    return _taken(buffer, (yield from frame_size(buffer, framing, max_frame)))
+
+
+def _taken(buffer: Buffer, size: int) -> bytes:
+    """Take a frame of so many bytes; one of none is the end of the stream, of which there is only one."""
+    buffer.end_taken = buffer.end_taken or not size
+    return buffer.take(size)
 
 
 def frame_size(buffer: Buffer, framing: Framing, max_frame: int) -> Steps[int]:
-    """Return how many bytes the next frame has, once it is whole; take nothing."""
+    """Return how many bytes the next frame has, once it is whole; take nothing.
+
+    A frame of no byte is one that took the end of the stream where no byte was left, and no frame before it had.
+    """
     __tracebackhide__ = True
-    steps, taken, got = framing(), 0, None
+    steps, taken, got, through_end = framing(), 0, None, False
     while (need := _next_need(steps, got, framing)) is not None:
         while True:
             stop, there = _stop(buffer, need, taken, max_frame)
@@ -87,8 +97,10 @@ def frame_size(buffer: Buffer, framing: Framing, max_frame: int) -> Steps[int]:
             yield bool(buffer)
         got = buffer.peek(taken, stop)
         taken = taken if need is LOOK_AHEAD else stop
-    if not taken:
+        through_end = through_end or need is EOF
+    if not taken and not through_end:
         raise _took_nothing(framing)
+    buffer.end_taken = buffer.end_taken or (through_end and taken > 0)  # with these bytes, whoever takes them
     return taken
 
 
@@ -102,11 +114,13 @@ def expect_frame(
     except (Ended, EndedWithin):
         raise Mismatch(f"expected {matching('a frame', match)}\n  got {and_the_end(buffer)}") from None
     frame = buffer.peek(0, size)
-    found = matches(match, frame, lookup)
+    found = matches(match, frame, lookup, unsure=not size)
+    if not found and not size:
+        raise Mismatch(f"expected {matching('a frame', match)}\n  got {and_the_end(buffer)}")
     if not found:
         near = beginning(match, frame, lookup)
         raise Mismatch(f"expected {matching('a frame', match)}\n  got {shortened(frame)}{near}")
-    return buffer.take(size), found
+    return _taken(buffer, size), found
 
 
 def agrees(buffer: Buffer, framing: Framing, max_frame: int, literals: Iterator[Shape]) -> Steps[int]:
@@ -122,26 +136,26 @@ def agrees(buffer: Buffer, framing: Framing, max_frame: int, literals: Iterator[
     sizing = frame_size(buffer, framing, max_frame)
     while True:
         size, begun = _size_so_far(sizing)
-        have = size or len(buffer)
+        have = len(buffer) if size is None else size
         while not departs and len(said) <= have and (further := next(literals, None)) is not None:
             said += further
         at = -1 if departs else said.differs(buffer.peek(seen, min(have, len(said))), seen)
-        if 0 <= at < first or 0 < size <= first:
+        if 0 <= at < first or (size is not None and size <= first):
             return 0
         departs = departs or at >= 0
-        if not departs and (size or len(said) <= have):
+        if not departs and (size is not None or len(said) <= have):
             return min(have, len(said)) - first
-        if size:
+        if size is not None:
             return -1
         seen = min(have, len(said))
         yield begun
 
 
-def _size_so_far(sizing: Steps[int]) -> tuple[int, bool]:
-    """Return the size of a frame, 0 while it is not known, and whether anything of it has come."""
+def _size_so_far(sizing: Steps[int]) -> tuple[int | None, bool]:
+    """Return the size of a frame, ``None`` while it is not known, and whether anything of it has come."""
     __tracebackhide__ = True
     try:
-        return 0, next(sizing)
+        return None, next(sizing)
     except StopIteration as done:
         return done.value, True
 
@@ -246,6 +260,20 @@ def checked_framing(framing: object, max_frame: int) -> Framing | None:
     if least > max_frame:
         raise ValueError(f"framing {name_of(checked)} needs {counted(least)} at once: max_frame is {max_frame:,}")
     return checked
+
+
+def may_be_empty(framing: Framing) -> bool:
+    """Tell whether a frame may have no byte: whether the first thing that the framing asks for is the end."""
+    steps = framing()
+    try:
+        need = next(steps)
+        while need == 0:
+            need = steps.send(b"")
+        return need is EOF
+    except StopIteration:
+        return False
+    finally:
+        steps.close()
 
 
 def frames_needed(wanted: str) -> TypeError:
@@ -369,7 +397,8 @@ def _stop(buffer: Buffer, need: Need, start: int, max_frame: int) -> tuple[int, 
     if need is LOOK_AHEAD:
         stop = min(have, start + _LOOK, max_frame)
         return (stop, True) if stop > start else (start + 1, False)
-    return have, bool(buffer) and buffer.ended and not buffer.broken
+    # Without a byte it is met once: the next frame is none, but the quiet end.
+    return have, buffer.ended and not buffer.broken and (bool(buffer) or not buffer.end_taken)
 
 
 # Messages

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from .checks import checked_index
 from .framing import EOF, LOOK_AHEAD, Framing, Need, counted, name_of
@@ -65,18 +65,24 @@ def length_prefixed(format: str, offset: int = 0, adjust: int = 0) -> Framing:
     ``length_prefixed(">H", offset=4)``, MySQL ``length_prefixed("<3", adjust=1)``; a length of four bytes that
     counts itself wants ``adjust=-4``.
 
+    Kafka and ZooKeeper write a signed length, ``length_prefixed(">i")``: a negative one is then a mismatch, where
+    the unsigned reading would wait for 4 GiB.
+
     Args:
-        format: How the length is written, an unsigned integer: the byte order (``>`` or ``!`` big-endian, ``<``
-            little-endian), then a letter of :mod:`struct` (``B H I Q``) or the number of its bytes, 1 to 8.
+        format: How the length is written: the byte order (``>`` or ``!`` big-endian, ``<`` little-endian), then a
+            letter of :mod:`struct`, unsigned (``B H I L Q``) or signed (``b h i l q``), or the number of its bytes,
+            1 to 8, unsigned.
     """
     __tracebackhide__ = True
-    width, little = _checked_format(format)
+    width, order, signed = _checked_format(format)
     checked_index(offset, "length_prefixed() expected an offset of 0 bytes or more", least=0)
     checked_index(adjust, "length_prefixed() expected adjust to be a number of bytes", least=-(1 << 64))
 
     def framing() -> Generator[Need, bytes, None]:
         head = yield offset + width
-        length = int.from_bytes(head[offset:], "little" if little else "big")
+        length = int.from_bytes(head[offset:], order, signed=signed)
+        if length < 0:  # whatever adjust would make of it: no frame is meant
+            raise Mismatch(f"expected a length of 0 or more\n  got {length} in {head!r}")
         if length + adjust < 0:
             raise Mismatch(f"expected a length of at least {-adjust} (adjust={adjust})\n  got {length} in {head!r}")
         yield length + adjust
@@ -135,21 +141,22 @@ def _checked_delimiter(verb: str, delimiter: object) -> bytes:
     return delimiter
 
 
-_WIDTHS = {"B": 1, "H": 2, "I": 4, "Q": 8}
+_WIDTHS = {"b": 1, "h": 2, "i": 4, "l": 4, "q": 8}  # struct's standard sizes, those with a byte order
 
 
-def _checked_format(format: object) -> tuple[int, bool]:
-    """Return how many bytes the length has, and whether it is little-endian."""
+def _checked_format(format: object) -> tuple[int, Literal["little", "big"], bool]:
+    """Return how many bytes the length has, their order, and whether it is signed."""
     __tracebackhide__ = True
     text = (
-        "length_prefixed() expected a byte order (>, < or !) and B, H, I, Q or a number of bytes from 1 to 8, "
-        f"as '>H' or '<3', not {format!r}"
+        "length_prefixed() expected a byte order (>, < or !) and B, H, I, L, Q, their signed forms b, h, i, l, q, "
+        f"or a number of bytes from 1 to 8, as '>H', '>i' or '<3', not {format!r}"
     )
     if not isinstance(format, str):
         raise TypeError(text)
-    if not re.fullmatch("[<>!][BHIQ1-8]", format):
+    if not re.fullmatch("[<>!][BbHhIiLlQq1-8]", format):
         raise ValueError(text)
-    return _WIDTHS.get(format[1]) or int(format[1]), format[0] == "<"
+    kind = format[1]
+    return _WIDTHS.get(kind.lower()) or int(kind), "little" if format[0] == "<" else "big", kind.islower()
 
 
 def _checked_unused(unused: object, have: int, feed: Feed) -> int | None:

@@ -266,6 +266,11 @@ def is_literal(match: object) -> bool:
     return isinstance(match, (bytes, Text, Hex))
 
 
+def is_empty(match: object) -> bool:
+    """Tell whether ``match`` is a literal of no byte."""
+    return match == b"" or (isinstance(match, (Text, Hex)) and not match.pieces)
+
+
 def names_demanded(match: object) -> tuple[str, ...]:
     """Return the names that must have been captured before ``match`` can be compared."""
     if isinstance(match, PatternText):
@@ -283,8 +288,12 @@ def names_captured(match: object) -> tuple[str, ...]:
     return tuple(hole.name for hole in holes if hole.name is not None)
 
 
-def matches(match: Match | PatternText, data: bytes, lookup: Lookup = nothing_kept) -> object:
-    """Return something true if ``data`` is what ``match`` means: what it captured, if it does, else ``True``."""
+def matches(match: Match | PatternText, data: bytes, lookup: Lookup = nothing_kept, *, unsure: bool = False) -> object:
+    """Return something true if ``data`` is what ``match`` means: what it captured, if it does, else ``True``.
+
+    Args:
+        unsure: It may be no request at all, but a stream without a byte: a predicate that raises has not matched it.
+    """
     if isinstance(match, bytes):
         return match == data
     if isinstance(match, re.Pattern):
@@ -295,7 +304,12 @@ def matches(match: Match | PatternText, data: bytes, lookup: Lookup = nothing_ke
         return match.compiled(lookup).fullmatch(data.removesuffix(match.ending))
     if isinstance(match, (Text, Hex)):
         return captured_by(shape_of(match, lookup), data)
-    return match(data)
+    if not unsure:
+        return match(data)
+    try:
+        return match(data)
+    except Exception:
+        return None  # request[0], for example
 
 
 def captured_by(shape: Shape, data: bytes) -> object:

@@ -335,7 +335,7 @@ def check_seconds(verb: str, seconds: object) -> None:
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise TypeError(f"{verb} expected seconds, 0 or more, not {seconds!r}")
     if not 0 <= seconds <= LONGEST_DELAY:
-        raise ValueError(f"{verb} expected seconds from 0 to {LONGEST_DELAY:g}, not {seconds!r}")
+        raise ValueError(f"{verb} expected seconds from 0 to {LONGEST_DELAY:.0f}, not {seconds!r}")
 
 
 def check_count(verb: str, what: str, value: object, least: int) -> None:

@@ -59,6 +59,7 @@ def recv(buffer: Buffer, n: int) -> Steps[bytes]:
     __tracebackhide__ = True
     while not buffer and not buffer.ended:
         yield False
+    buffer.end_taken = buffer.end_taken or not buffer
     return buffer.take(n)
 
 
@@ -91,6 +92,7 @@ def recv_all(buffer: Buffer) -> Steps[bytes]:
         yield bool(buffer)
     if buffer.broken:
         raise EndedWithin("all bytes to the end of the stream")
+    buffer.end_taken = True
     return buffer.take(len(buffer))
 
 
@@ -189,6 +191,7 @@ def expect_eof(buffer: Buffer) -> Steps[None]:
         if buffer.broken:
             raise Mismatch("expected the end of the stream\n  got a reset")
         if buffer.ended:
+            buffer.end_taken = True
             return
         yield True
     raise Mismatch(f"expected the end of the stream\n  got {came(buffer)}")

@@ -15,17 +15,16 @@ from typing import Final
 from ..origin import Origin
 from .matching import (
     ANY,
-    Hex,
     Lookup,
     Match,
     NothingKept,
     PatternText,
     Shape,
-    Text,
     beginning,
     checked_match,
     departure,
     described,
+    is_empty,
     is_literal,
     matched_size,
     names_demanded,
@@ -93,16 +92,23 @@ class Rule:
         return repr(self.match) if isinstance(self.match, Moment) else described(self.match)
 
 
-def checked_rule_match(match: RuleMatch) -> RuleMatch:
-    """Return what a rule is to match, or raise the error that says what it should have been."""
+def checked_rule_match(match: RuleMatch, *, empty: bool = False) -> RuleMatch:
+    """Return what a rule is to match, or raise the error that says what it should have been.
+
+    Args:
+        empty: A request may have no byte: a datagram, or a stream under a framing that begins with its end.
+    """
     __tracebackhide__ = True
     if isinstance(match, (Moment, PatternText)):
         return match
     if isinstance(match, type(ANY)):
         return ANY
     checked = checked_match(match)
-    if checked == b"" or (isinstance(checked, (Text, Hex)) and not checked.pieces):
-        raise ValueError("on() expected at least one byte; a new connection is CONNECT")
+    if is_empty(checked) and not empty:
+        raise ValueError(
+            "on() expected at least one byte; a new connection is CONNECT, "
+            "and a stream without a byte is a request where framing=until_eof was set before"
+        )
     return checked
 
 
@@ -122,6 +128,8 @@ def why_frames_are_needed(rules: Sequence[Rule]) -> tuple[Rule, str] | None:
                 f"on() expected bytes, not {rule.meant}: on a stream without frames what it matches would depend on "
                 "how the bytes arrive; give the server a framing=, lines(b'\\r\\n') for example"
             )
+        if is_empty(rule.match):
+            return rule, f"on({rule.meant}) matches a stream without a byte, under framing=until_eof, and no other"
         if names_demanded(rule.match):
             return rule, f"on() cannot compare {rule.meant} on a stream without frames: give the server a framing="
     return _alike(asked)

@@ -300,7 +300,7 @@ class Script:
         __tracebackhide__ = True
         if isinstance(match, PatternText):
             return match
-        return match if match == b"" and self._on_datagrams() else checked_expected(match)
+        return checked_expected(match, datagrams=self._transport is None or self._on_datagrams())
 
     def _demand(self, verb: str, match: Match, timeout: float | None, **options: Any) -> Self:
         __tracebackhide__ = True
@@ -357,6 +357,8 @@ class Script:
                 f"a script of datagrams has no {step.verb}(): each expect() takes one datagram, each part of "
                 f"send() is one; it has {', '.join(f'{each}()' for each in ON_DATAGRAMS)}"
             )
+        if step.verb == "expect" and not self._on_datagrams() and not isinstance(step.args[0], PatternText):
+            checked_expected(step.args[0])  # a part of a script, Script(), does not know yet what it is for
         if step.verb == "send":
             check_fit(step.args, self._transport, "send()", tls=self._tls)
         if step.verb == "start_tls":
@@ -386,7 +388,7 @@ class Script:
             if before.verb != "maybe":
                 return
             optional = first_literal(before)
-            if optional is not None and may_start_alike(optional, wanted):
+            if optional is not None and may_start_alike(optional, wanted, whole=self._on_datagrams()):
                 raise ValueError(
                     f"{step.verb}() may start like the optional step before it: "
                     f"{described(optional)} and {described(wanted)} cannot be told apart by their first bytes"

@@ -100,8 +100,16 @@ def first_literal(step: Step) -> Any:
     return match if is_literal(match) and not names_demanded(match) else None
 
 
-def may_start_alike(one: Any, other: Any) -> bool:
+def may_start_alike(one: Any, other: Any, *, whole: bool) -> bool:
+    """Tell whether bytes may come of which it is not known which of two literals is meant.
+
+    Args:
+        whole: They are datagrams, and each is compared as a whole.
+    """
     first, second = shape_of(one), shape_of(other)
+    # A literal without a byte is a datagram as well, whoever declares it.
+    if len(first) != len(second) and (whole or not first.data or not second.data):
+        return False
     return first.begins(second) or second.begins(first)
 
 

@@ -31,6 +31,12 @@ def test_each_datagram_has_one_answer(udp_server):
     assert ask(udp_server.address, b"hello") == [b"HELLO"]
 
 
+def test_request_without_a_byte(udp_server):
+    udp_server.on(b"").reply(b"\xe0\0\0\0")  # the Time Protocol, RFC 868
+
+    assert ask(udp_server.address, b"") == [b"\xe0\0\0\0"]
+
+
 def test_number_of_answers_is_the_handlers_choice(udp_server):
     @udp_server.handler
     def resolver(request):

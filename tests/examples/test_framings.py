@@ -22,6 +22,7 @@ from pytest_sockserver import (
     lines,
     netstrings,
     sans_io,
+    until_eof,
 )
 
 
@@ -153,6 +154,17 @@ def test_message_after_data(tcp_server):
         assert client.sendmail("ann@example.org", ["bob@example.org"], "QUIT\r\n") == {}
 
     assert b"QUIT\r\n.\r\n" in tcp_server.requests
+
+
+def test_upload_of_an_empty_file(tcp_server):
+    tcp_server.framing = until_eof
+    tcp_server.on(ANY).reply(lambda request: b"%d bytes\n" % len(request))
+
+    with socket.create_connection(tcp_server.address) as client:
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(100) == b"0 bytes\n"
+
+    assert tcp_server.requests == [b""]
 
 
 def test_upgrade_to_another_protocol(tcp_server):

@@ -4,6 +4,8 @@ import http.client
 import http.server
 import socket
 import socketserver
+import urllib.request
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import pytest
 
@@ -23,6 +25,19 @@ class Upload(http.server.BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(201)
         self.end_headers()
+
+    def log_message(self, format, *args):
+        pass
+
+
+def hello(environ, start_response):
+    """A WSGI application."""
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"hello from {environ['PATH_INFO']}".encode()]
+
+
+class QuietWSGI(WSGIRequestHandler):
+    """The standard library's handler, which asks its server for the application."""
 
     def log_message(self, format, *args):
         pass
@@ -75,3 +90,28 @@ def test_error_of_a_handler_class_is_the_tests(tcp_server):
             client.sendall(b"hello\n")
             with pytest.raises(ConnectionResetError):
                 client.recv(100)
+
+
+def test_wsgi_application(tcp_server):
+    app = WSGIServer(tcp_server.address, QuietWSGI, bind_and_activate=False)  # needs no port: the test has one
+    app.server_name, app.server_port = tcp_server.address
+    app.setup_environ()
+    app.set_app(hello)
+
+    @tcp_server.handler
+    class Hosted(socketserver.BaseRequestHandler):
+        def handle(self):
+            app.finish_request(self.request, self.client_address)
+
+    with app, urllib.request.urlopen(tcp_server.url("http") + "/world") as response:
+        assert response.read() == b"hello from /world"
+
+    assert tcp_server.connections[0].received.startswith(b"GET /world HTTP/1.1\r\n")
+
+
+def test_class_that_asks_for_what_the_tests_server_has_not(tcp_server):
+    tcp_server.handler(QuietWSGI)  # wants server.base_environ and server.get_app()
+
+    with tcp_server.raises(AttributeError, match=r"app\.finish_request\(self\.request, self\.client_address\)"):
+        with pytest.raises(ConnectionResetError):
+            urllib.request.urlopen(tcp_server.url("http"))

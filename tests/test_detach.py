@@ -1,0 +1,299 @@
+"""``detach()``: each claim of its description, by a test."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from typing import Any
+
+import anyio
+import pytest
+
+from pytest_sockserver import (
+    Close,
+    Connection,
+    RecordLimitExceeded,
+    Reset,
+    ServerStopping,
+    SockServer,
+    StreamTestServer,
+    WrongState,
+    lines,
+)
+
+from .peers import PATIENCE, Taken, connect, read_to_end, until
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def server(request: pytest.FixtureRequest, sockserver: SockServer) -> StreamTestServer:
+    return getattr(sockserver, request.param)()
+
+
+VERBS = {
+    "recv": lambda conn: conn.recv(),
+    "recv_line": lambda conn: conn.recv_line(),
+    "recv_all": lambda conn: conn.recv_all(),
+    "expect": lambda conn: conn.expect(b"x"),
+    "expect_eof": lambda conn: conn.expect_eof(),
+    "frames": lambda conn: next(conn.frames(lines())),
+    "send": lambda conn: conn.send(b"x"),
+    "send of Close": lambda conn: conn.send(Close()),
+    "send_eof": lambda conn: conn.send_eof(),
+    "close": lambda conn: conn.close(),
+    "reset": lambda conn: conn.reset(),
+    "detach": lambda conn: conn.detach(),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_verbs_are_over(server: StreamTestServer, verb: str) -> None:
+    with Taken(server) as (client, conn), conn.detach() as sock:
+        with pytest.raises(WrongState, match=r"^cannot \w+( on)? connection 0: it was detached"):
+            VERBS[verb](conn)
+
+        sock.sendall(b"still open")  # no verb has ended what is another's
+        assert client.recv(100) == b"still open"
+
+
+def test_a_reset_among_the_parts_is_refused(tcp_server: StreamTestServer) -> None:
+    with Taken(tcp_server) as (client, conn), conn.detach() as sock:
+        with pytest.raises(WrongState, match="it was detached"):
+            conn.send(Reset())
+
+        sock.sendall(b"still open")
+        assert client.recv(100) == b"still open"
+
+
+def test_the_verbs_of_coroutines_are_over(server: StreamTestServer) -> None:
+    async def take() -> socket.socket:
+        conn = await server.aio.accept()
+        sock: socket.socket = conn.detach()
+        for ending in (conn.close, conn.reset, conn.recv):
+            with pytest.raises(WrongState, match="it was detached"):
+                await ending()
+        return sock
+
+    with connect(server) as client:
+        with anyio.run(take) as sock:
+            sock.sendall(b"still open")
+            assert client.recv(100) == b"still open"
+
+
+def test_what_is_closed_already_may_be_closed_again(server: StreamTestServer) -> None:
+    with Taken(server) as (client, conn):
+        conn.detach().close()
+
+        conn.close()
+        assert client.recv(1) == b""
+    assert conn.closed_by == "server"
+
+
+def test_it_is_recorded_and_is_no_request(server: StreamTestServer) -> None:
+    with Taken(server) as (client, conn), conn.detach() as sock:
+        client.sendall(b"ping")
+        assert sock.recv(100) == b"ping"
+        sock.sendall(b"pong")
+
+    assert (conn.received, conn.sent, conn.requests) == (b"ping", b"pong", [])
+
+
+def test_the_waits_go_on(server: StreamTestServer) -> None:
+    with Taken(server) as (client, conn), conn.detach() as sock:
+        reading = server.in_thread(lambda: [sock.recv(100), sock.recv(100)])
+        client.sendall(b"ping")
+        conn.wait_received(b"ping")
+        client.close()
+        conn.wait_closed()
+
+        assert reading.result() == [b"ping", b""]
+        assert conn.closed_by == "client"
+
+
+def test_it_blocks_and_has_no_time_out(server: StreamTestServer) -> None:
+    with Taken(server) as (client, conn), conn.detach() as sock:
+        assert sock.gettimeout() is None
+        reading = server.in_thread(sock.recv, 100)
+        client.sendall(b"late")
+
+        assert reading.result() == b"late"
+
+
+def test_over_tls_it_is_a_tls_socket(tls_server: StreamTestServer) -> None:
+    talking = tls_server.in_thread(talk_tls, tls_server)
+
+    with tls_server.accept().detach() as sock:
+        assert isinstance(sock, ssl.SSLSocket)
+        assert sock.recv(100) == b"ping"
+        sock.sendall(b"pong")
+
+    assert talking.result() == b"pong"
+    assert tls_server.connections[0].received == b"ping"
+
+
+def talk_tls(server: StreamTestServer) -> bytes:
+    with connect(server) as raw, server.client_context().wrap_socket(raw, server_hostname="localhost") as client:
+        client.sendall(b"ping")
+        return client.recv(100)
+
+
+def test_disturbances_do_not_reach_it(tcp_server: StreamTestServer) -> None:
+    with Taken(tcp_server) as (client, conn):
+        with conn.detach() as sock, tcp_server.disturb(b"disturbed") as disturbing:
+            sock.sendall(b"plain")
+            assert client.recv(100) == b"plain"
+            disturbing.end()
+        assert disturbing.count == 0
+
+
+def test_a_handler_may_return_and_leave_it_open(server: StreamTestServer) -> None:
+    given: list[socket.socket] = []
+    server.handler(lambda conn: given.append(conn.detach()))
+
+    with connect(server) as client:
+        until(lambda: server.connections and server.connections[0]._done)
+        with given[0] as sock:
+            sock.sendall(b"after the handler")
+            assert client.recv(100) == b"after the handler"
+        assert client.recv(100) == b""
+
+
+def test_a_handler_that_raises_resets_it(tcp_server: StreamTestServer) -> None:
+    given: list[socket.socket] = []
+
+    @tcp_server.handler
+    def fails(conn: Connection) -> None:
+        given.append(conn.detach())
+        raise LookupError("it broke")
+
+    with tcp_server.raises(LookupError), connect(tcp_server) as client, pytest.raises(ConnectionResetError):
+        client.recv(1)
+    assert given[0].fileno() == -1
+
+
+def test_a_handler_that_ends_quietly_leaves_it_open(server: StreamTestServer) -> None:
+    """Its client has ended its half, which ends a handler; the socket is another's by then."""
+    given: list[socket.socket] = []
+
+    @server.handler
+    def ends(conn: Connection) -> None:
+        given.append(conn.detach())
+        raise ServerStopping("enough")
+
+    with connect(server) as client:
+        until(lambda: server.connections and server.connections[0]._done)
+        with given[0] as sock:
+            sock.sendall(b"still open")
+            assert client.recv(100) == b"still open"
+
+
+def test_disconnect_ends_it(server: StreamTestServer) -> None:
+    with Taken(server) as (client, conn), conn.detach() as sock:
+        server.disconnect()
+
+        assert client.recv(1) == b""
+        with pytest.raises(ServerStopping, match="^the test closed the connection$"):
+            sock.recv(1)
+        assert conn.closed_by == "server"
+
+
+@pytest.mark.parametrize("by", ["a handler", "the test"])
+def test_a_stop_shuts_it_down_and_leaves_closing_it_to_its_owner(server: StreamTestServer, by: str) -> None:
+    given: list[Any] = []
+    if by == "a handler":
+        server.handler(lambda conn: given.append(conn.detach()))
+    with connect(server) as client:
+        if by == "the test":
+            given.append(server.accept().detach())
+        until(lambda: given)
+
+        server.stop()
+
+        assert client.recv(1) == b""
+        with given[0] as sock:
+            assert sock.fileno() >= 0
+            with pytest.raises(ServerStopping, match="^the server stops$"):
+                sock.recv(1)
+        assert sock.fileno() == -1
+
+
+def test_one_that_was_not_accepted_is_refused(server: StreamTestServer) -> None:
+    """The server's own thread reads it."""
+    with connect(server) as client:
+        conn = server.wait_connection()
+        with pytest.raises(WrongState) as raised:
+            conn.detach()
+        assert str(raised.value) == (
+            "cannot detach() on connection 0: it is read by its server, which has nothing declared; "
+            "take it by accept() first, or look at its received"
+        )
+
+        client.sendall(b"x\n")
+        assert server.accept().recv_line() == b"x\n"
+
+
+def test_one_that_another_thread_drives_is_refused(server: StreamTestServer) -> None:
+    server.handler(lambda conn: conn.send(conn.recv_line()))
+
+    with connect(server) as client:
+        conn = server.wait_connection()
+        with pytest.raises(WrongState) as raised:
+            conn.detach()
+        assert str(raised.value) == "cannot detach connection 0: another thread drives it"
+
+        client.sendall(b"x\n")
+        assert read_to_end(client) == b"x\n"
+
+
+def test_one_that_another_thread_reads_is_refused(server: StreamTestServer) -> None:
+    with Taken(server) as (client, conn):
+        reading = server.in_thread(conn.recv_line)
+        until(conn._reader.locked)
+        with pytest.raises(WrongState, match="another thread drives it$"):
+            conn.detach()
+
+        client.sendall(b"x\n")
+        assert reading.result() == b"x\n"
+
+
+def test_one_of_which_bytes_were_lost_is_refused(sockserver: SockServer) -> None:
+    server = sockserver.tcp(record_limit=1000)
+    with connect(server) as client:
+        client.sendall(bytes(5000))
+        conn = server.wait_connection()
+        until(lambda: conn.received_count == 5000)
+
+        with pytest.raises(RecordLimitExceeded):
+            server.accept().detach()
+
+
+def test_it_does_not_block_a_coroutine(server: StreamTestServer) -> None:
+    async def given() -> socket.socket:
+        conn = await server.aio.accept()
+        sock: socket.socket = conn.detach()
+        sock.setblocking(False)
+        return sock
+
+    with connect(server) as client, anyio.run(given) as sock:
+        with pytest.raises(BlockingIOError):
+            sock.recv(1)
+        client.sendall(b"x")
+        sock.settimeout(PATIENCE)
+        assert sock.recv(1) == b"x"
+
+
+def test_a_thread_of_the_users_own_may_own_it(server: StreamTestServer) -> None:
+    """Of a library that wants a socket, for example."""
+    done = threading.Event()
+
+    def own(sock: socket.socket) -> None:
+        with sock:
+            sock.sendall(sock.recv(100).upper())
+        done.set()
+
+    server.handler(lambda conn: threading.Thread(target=own, args=(conn.detach(),)).start())
+
+    with connect(server) as client:
+        client.sendall(b"hello")
+        assert read_to_end(client) == b"HELLO"
+    assert done.wait(PATIENCE)
