@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from .errors import AddressUnavailable
 from .messages import format_peer
-from .options import Options
+from .options import DEFAULT_RECORD_LIMIT, Options
 
 #: Bytes of a unix socket's path, the final NUL taken off: sun_path has 108 on Linux, 104 on the BSDs and macOS.
 PATH_LIMIT: Final = 107 if sys.platform == "linux" else 103
@@ -89,6 +89,20 @@ def bind_datagram(
     """Return a bound UDP socket; with ``reuse`` beside another one of ours."""
     __tracebackhide__ = True
     return _bound(family, socket.SOCK_DGRAM, (host, port), rcvbuf, reuse=reuse)
+
+
+def enlarge(sock: socket.socket) -> None:
+    """Give a datagram socket the largest receive buffer that the system grants: what finds no room in it is lost.
+
+    Linux grants what net.core.rmem_max allows (socket(7)), and other systems refuse what is above their limit.  Not by
+    SO_RCVBUFFORCE: what a test loses would depend on who runs it.
+    """
+    size = DEFAULT_RECORD_LIMIT  # more could not be recorded
+    while size > 65536:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+            return
+        size //= 2
 
 
 def bind_pair(family: socket.AddressFamily, host: str, rcvbuf: int | None) -> tuple[socket.socket, socket.socket]:

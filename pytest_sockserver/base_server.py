@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import questions, stopping
+from . import forgotten, questions, stopping
 from .addressed import Addressed
 from .addresses import UnixPlace, checked_host
 from .captured import Request
@@ -31,7 +31,10 @@ from .errors import DeadlineExceeded, ServerStopping
 from .failures import Expected, Failures, add_note, combined
 from .gates import Gates
 from .judged import Judged
+from .late import issue
+from .losses import Untaken
 from .messages import format_peer, refuse_misspelt, with_conversation
+from .origin import Origin
 from .options import Options, check_option, options_for
 from .recording.events import Event
 from .recording.recorder import Recorder
@@ -103,6 +106,8 @@ class BaseTestServer(Judged, Addressed):
         self._over = False  # nothing more will come: it stops, and has taken what had arrived
         self._said_before: float | None = None  # the time limit before which the last words were said
         self._test_began = 0.0  # what ended before is no business of the running test's report
+        self._untaken_errors = Untaken("accept()" if self._kind is socket.SOCK_STREAM else "receiving")
+        self._told_losses: set[str] = set()
 
     def __repr__(self) -> str:
         where = format_peer(self._published) if self._published is not None else "no address yet"
@@ -141,6 +146,7 @@ class BaseTestServer(Judged, Addressed):
         if os.getpid() != self._pid:
             return
         failures = self._take_failures()
+        failures += issue(self._take_late(), Origin().place, raises=error is None)
         if error is None:
             if failures:
                 raise combined(failures)
@@ -175,6 +181,7 @@ class BaseTestServer(Judged, Addressed):
                 raise
             self._state = "started"
             self._over = False
+            forgotten.note_start(self)
 
     def stop(self) -> None:
         """End everything this server has: its loop, its connections, its threads, its socket file.
@@ -198,6 +205,7 @@ class BaseTestServer(Judged, Addressed):
                     with self._recorder.lock:
                         self._state = "stopped"
                         self._recorder.changed()
+                    forgotten.note_stop(self)
                 self._join_left_over()
         except ServerStopping:
             return  # somebody else is stopping it, and waits for this very thread
@@ -237,6 +245,8 @@ class BaseTestServer(Judged, Addressed):
     def verify(self) -> None:
         """Wait until the handlers are done or idle, at most a second, and raise what went wrong so far.
 
+        What fails no test is issued as :class:`SockServerWarning`.
+
         Raises:
             BaseException: What a handler raised, as itself; several as an exception group.  Each once.
         """
@@ -244,6 +254,7 @@ class BaseTestServer(Judged, Addressed):
         refuse_in_coroutine("verify")
         self._settle()
         failures = self._take_failures()
+        failures += issue(self._take_late(), Origin().place)
         if failures:
             raise combined(failures)
 
@@ -511,6 +522,11 @@ class BaseTestServer(Judged, Addressed):
         except BaseException:
             framework.server_close()
             raise
+
+    def _could_not_take(self, error: OSError) -> None:
+        """Count an error of accepting, or of receiving.  In the loop's thread."""
+        with self._recorder.lock:
+            self._untaken_errors.note(error)
 
     def _could_not_begin(self, request: Any) -> None:
         """Keep the error of a request that could not be handed on; called while it is handled."""

@@ -44,9 +44,14 @@ class Failures:
         self._recorder = recorder
         self._kept: list[Failure] = []  # guarded by the recorder's lock, as are the expectations
         self._expected: list[Expected] = []
+        self._late: list[tuple[Failure, str]] = []  # and why each of them fails no test
 
-    def add(self, error: BaseException, where: str) -> None:
-        """Keep a failure and wake whoever waits; before the client can see anything of it."""
+    def add(self, error: BaseException, where: str, *, late: str = "") -> None:
+        """Keep a failure and wake all waits; before the client can see anything of it.
+
+        Args:
+            late: Why it fails no test; it is a warning then.
+        """
         failure = Failure(_harmless(from_users_frame(error)), where)
         with self._recorder.lock:
             for expected in self._expected:
@@ -54,7 +59,10 @@ class Failures:
                     expected.failure = failure
                     break
             else:
-                self._kept.append(failure)
+                if late:
+                    self._late.append((failure, late))
+                else:
+                    self._kept.append(failure)
             self._recorder.tell()
 
     def pending(self) -> Failure | None:
@@ -65,6 +73,12 @@ class Failures:
         """Return the failures that nobody was told of, and forget them."""
         with self._recorder.lock:
             taken, self._kept = self._kept, []
+            return taken
+
+    def take_late(self) -> list[tuple[Failure, str]]:
+        """Return the failures that fail no test, each with the reason for that, and forget them."""
+        with self._recorder.lock:
+            taken, self._late = self._late, []
             return taken
 
     def expect(self, expected: Expected) -> None:

@@ -36,6 +36,11 @@ class Origin:
         """The place as messages write it: ``test_mail.py:31``."""
         return f"{PurePath(self.code.co_filename).name}:{self.lineno}"
 
+    @property
+    def place(self) -> tuple[str, int]:
+        """The file and the line."""
+        return self.code.co_filename, self.lineno
+
     @classmethod
     def of(cls, code: types.CodeType, lineno: int) -> Origin:
         """Return a line of some code."""

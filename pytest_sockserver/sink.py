@@ -32,11 +32,18 @@ class Sink:
     Args:
         name: The thread's name.
         ended: Called, in the thread, with a connection whose stream is over.
+        failed: Called, in the thread, with what went wrong in it, and its name; it goes on.
     """
 
-    def __init__(self, name: str, ended: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        ended: Callable[[Connection], None],
+        failed: Callable[[BaseException, str], None],
+    ) -> None:
         self._name = name
         self._ended = ended
+        self._failed = failed
         # Guards everything below.  Taken after a tape's lock, and no other is taken under it but the wake-up's.
         self._lock = threading.Lock()
         self._fed: dict[int, Connection] = {}  # by descriptor: what is read into buffers
@@ -115,9 +122,14 @@ class Sink:
             return
         self._stale.add(number)
         if self._thread is None:
-            self._wakeup = Wakeup()
-            self._thread = threading.Thread(target=self._run, args=(self._wakeup,), name=self._name, daemon=True)
-            self._thread.start()
+            wakeup = Wakeup()
+            thread = threading.Thread(target=self._run, args=(wakeup,), name=self._name, daemon=True)
+            try:
+                thread.start()
+            except BaseException:  # no thread can be started: the next connection tries again
+                wakeup.close()
+                raise
+            self._wakeup, self._thread = wakeup, thread
         assert self._wakeup is not None
         self._wakeup.wake()
 
@@ -156,11 +168,17 @@ class Sink:
             self._keep(number, [watch for watch in watches if not watch[0] & mask])
             if watches or connection is None:
                 self._stale.add(number)
-        for events, wake in watches:
-            if events & mask:
-                wake()
-        if connection is not None and mask & selectors.EVENT_READ:
-            self._read(connection, number)
+        try:
+            for events, wake in watches:
+                if events & mask:
+                    wake()
+            if connection is not None and mask & selectors.EVENT_READ:
+                self._read(connection, number)
+        except BaseException as error:  # the thread reads all other connections as well
+            self._failed(error, self._name)
+            with self._lock:
+                self._fed.pop(number, None)
+                self._stale.add(number)
 
     def _read(self, connection: Connection, number: int) -> None:
         tape = connection._tape

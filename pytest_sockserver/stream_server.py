@@ -22,6 +22,7 @@ from .errors import WrongState
 from .expiry import Expiry
 from .failures import Failure
 from .handler import Handler
+from .losses import with_losses
 from .performer import DeclaredScript
 from .recording.recorder import BUSY, Tape
 from .recording.sockets import ready
@@ -302,7 +303,7 @@ class StreamTestServer(Admitting):
     def _reader(self) -> Sink:
         with self._recorder.lock:
             if self._sink is None:
-                self._sink = Sink(f"sockserver {self._label()} reader", self._stream_over)
+                self._sink = Sink(f"sockserver {self._label()} reader", self._stream_over, self._failures.add)
             return self._sink
 
     @contextlib.contextmanager
@@ -430,4 +431,4 @@ class StreamTestServer(Admitting):
 
     def _said(self) -> str:
         said = [transcript.head(each._tape) + "\n" + transcript.so_far(each._tape) for each in self._connections[-3:]]
-        return "\n".join(said) if said else "nobody has connected so far"
+        return with_losses("\n".join(said) if said else "nobody has connected so far", self._losses())
