@@ -263,23 +263,33 @@ class UnixPlace:
         self.directory = Path(tempfile.mkdtemp(prefix=f"sockserver-{os.getpid()}-", dir=base))  # which makes it 0700
         self.path = str(self.directory / "s")
 
-    def release(self) -> None:
-        """Remove what was made: the socket file, unless somebody has put another one there, and the directory."""
-        self._unlink_ours()
-        if self.directory is not None:
-            shutil.rmtree(self.directory, ignore_errors=True)
+    def release(self) -> OSError | None:
+        """Remove what was made: the socket file, unless somebody has put another one there, and the directory.
+
+        Returns:
+            Why something is still there.
+        """
+        try:
+            self._unlink_ours()
+            if self.directory is not None:
+                shutil.rmtree(self.directory)
+        except FileNotFoundError:
+            pass  # it is gone already
+        except OSError as error:
+            return error
+        return None
 
     def unlink(self) -> None:
         """Remove the socket file, unless somebody has put another one there; the directory stays."""
         self._unlink_ours()
 
     def _unlink_ours(self) -> None:
-        if self.bound is not None:
-            with contextlib.suppress(OSError):
+        bound, self.bound = self.bound, None
+        if bound is not None:
+            with contextlib.suppress(FileNotFoundError):
                 status = os.stat(self.path)
-                if (status.st_dev, status.st_ino) == self.bound:
+                if (status.st_dev, status.st_ino) == bound:
                     os.unlink(self.path)
-            self.bound = None
 
     def _check(self) -> None:
         __tracebackhide__ = True

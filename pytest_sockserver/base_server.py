@@ -32,7 +32,7 @@ from .failures import Expected, Failures, add_note, combined
 from .gates import Gates
 from .judged import Judged
 from .late import issue
-from .losses import Untaken
+from .losses import Loss, Untaken
 from .messages import format_peer, refuse_misspelt, with_conversation
 from .origin import Origin
 from .options import Options, check_option, options_for
@@ -108,6 +108,7 @@ class BaseTestServer(Judged, Addressed):
         self._test_began = 0.0  # what ended before is no business of the running test's report
         self._untaken_errors = Untaken("accept()" if self._kind is socket.SOCK_STREAM else "receiving")
         self._told_losses: set[str] = set()
+        self._left_behind: Loss | None = None
 
     def __repr__(self) -> str:
         where = format_peer(self._published) if self._published is not None else "no address yet"
@@ -522,6 +523,12 @@ class BaseTestServer(Judged, Addressed):
         except BaseException:
             framework.server_close()
             raise
+
+    def _release_place(self) -> None:
+        """Remove the files of a unix socket; what cannot be removed is told."""
+        error = self._place.release() if self._place is not None else None
+        if error is not None:
+            self._left_behind = Loss(f"the stop could not remove a file of its socket: {error}")
 
     def _could_not_take(self, error: OSError) -> None:
         """Count an error of accepting, or of receiving.  In the loop's thread."""

@@ -356,10 +356,13 @@ def _is_of_the_clean_up(connection: Connection, error: BaseException) -> bool:
 
 
 def _is_raised_from_the_cut(error: BaseException) -> bool:
-    """Tell whether a handler's exception is what it made, by ``raise ... from``, of the one that reported the cut."""
+    """Tell whether a handler's exception is what it made of the one that reported the cut.
+
+    It did so on purpose, by ``raise ... from``, ``from None`` included; what fails in a ``finally`` does not.
+    """
     seen: BaseException | None = error
     while seen is not None and not isinstance(seen, ServerStopping):
-        seen = seen.__cause__
+        seen = seen.__cause__ or (seen.__context__ if seen.__suppress_context__ else None)
     return seen is not None
 
 

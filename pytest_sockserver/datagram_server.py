@@ -509,8 +509,7 @@ class DatagramTestServer(BaseTestServer):
         with self._recorder.lock:
             self._drops.closing(framework.socket)
             framework.server_close()
-        if self._place is not None:
-            self._place.release()
+        self._release_place()
 
     def _stop_receiving(self, deadline: Deadline) -> None:
         """End the loop, and receive what is queued."""

@@ -44,6 +44,7 @@ class Judged:
     _test_began: float  # what ended before is no business of the running test's report
     _untaken_errors: Untaken
     _told_losses: set[str]  # what a warning of this test has told
+    _left_behind: Loss | None  # by the latest stop
 
     def _idle(self) -> bool:
         raise NotImplementedError
@@ -133,7 +134,8 @@ class Judged:
     def _losses(self) -> list[Loss]:
         """Return what never came as far as the record, as far as it can be known; since the test began."""
         with self._recorder.lock:
-            return self._untaken_errors.losses()
+            losses = self._untaken_errors.losses()
+        return [*losses, self._left_behind] if self._left_behind is not None else losses
 
     def _has_open_connection(self) -> bool:
         """Tell whether a client may still say something on a connection that it has."""

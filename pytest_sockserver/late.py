@@ -15,7 +15,7 @@ from typing import Final
 from .errors import SockServerWarning
 from .failures import Failure
 from .messages import printable
-from .origin import is_ours
+from .origin import STDLIB, is_ours
 
 #: Why a failure fails no test.
 AFTER_THE_CALL: Final = "the server's side failed on what the client began after the test's call"
@@ -57,7 +57,8 @@ class Late:
         at, found = self.error.__traceback__ if self.error is not None else None, None
         while at is not None and not is_ours(at.tb_frame):
             name = at.tb_frame.f_code.co_filename
-            if found is None or found[0] == name:  # not the library that the handler calls
+            # Neither the framework that calls the handler, nor the library that the handler calls.
+            if found is None or found[0] == name or found[0].startswith(STDLIB):
                 found = name, at.tb_lineno
             at = at.tb_next
         return found

@@ -15,6 +15,9 @@ from pathlib import PurePath
 
 _PACKAGE = __name__.partition(".")[0]
 
+#: Where the standard library is: what a handler calls there is not where the user looks first.
+STDLIB = str(PurePath(linecache.__file__).parent)
+
 
 class Origin:
     """The line outside this package that called in."""

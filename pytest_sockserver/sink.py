@@ -168,17 +168,19 @@ class Sink:
             self._keep(number, [watch for watch in watches if not watch[0] & mask])
             if watches or connection is None:
                 self._stale.add(number)
-        try:
-            for events, wake in watches:
-                if events & mask:
+        # What fails is recorded, and the thread goes on: it reads all other connections as well.
+        for events, wake in watches:
+            if events & mask:
+                try:
                     wake()
-            if connection is not None and mask & selectors.EVENT_READ:
+                except BaseException as error:
+                    self._failed(error, self._name)
+        if connection is not None and mask & selectors.EVENT_READ:
+            try:
                 self._read(connection, number)
-        except BaseException as error:  # the thread reads all other connections as well
-            self._failed(error, self._name)
-            with self._lock:
-                self._fed.pop(number, None)
-                self._stale.add(number)
+            except BaseException as error:
+                self._failed(error, self._name)
+                self.release(connection)  # else it would fail again at once
 
     def _read(self, connection: Connection, number: int) -> None:
         tape = connection._tape

@@ -23,13 +23,10 @@ from .connection import Connection
 from .deadline import Deadline
 from .errors import HandlerStuck
 from .messages import format_peer
-from .origin import is_ours, traceback_at
+from .origin import STDLIB, is_ours, traceback_at
 from .recording.outside import quiet
 from .recording.recorder import PARKED
 from .recording.sockets import ready
-
-#: Where the standard library is: what a handler calls there is not where the user looks first.
-_STDLIB = str(PurePath(threading.__file__).parent)
 
 #: Seconds.  So long the end of a call, and a stop, let handlers that are busy finish.
 DRAIN_BOUND = 1.0
@@ -111,4 +108,4 @@ def stuck(thread: threading.Thread, what: str, peer: object, deadline: Deadline)
 
 
 def _is_users(frame: FrameType) -> bool:
-    return not is_ours(frame) and not frame.f_code.co_filename.startswith(_STDLIB)
+    return not is_ours(frame) and not frame.f_code.co_filename.startswith(STDLIB)

@@ -392,8 +392,7 @@ class StreamTestServer(Admitting):
             self._live.clear()
         if self._trust is not None:
             self._trust.release()
-        if self._place is not None:
-            self._place.release()
+        self._release_place()
 
     def _drain(self, deadline: Deadline) -> None:
         """Let the handlers take what has arrived."""
