@@ -92,7 +92,9 @@ def _traceback_of(error: BaseException) -> str:
     import traceback  # not at the top: several milliseconds, and a test suite hopes never to need it
 
     # What an exception was raised during is the end of its connection, which is told already.
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__, chain=error.__cause__ is not None))
+    text = "".join(
+        traceback.format_exception(type(error), error, error.__traceback__, chain=error.__cause__ is not None)
+    )
     if len(text) <= _SHOWN:
         return text
     return f"{text[: _SHOWN // 2]}\n... ({len(text):,} characters) ...\n{text[-_SHOWN // 2 :]}"

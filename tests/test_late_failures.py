@@ -400,9 +400,7 @@ def test_without_pytest_the_owner_warns_at_the_failing_line(end: str) -> None:
             late_in(server)
             server.verify()
 
-    assert [(each.filename, each.lineno) for each in caught] == [
-        (__file__, clean_up_fails.__code__.co_firstlineno + 4)
-    ]
+    assert [(each.filename, each.lineno) for each in caught] == [(__file__, clean_up_fails.__code__.co_firstlineno + 4)]
 
 
 def test_where_warnings_are_errors_the_block_raises_when_all_servers_are_stopped() -> None:
@@ -448,7 +446,7 @@ def test_a_pytest_fail_in_a_framing_where_no_verb_reads_is_a_failure(tcp_server:
     with connect(tcp_server) as client, tcp_server.raises(pytest.fail.Exception, match="of the framing"):
         client.sendall(b"xx")
 
-    tcp_server.framing = lines()
+    tcp_server.framing = lines(b"\n")
     with connect(tcp_server) as client:
         client.sendall(b"still read\n")
         assert tcp_server.wait_for(b"still read\n") == b"still read\n"
