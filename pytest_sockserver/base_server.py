@@ -34,8 +34,8 @@ from .judged import Judged
 from .late import issue
 from .losses import Loss, Untaken
 from .messages import format_peer, refuse_misspelt, with_conversation
-from .origin import Origin
 from .options import Options, check_option, options_for
+from .origin import Origin
 from .recording.events import Event
 from .recording.recorder import Recorder
 from .rulebook import On, RuleBook

@@ -4,8 +4,8 @@ The threads of a server hold it, so that the garbage collector never finds one t
 that run are listed here, and the rest is told at the end of pytest's session, or of the process: as a ResourceWarning,
 Python's own for what was left open, which names where the server was started.
 
-Nothing waits here, and no lock is taken: each access to the list is one operation of a dict.  The servers themselves are
-left alone, but for the files of unix sockets; their threads are daemons, and end with the process.
+Nothing waits here, and no lock is taken: each access to the list is one operation of a dict.  The servers themselves
+are left alone, but for the files of unix sockets; their threads are daemons, and end with the process.
 """
 
 from __future__ import annotations

@@ -119,8 +119,8 @@ class Untaken:
             return "the client was gone before it was accepted"
         if number in (errno.EMFILE, errno.ENFILE):
             return (
-                f"clients wait until one succeeds, it is tried every {BACKOFF:g} s, and a stop resets the others: close "
-                "descriptors in the test, or raise the limit (ulimit -n)"
+                f"clients wait until one succeeds, it is tried every {BACKOFF:g} s, and a stop resets the others: "
+                "close descriptors in the test, or raise the limit (ulimit -n)"
             )
         if number in EXHAUSTED:
             return f"clients wait until one succeeds, it is tried every {BACKOFF:g} s, and a stop resets the others"

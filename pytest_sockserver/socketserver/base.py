@@ -412,7 +412,7 @@ class BaseServer:
         self._request_failed(error)
 
     def _request_failed(self, error: OSError) -> None:
-        """Hook: called with each error of ``get_request()``.  Reports what the loop backs off for, once until a success.
+        """Hook: called with each error of ``get_request()``.  Reports what the loop backs off for, once.
 
         In the loop's thread, or in that of ``handle_request()``.
         """
