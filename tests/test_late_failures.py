@@ -62,11 +62,15 @@ def boom(*args):
 def failing():
     yield 1
     boom()
+
+class ReadsFirst(socketserver.StreamRequestHandler):  # else its reset may be faster than the client's connect()
+    def handle(self):
+        boom(self.rfile.readline())
 """
 
 DECLARATIONS = {
     "function": "tcp_server.handler(lambda conn: boom(conn.recv_line()))",
-    "handler_class": "tcp_server.handler(type('H', (socketserver.StreamRequestHandler,), {'handle': boom}))",
+    "handler_class": "tcp_server.handler(ReadsFirst)",
     "script": "tcp_server.script(times=(0, None)).expect(b'OTHER\\n')",
     "used_up_script": "tcp_server.script().send(b'x').close(); ask(tcp_server)",
     "rule": "tcp_server.on(b'OTHER\\n').reply(b'x')",
@@ -238,6 +242,39 @@ def test_on_a_server_of_a_wider_scope_the_warning_is_the_tests_during_whose_tear
 
     assert run.phases("test_one") == ["call passed", "teardown failed"]
     assert run.phases("test_two") == ["call passed"]
+
+
+def test_a_teardown_that_fails_by_itself_stays_itself_and_has_the_warning_as_a_note(inner: Runner) -> None:
+    run = inner(
+        """
+        import pytest
+        from client import ask
+
+        @pytest.fixture(scope="module")
+        def server(sockserver_module):
+            server = sockserver_module.tcp()
+            server.on(b"other\\n").reply(b"x")
+            return server
+
+        @pytest.fixture
+        def late(server):
+            yield
+            ask(server)
+            raise RuntimeError("of the fixture")
+
+        def test_it(server, late):
+            pass
+
+        def test_next(server):
+            pass  # so that the server goes on
+        """
+    )
+
+    assert run.phases("test_it") == ["call passed", "teardown failed"]
+    assert run.phases("test_next") == ["call passed"]
+    assert run.summary() == ["ERROR test_it.py::test_it - RuntimeError: of the fixture", "2 passed, 1 error"]
+    assert "E       on the server's side, tcp, connection 0 (127.0.0.1:PORT):" in run.stdout
+    assert "no rule matches b'hi\\n'" in run.stdout
 
 
 def test_a_test_that_failed_gets_the_warning_and_no_second_failure(inner: Runner) -> None:
@@ -492,7 +529,7 @@ def test_a_client_that_was_waited_for_too_briefly_is_still_heard(sockserver: Soc
 
 def test_one_stop_that_fails_does_not_keep_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     factory = SockServer()
-    first, second = factory.tcp(), factory.tcp()
+    first, second, third = factory.tcp(), factory.tcp(), factory.tcp()
 
     def broken() -> None:
         raise OSError("of the stop")
@@ -503,4 +540,5 @@ def test_one_stop_that_fails_does_not_keep_the_others(monkeypatch: pytest.Monkey
             factory.stop()
 
     assert not first.is_running
+    assert not third.is_running
     factory.stop()
