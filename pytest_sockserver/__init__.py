@@ -61,6 +61,7 @@ __all__ = [
     "ServerStopping",
     "SockServer",
     "SockServerError",
+    "SockServerWarning",
     "Split",
     "Spoof",
     "Stall",
@@ -118,6 +119,7 @@ if TYPE_CHECKING:
     from .errors import ServerFailed as ServerFailed
     from .errors import ServerStopping as ServerStopping
     from .errors import SockServerError as SockServerError
+    from .errors import SockServerWarning as SockServerWarning
     from .errors import UnexpectedRequest as UnexpectedRequest
     from .errors import UnmetExpectation as UnmetExpectation
     from .errors import UnsupportedFault as UnsupportedFault
@@ -190,7 +192,7 @@ else:
         "errors": (
             "AddressUnavailable BlockedLoop DeadlineExceeded DialogueError EndOfStream HandlerStuck "
             "IncompleteRequest RecordLimitExceeded ScriptMismatch ServerFailed ServerStopping "
-            "SockServerError UnexpectedRequest UnmetExpectation UnsupportedFault WrongState"
+            "SockServerError SockServerWarning UnexpectedRequest UnmetExpectation UnsupportedFault WrongState"
         ),
         "factory": "SockServer",
         "recording.events": "Event",

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from .errors import AddressUnavailable
 from .messages import format_peer
-from .options import Options
+from .options import DEFAULT_RECORD_LIMIT, Options
 from .originals import original
 
 #: Bytes of a unix socket's path, the final NUL taken off: sun_path has 108 on Linux, 104 on the BSDs and macOS.
@@ -90,6 +90,20 @@ def bind_datagram(
     """Return a bound UDP socket; with ``reuse`` beside another one of ours."""
     __tracebackhide__ = True
     return _bound(family, socket.SOCK_DGRAM, (host, port), rcvbuf, reuse=reuse)
+
+
+def enlarge(sock: socket.socket) -> None:
+    """Give a datagram socket the largest receive buffer that the system grants: what finds no room in it is lost.
+
+    Linux grants what net.core.rmem_max allows (socket(7)), and other systems refuse what is above their limit.  Not by
+    SO_RCVBUFFORCE: what a test loses would depend on who runs it.
+    """
+    size = DEFAULT_RECORD_LIMIT  # more could not be recorded
+    while size > 65536:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+            return
+        size //= 2
 
 
 def bind_pair(family: socket.AddressFamily, host: str, rcvbuf: int | None) -> tuple[socket.socket, socket.socket]:
@@ -279,23 +293,33 @@ class UnixPlace:
         self.directory = Path(tempfile.mkdtemp(prefix=f"sockserver-{os.getpid()}-", dir=base))  # which makes it 0700
         self.path = self.file = str(self.directory / "s")
 
-    def release(self) -> None:
-        """Remove what was made: the socket file, unless somebody has put another one there, and the directory."""
-        self._unlink_ours()
-        if self.directory is not None:
-            shutil.rmtree(self.directory, ignore_errors=True)
+    def release(self) -> OSError | None:
+        """Remove what was made: the socket file, unless somebody has put another one there, and the directory.
+
+        Returns:
+            Why something is still there.
+        """
+        try:
+            self._unlink_ours()
+            if self.directory is not None:
+                shutil.rmtree(self.directory)
+        except FileNotFoundError:
+            pass  # it is gone already
+        except OSError as error:
+            return error
+        return None
 
     def unlink(self) -> None:
         """Remove the socket file, unless somebody has put another one there; the directory stays."""
         self._unlink_ours()
 
     def _unlink_ours(self) -> None:
-        if self.bound is not None:
-            with contextlib.suppress(OSError):
+        bound, self.bound = self.bound, None
+        if bound is not None:
+            with contextlib.suppress(FileNotFoundError):
                 status = os.stat(self.file)
-                if (status.st_dev, status.st_ino) == self.bound:
+                if (status.st_dev, status.st_ino) == bound:
                     os.unlink(self.file)
-            self.bound = None
 
     def _check(self) -> None:
         __tracebackhide__ = True

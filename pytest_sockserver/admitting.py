@@ -99,7 +99,7 @@ class Admitting(Listening):
         """End a connection after a time, whatever drives it."""
         with self._recorder.lock:
             if self._expiry is None:
-                self._expiry = Expiry(f"sockserver {self._label()} clock")
+                self._expiry = Expiry(f"sockserver {self._label()} clock", self._failures.add)
         self._expiry.after(seconds, partial(_end_if_there, connection, reset))
 
     # Called by the framework, in the loop's thread

@@ -54,7 +54,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import questions, stopping
+from . import forgotten, questions, stopping
 from .addressed import Addressed
 from .addresses import UnixPlace, checked_host
 from .captured import Request
@@ -64,8 +64,11 @@ from .errors import DeadlineExceeded, ServerStopping
 from .failures import Expected, Failures, add_note, combined
 from .gates import Gates
 from .judged import Judged
+from .late import issue
+from .losses import Loss, Untaken
 from .messages import format_peer, refuse_misspelt, with_conversation
 from .options import Options, check_option, options_for
+from .origin import Origin
 from .originals import Thread, current_thread, original
 from .recording.events import Event
 from .recording.recorder import Recorder
@@ -141,6 +144,9 @@ class BaseTestServer(Judged, Addressed):
         self._over = False  # nothing more will come: it stops, and has taken what had arrived
         self._said_before: float | None = None  # the time limit before which the last words were said
         self._test_began = 0.0  # what ended before is no business of the running test's report
+        self._untaken_errors = Untaken("accept()" if self._kind is socket.SOCK_STREAM else "receiving")
+        self._told_losses: set[str] = set()
+        self._left_behind: Loss | None = None
 
     def __repr__(self) -> str:
         where = format_peer(self._published) if self._published is not None else "no address yet"
@@ -179,6 +185,7 @@ class BaseTestServer(Judged, Addressed):
         if os.getpid() != self._pid:
             return
         failures = self._take_failures()
+        failures += issue(self._take_late(), Origin().place, raises=error is None)
         if error is None:
             if failures:
                 raise combined(failures)
@@ -213,6 +220,7 @@ class BaseTestServer(Judged, Addressed):
                 raise
             self._state = "started"
             self._over = False
+            forgotten.note_start(self)
 
     def stop(self) -> None:
         """End everything this server has: its loop, its connections, its threads, its socket file.
@@ -236,6 +244,7 @@ class BaseTestServer(Judged, Addressed):
                     with self._recorder.lock:
                         self._state = "stopped"
                         self._recorder.changed()
+                    forgotten.note_stop(self)
                 self._join_left_over()
         except ServerStopping:
             return  # somebody else is stopping it, and waits for this very thread
@@ -278,6 +287,8 @@ class BaseTestServer(Judged, Addressed):
     def verify(self) -> None:
         """Wait until the handlers are done or idle, at most a second, and raise what went wrong so far.
 
+        What fails no test is issued as :class:`SockServerWarning`.
+
         Raises:
             BaseException: What a handler raised, as itself; several as an exception group.  Each once.
         """
@@ -285,6 +296,7 @@ class BaseTestServer(Judged, Addressed):
         refuse_in_coroutine("verify")
         self._settle()
         failures = self._take_failures()
+        failures += issue(self._take_late(), Origin().place)
         if failures:
             raise combined(failures)
 
@@ -557,6 +569,17 @@ class BaseTestServer(Judged, Addressed):
         except BaseException:
             framework.server_close()
             raise
+
+    def _release_place(self) -> None:
+        """Remove the files of a unix socket; what cannot be removed is told."""
+        error = self._place.release() if self._place is not None else None
+        if error is not None:
+            self._left_behind = Loss(f"the stop could not remove a file of its socket: {error}")
+
+    def _could_not_take(self, error: OSError) -> None:
+        """Count an error of accepting, or of receiving.  In the loop's thread."""
+        with self._recorder.lock:
+            self._untaken_errors.note(error)
 
     def _could_not_begin(self, request: Any) -> None:
         """Keep the error of a request that could not be handed on; called while it is handled."""

@@ -41,15 +41,15 @@ class ClientFuture(Future[T]):
     def result(self, timeout: float | None = None) -> T:
         """Return what the client returned, or raise what it raised; wait at most the server's ``timeout``."""
         __tracebackhide__ = True
-        self._asked = True
         self._wait(timeout)
+        self._asked = True  # a wait that was too short was told nothing
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the client raised, or ``None``; wait at most the server's ``timeout``."""
         __tracebackhide__ = True
-        self._asked = True
         self._wait(timeout)
+        self._asked = True  # a wait that was too short was told nothing
         return super().exception(0)
 
     def _wait(self, timeout: float | None) -> None:

@@ -430,8 +430,7 @@ class Connection(Verbs):
         tape = self._tape
         if error is tape.peer_error or error is self._stream.quiet_end:
             raise error  # the client is gone, or refuses the handshake, which is for the handler to learn
-        if not self._server._is_after_the_call(tape.began):
-            self._server._failures.add(pointing_at(error, origin), self._where())
+        self._server._record_failure(pointing_at(error, origin), self._where(), tape.began)
         tape.note(NOTE, said_shortly(error).encode("utf-8", "backslashreplace"))
         self._spoilt = True
         self._stream.reset_now()

@@ -29,6 +29,7 @@ from .errors import (
     WrongState,
 )
 from .failures import Failures, said_shortly
+from .late import IN_THE_CLEAN_UP
 from .origin import Origin, from_users_frame, pointing_at
 from .recording.events import NOTE
 from .recording.recorder import Tape
@@ -92,15 +93,19 @@ def begin_tls(connection: Connection, failures: Failures) -> bool:
 
 
 def _end(connection: Connection, error: BaseException, failures: Failures) -> None:
-    """End a connection whose driver has raised: quietly, if that is nobody's fault."""
+    """End a connection whose driver has raised: quietly, if the error only says that the connection has ended."""
     from_users_frame(error)
     if blameless(connection, error):
         _note_end(connection, error)
         if not connection._stream.detached:
             connection.close()
         return
-    if not connection._server._is_after_the_call(connection._tape.began):
-        failures.add(error, connection._where())
+    if _is_of_the_clean_up(connection, error):
+        failures.add(error, connection._where(), late=IN_THE_CLEAN_UP)
+        _note_end(connection, error)
+        connection.close()
+        return
+    connection._server._record_failure(error, connection._where(), connection._tape.began)
     _note(connection._tape, said_shortly(error))
     connection._stream.reset_now()
 
@@ -338,25 +343,53 @@ def blameless(connection: Connection, error: BaseException) -> bool:
     """Tell whether an exception is only how a handler learns that its client, or its server, is gone."""
     tape = connection._tape
     return (
-        (tape.saw_cut and (tape.cut == THE_SERVER_STOPS or _comes_of_the_cut(error)))
-        or isinstance(error, ServerStopping)
+        isinstance(error, ServerStopping)
         or error is connection._stream.quiet_end
         or (tape.peer_error is not None and error is tape.peer_error)
-        # His own socket: we did not see how it ended.  Or ours, which was closed from outside before he used it.
-        or (tape.cut != "" and (tape.handed_over is not None or _is_of_a_closed_socket(error)))
+        or (tape.saw_cut and (_is_raised_from_the_cut(error) or _is_of_an_ended_stream(error)))
+        # The handler's own socket: we did not see how it ended.  Or ours, closed from outside before it was used.
+        or (tape.cut != "" and _is_of_an_ended_stream(error, own_socket=tape.handed_over is not None))
     )
 
 
-def _comes_of_the_cut(error: BaseException) -> bool:
-    """Tell whether a handler's exception is what it made of the one by which it learned of the cut."""
+def _is_of_the_clean_up(connection: Connection, error: BaseException) -> bool:
+    """Tell whether a handler has failed by itself, and only since this side had ended its connection."""
+    tape = connection._tape
+    if tape.saw_cut:
+        return tape.cut == THE_SERVER_STOPS or _is_raised_after_the_cut(error)
+    return tape.cut != "" and tape.handed_over is not None
+
+
+def _is_raised_from_the_cut(error: BaseException) -> bool:
+    """Tell whether a handler's exception is what it made of the one that reported the cut.
+
+    It did so on purpose, by ``raise ... from``, ``from None`` included; what fails in a ``finally`` does not.
+    """
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, ServerStopping):
+        seen = seen.__cause__ or (seen.__context__ if seen.__suppress_context__ else None)
+    return seen is not None
+
+
+def _is_raised_after_the_cut(error: BaseException) -> bool:
+    """Tell whether a handler's exception was raised while the one that reported the cut was handled."""
     seen: BaseException | None = error
     while seen is not None and not isinstance(seen, ServerStopping):
         seen = seen.__cause__ or seen.__context__
     return seen is not None
 
 
-def _is_of_a_closed_socket(error: BaseException) -> bool:
-    return isinstance(error, ConnectionError) or getattr(error, "errno", None) in (errno.EBADF, errno.ENOTCONN)
+def _is_of_an_ended_stream(error: BaseException, *, own_socket: bool = True) -> bool:
+    """Tell whether an exception says that a stream has ended, and so comes of the cut whatever raised it.
+
+    Not every OSError: a clean-up that does not find its file has a mistake of its own.
+
+    Args:
+        own_socket: The handler may read from something else than our socket: TLS of its own, an event loop.
+    """
+    if isinstance(error, ConnectionError) or getattr(error, "errno", None) in (errno.EBADF, errno.ENOTCONN):
+        return True
+    return own_socket and (isinstance(error, EOFError) or type(error).__module__ == "ssl")
 
 
 def _note_end(connection: Connection, error: BaseException) -> None:

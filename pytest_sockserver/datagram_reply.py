@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .captured import Request, looked_up
 from .datagram_script import DatagramScript
 from .errors import ServerStopping, UnexpectedRequest
-from .failures import Failures, said_shortly
+from .failures import said_shortly
 from .messages import format_peer, with_conversation
 from .origin import from_users_frame, traceback_at_definition
 from .outlet import Outlet
@@ -40,15 +40,15 @@ class Reply:
         self._outlet, self._tape, self._captured = outlet, outlet.tape, captured
         self._steps = self._answer() if heard or not self._server._disturbances.received else self._hear()
 
-    def go_on(self, failures: Failures) -> Need | None:
+    def go_on(self) -> Need | None:
         """Answer as far as it goes; return what has to be waited for, ``None`` at the end.  Never raises."""
         try:
             return next(self._steps, None)
         except ServerStopping:
             pass  # while it waited for a client that does not read
         except BaseException as error:
-            if not self._server._is_after_the_call(self.request.time):
-                failures.add(error, f"{self._server.name}, datagram from {format_peer(self.request.peer)}")
+            where = f"{self._server.name}, datagram from {format_peer(self.request.peer)}"
+            self._server._record_failure(error, where, self.request.time)
             self._tape.note(NOTE, said_shortly(from_users_frame(error)).encode("utf-8", "backslashreplace"))
         return None
 

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from . import stopping, transcript
-from .addresses import bind_datagram
+from .addresses import bind_datagram, enlarge
 from .base_server import BaseTestServer, H
 from .captured import Request, Value, looked_up
 from .datagram_reply import Reply
@@ -27,6 +27,7 @@ from .errors import DeadlineExceeded, ServerStopping, WrongState
 from .failures import Failure
 from .handler import Handler
 from .listening import Refusing
+from .losses import Drops, Loss, of_drops, with_losses
 from .messages import format_peer
 from .originals import Condition, Thread, current_thread
 from .outlet import Outlet
@@ -79,6 +80,8 @@ class DatagramTestServer(BaseTestServer):
         self._answering: Request | None = None
         self._blocked = False  # the answerer waits for a client that does not read
         self._closing = False
+        self._drops = Drops()
+        self._granted = 0  # bytes of the receive buffer, as the system counts them
 
     def clear(self) -> None:
         """Forget what was declared and what was recorded; never a failure."""
@@ -111,8 +114,9 @@ class DatagramTestServer(BaseTestServer):
         """Wake the thread that answers; start it with the first datagram.  The recorder's lock must be held."""
         if self._answerer is None and not self._closing:
             name = f"sockserver {self._label()} answers"
-            self._answerer = Thread(target=self._answer_all, name=name, daemon=True)
-            self._answerer.start()
+            answerer = Thread(target=self._answer_all, name=name, daemon=True)
+            answerer.start()  # which waits for the lock
+            self._answerer = answerer  # only now: if it cannot be started, the next datagram tries again
         self._work.notify_all()
 
     def _answer_all(self) -> None:
@@ -125,7 +129,7 @@ class DatagramTestServer(BaseTestServer):
                         return
                     self._work.wait(self._seconds_to_wait())
                 self._answering = reply.request
-            need = reply.go_on(self._failures)
+            need = reply.go_on()
             if need is not None:
                 with self._recorder.lock:
                     self._parked.append((reply, need))
@@ -337,7 +341,9 @@ class DatagramTestServer(BaseTestServer):
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound = self._bind(beside=holds)
         if holds:
-            holder.close()
+            with self._recorder.lock:
+                self._drops.closing(holder)
+                holder.close()
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         self._serve(bound)
         self._state = "started"
@@ -464,6 +470,9 @@ class DatagramTestServer(BaseTestServer):
 
     def _serve(self, bound: socket.socket) -> None:
         self._publish(bound)
+        if self.options.rcvbuf is None:
+            enlarge(bound)
+        self._granted = bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         self._framework = ReceivingServer(self, bound)
         self._start_loop(self._framework)
 
@@ -497,9 +506,11 @@ class DatagramTestServer(BaseTestServer):
             answering = self._answering
         peers = {self._answerer: answering.peer} if answering is not None and self._answerer is not None else {}
         self._name_stuck(stopping.join([self._answerer, *self._cut_clients()], deadline), peers, deadline)
-        framework.server_close()
-        if self._place is not None:
-            self._place.release()
+        self._note_drops()
+        with self._recorder.lock:
+            self._drops.closing(framework.socket)
+            framework.server_close()
+        self._release_place()
 
     def _stop_receiving(self, deadline: Deadline) -> None:
         """End the loop, and receive what is queued."""
@@ -518,12 +529,39 @@ class DatagramTestServer(BaseTestServer):
             with contextlib.suppress(OSError):
                 self._framework.socket.close()
 
+    def _begin_test(self) -> None:
+        super()._begin_test()
+        with self._recorder.lock:
+            if self._framework is not None:
+                self._drops.begin(self._framework.socket)
+
+    def _losses(self) -> list[Loss]:
+        count = self._note_drops()
+        return [*super()._losses(), *([of_drops(count, self.options.rcvbuf, self._granted)] if count else [])]
+
+    def _note_drops(self) -> int:
+        """Ask the kernel what it has dropped since the test began; note it in the record, and return it.
+
+        The record has it where it was asked, after the latest datagram: the kernel counts, and does not say when.
+        """
+        with self._recorder.lock:
+            if self.transport != "udp" or self._framework is None:
+                return 0  # a unix socket makes its client wait, or fail, when the queue is full (unix(7))
+            count = self._drops.count(self._framework.socket)
+            tapes = self._recorder.tapes
+            if count > self._drops.noted and tapes:
+                self._drops.noted = count
+                latest = max(tapes, key=lambda tape: tape.events[-1][0] if tape.events else tape.began)
+                latest.note(NOTE, of_drops(count, self.options.rcvbuf, self._granted).text.encode())
+            return count
+
     def _threads(self) -> list[threading.Thread | None]:
         return [self._loop, self._answerer]
 
     def _said(self) -> str:
+        losses = self._losses()  # first: it notes them in the record
         with self._recorder.lock:
             said = list(transcript.datagram_lines(self._recorder.tapes, limit=200))
         if len(said) > transcript.MESSAGE_LINES:
             said = [f"#! ... {len(said) - transcript.MESSAGE_LINES} lines before", *said[-transcript.MESSAGE_LINES :]]
-        return "\n".join(said) if said else "no datagram has come so far"
+        return with_losses("\n".join(said) if said else "no datagram has come so far", losses)

@@ -89,6 +89,14 @@ class UnsupportedFault(SockServerError, ValueError):
     """A part was declared for a transport that cannot do what it says."""
 
 
+class SockServerWarning(UserWarning):
+    """Something that is no failure of the test, and that may explain one, or hide one.
+
+    The handler of a connection that came after the test's call has failed, or its clean-up when the server stopped;
+    the kernel dropped datagrams; ``accept()`` failed; a stop could not remove its files.
+    """
+
+
 class DialogueError(SockServerError, ValueError):
     """The text of a dialogue cannot be read; the message has the line, its number and what was expected.
 
@@ -100,5 +108,5 @@ class DialogueError(SockServerError, ValueError):
 
 
 for _error in list(vars().values()):
-    if isinstance(_error, type) and issubclass(_error, SockServerError):
+    if isinstance(_error, type) and issubclass(_error, (SockServerError, SockServerWarning)):
         _error.__module__ = "pytest_sockserver"  # where users import them from, and what a report should say

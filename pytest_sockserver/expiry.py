@@ -15,10 +15,12 @@ class Expiry:
 
     Args:
         name: The thread's name.
+        failed: Called, in the thread, with what one of the calls has raised, and the thread's name; it goes on.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, failed: Callable[[BaseException, str], None]) -> None:
         self._name = name
+        self._failed = failed
         self._changed = Condition()  # guards everything below
         self._due: list[tuple[float, int, Callable[[], object]]] = []  # a heap
         self._numbers = count()
@@ -32,8 +34,9 @@ class Expiry:
                 return
             heapq.heappush(self._due, (original.monotonic() + seconds, next(self._numbers), end))
             if self._thread is None:
-                self._thread = Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+                thread = Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()
+                self._thread = thread  # only now: if it cannot be started, the next one tries again
             self._changed.notify()
 
     def close(self) -> threading.Thread | None:
@@ -52,7 +55,10 @@ class Expiry:
                 if self._closing:
                     return
                 end = heapq.heappop(self._due)[2]
-            end()
+            try:
+                end()
+            except BaseException as error:  # the thread ends other connections as well
+                self._failed(error, self._name)
 
 
 class Alarm:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable
 from types import TracebackType
@@ -11,7 +12,9 @@ from .addresses import bind_pair, checked_host
 from .base_server import BaseTestServer
 from .datagram_server import DatagramTestServer
 from .failures import Failure, add_note, combined
+from .late import Late, issue
 from .options import NAMES, check_options, fitting, options_for
+from .origin import Origin
 from .stream_server import StreamTestServer
 
 if TYPE_CHECKING:
@@ -118,9 +121,13 @@ class SockServer:
         return check_up(client, serve, transport=transport, **self._with_defaults(transport, options))
 
     def stop(self) -> None:
-        """Stop all servers; what went wrong in them stays recorded."""
-        for server in reversed(self.servers):
-            server.stop()
+        """Stop all servers; what went wrong in them stays recorded.
+
+        An error of one server's stop does not keep the others from being stopped; it is raised then.
+        """
+        with contextlib.ExitStack() as stack:
+            for server in self.servers:
+                stack.callback(server.stop)  # called from the last one to the first
 
     def __enter__(self) -> SockServer:
         return self
@@ -129,6 +136,7 @@ class SockServer:
         __tracebackhide__ = True
         self.stop()
         failures = self._take_failures()
+        failures += issue(self._take_late(), Origin().place, raises=error is None)
         if failures and error is None:
             raise combined(failures)
         if failures and error is not None:
@@ -153,6 +161,10 @@ class SockServer:
                 since = server._judged_from if is_over else 0.0
                 failures += server._take_failures(since=since) if alone else server._under_way(since)
         return failures
+
+    def _take_late(self) -> list[Late]:
+        """Return what is to be told as warnings, each once."""
+        return [late for server in self.servers for late in server._take_late()]
 
     def _with_defaults(self, transport: str, options: dict[str, Any]) -> dict[str, Any]:
         return {**fitting(transport, self._defaults), **options}

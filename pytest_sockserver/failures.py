@@ -44,12 +44,16 @@ class Failures:
         self._recorder = recorder
         self._kept: list[Failure] = []  # guarded by the recorder's lock, as are the expectations
         self._expected: list[Expected] = []
+        self._late: list[tuple[Failure, str]] = []  # and why each of them fails no test
 
-    def add(self, error: BaseException, where: str) -> None:
-        """Keep a failure and wake whoever waits; before the client can see anything of it.  Without a lock.
+    def add(self, error: BaseException, where: str, *, late: str = "") -> None:
+        """Keep a failure and wake all waits; before the client can see anything of it.  Without a lock.
 
         Whether it is an expected one is asked without a lock, since that takes the exception's text, which is the
         user's to make; it is given to the expectation only if that is still there, and has got none meanwhile.
+
+        Args:
+            late: Why it fails no test; it is a warning then.
         """
         failure = Failure(_harmless(from_users_frame(error)), where)
         asked: list[Expected] = []
@@ -57,7 +61,10 @@ class Failures:
             with self._recorder.lock:
                 expected = next((each for each in self._expected if each.failure is None and each not in asked), None)
                 if expected is None:
-                    self._kept.append(failure)
+                    if late:
+                        self._late.append((failure, late))
+                    else:
+                        self._kept.append(failure)
                     return self._recorder.tell()
             asked.append(expected)
             if not (expected.met_by(error) or expected.met_by(failure.error)):
@@ -76,6 +83,12 @@ class Failures:
         """Return the failures that nobody was told of, and forget them."""
         with self._recorder.lock:
             taken, self._kept = self._kept, []
+            return taken
+
+    def take_late(self) -> list[tuple[Failure, str]]:
+        """Return the failures that fail no test, each with the reason for that, and forget them."""
+        with self._recorder.lock:
+            taken, self._late = self._late, []
             return taken
 
     def expect(self, expected: Expected) -> None:

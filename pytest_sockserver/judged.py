@@ -9,6 +9,8 @@ from . import stopping
 from .disturbing import Disturbances
 from .errors import UnmetExpectation
 from .failures import Failure, Failures
+from .late import AFTER_THE_CALL, Late
+from .losses import Loss, Untaken
 from .messages import with_conversation
 from .recording.recorder import Recorder
 from .rulebook import RuleBook
@@ -40,6 +42,9 @@ class Judged:
     _judged_from: float  # what was declared before is for the teardown to judge
     _between: tuple[float, float]  # from the end of the call before to the test that runs now
     _test_began: float  # what ended before is no business of the running test's report
+    _untaken_errors: Untaken
+    _told_losses: set[str]  # what a warning of this test has told
+    _left_behind: Loss | None  # by the latest stop
 
     def _idle(self) -> bool:
         raise NotImplementedError
@@ -95,6 +100,9 @@ class Judged:
         if self._over_since is not None:
             self._between = self._over_since, self._test_began
         self._went_wrong, self._over_since = False, None
+        self._told_losses.clear()
+        with self._recorder.lock:
+            self._untaken_errors.clear()
 
     def _end_call(self) -> None:
         """Note that the test's call is over."""
@@ -104,6 +112,29 @@ class Judged:
     def _is_after_the_call(self, time: float) -> bool:
         begin, end = self._between
         return begin <= time < end or (self._over_since is not None and time >= self._over_since)
+
+    def _settle_after_the_call(self) -> None:
+        """Wait until what has arrived since the test's call was handled, if anything has."""
+        if self._over_since is not None and self._recorder.changed_at >= self._over_since:
+            self._settle()
+
+    def _record_failure(self, error: BaseException, where: str, began: float) -> None:
+        """Keep what went wrong with something that began at a time; after the test's call it is a warning."""
+        self._failures.add(error, where, late=AFTER_THE_CALL if self._is_after_the_call(began) else "")
+
+    def _take_late(self) -> list[Late]:
+        """Return what is to be told as warnings, each once."""
+        late = [Late.of(failure, why) for failure, why in self._failures.take_late()]
+        lost = {loss.text: loss for loss in self._losses() if loss.warns}
+        late += [Late(self.name, text) for text in lost if text not in self._told_losses]
+        self._told_losses.update(lost)
+        return late
+
+    def _losses(self) -> list[Loss]:
+        """Return what never came as far as the record, as far as it can be known; since the test began."""
+        with self._recorder.lock:
+            losses = self._untaken_errors.losses()
+        return [*losses, self._left_behind] if self._left_behind is not None else losses
 
     def _has_open_connection(self) -> bool:
         """Tell whether a client may still say something on a connection that it has."""

@@ -19,7 +19,7 @@ _PACKAGE = __name__.partition(".")[0]
 IN_ASYNC = 0x80 | 0x100 | 0x200
 
 #: Where the standard library is: what a handler calls there is not where the user looks first.
-_STDLIB = str(PurePath(linecache.__file__).parent)
+STDLIB = str(PurePath(linecache.__file__).parent)
 
 
 class Origin:
@@ -41,6 +41,11 @@ class Origin:
     def short(self) -> str:
         """The place as messages write it: ``test_mail.py:31``."""
         return f"{PurePath(self.code.co_filename).name}:{self.lineno}"
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """The file and the line."""
+        return self.code.co_filename, self.lineno
 
     @classmethod
     def of(cls, code: types.CodeType, lineno: int) -> Origin:
@@ -65,7 +70,7 @@ def is_ours(frame: types.FrameType) -> bool:
 
 def is_users(frame: types.FrameType) -> bool:
     """Tell whether a frame runs code that is neither this package's nor the standard library's."""
-    return not is_ours(frame) and not frame.f_code.co_filename.startswith(_STDLIB)
+    return not is_ours(frame) and not frame.f_code.co_filename.startswith(STDLIB)
 
 
 def place_of_thread(ident: int) -> str | None:

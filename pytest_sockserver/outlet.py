@@ -148,9 +148,8 @@ class Outlet:
             ServerStopping: Always.
         """
         server, tape = self.server, self.tape
-        if not server._is_after_the_call(server._recorder.elapsed()):
-            where = f"{server.name}, datagram from {format_peer(self.peer)}"
-            server._failures.add(pointing_at(error, hit.origin), where)
+        where = f"{server.name}, datagram from {format_peer(self.peer)}"
+        server._record_failure(pointing_at(error, hit.origin), where, server._recorder.elapsed())
         tape.note(NOTE, said_shortly(error).encode("utf-8", "backslashreplace"))
         raise ServerStopping("a disturbance failed")
 

@@ -42,6 +42,9 @@ _EXPECTED = {"float": "seconds above 0", "int": "a number of bytes above 0"}
 #: pytest-timeout, if it is there.
 ends_key = pytest.StashKey["tuple[float, bool]"]()
 
+#: On the config: the number that servers started in this session are above.
+_started_key = pytest.StashKey[int]()
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("sockserver", "servers for tests of network clients")
@@ -59,12 +62,35 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
+    if "pytest_sockserver.forgotten" in sys.modules:  # a run within a run: the outer one's servers are not this one's
+        config.stash[_started_key] = sys.modules["pytest_sockserver.forgotten"].latest()
     for name, (kind, _) in _SETTINGS.items():
         setting = f"sockserver_{name}"
         _check_setting(config, setting, name, kind)
         host = config.getoption(setting) if name == "host" else None
         if host is not None:
             _check_option(f"--{setting.replace('_', '-')}", name, host)
+
+
+@pytest.hookimpl(trylast=True)  # the fixtures that were left are torn down by then
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell which servers were started by hand in this session, and never stopped."""
+    forgotten = sys.modules.get("pytest_sockserver.forgotten")
+    if forgotten is None:
+        return
+    errors = forgotten.tell(since=session.config.stash.get(_started_key, 0))
+    if not errors:
+        return
+    # A filter makes it an error, and no test is left whose it could be: it fails the run, which goes on to its report.
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        for error in errors:
+            at = error.__traceback__
+            warnings.warn_explicit(error, ResourceWarning, at.tb_frame.f_code.co_filename, at.tb_lineno)
+    if session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(optionalhook=True, wrapper=True)

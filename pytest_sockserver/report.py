@@ -19,6 +19,7 @@ import pytest
 from . import deadline, stopping
 from .errors import HandlerStuck
 from .failures import Failure, add_note, combined, is_skip
+from .late import issue
 from .origin import traceback_at
 from .plugin import ends_key
 from .sections import said_once, sections, without_surrogates
@@ -66,15 +67,32 @@ def finish(factory: SockServer, node: Any) -> None:
     A test that failed already gets no second failure, but for what it leaves behind.
     """
     __tracebackhide__ = True
-    factory.stop()
+    broken: list[Failure] = []
+    try:
+        factory.stop()
+    except Exception as error:  # what went wrong before must not be lost with it
+        broken.append(Failure(error, "the stop of a server"))
     if any(server._pid != os.getpid() for server in factory.servers):
         return  # a forked child of the test
     failures = factory._take_failures()
     if node.stash.get(_failed_key, False):
         failures = [failure for failure in failures if isinstance(failure.error, HandlerStuck)]
+    failures = [*broken, *failures, *_warn(node, [factory])]
     if failures:
         node.stash[_late_key] = list(sections(node, [factory], []))
         raise _raised(combined(failures))
+
+
+def _warn(node: Any, factories: list[SockServer]) -> list[Failure]:
+    """Issue the warnings of these factories' servers; return those that a filter makes errors.
+
+    A test that failed already gets no second failure, and its report has told what was lost.
+    """
+    failed = node.stash.get(_failed_key, False)
+    late = [each for factory in factories for each in factory._take_late()]
+    location = getattr(node, "location", (None, 0))
+    place = str(getattr(node, "path", "")), (location[1] or 0) + 1
+    return issue([each for each in late if each.error or not failed], place, raises=not failed)
 
 
 def factories_of(item: pytest.Item | pytest.Collector) -> list[SockServer]:
@@ -133,6 +151,23 @@ class Reports:
         return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """Warn of what became of servers of a wider scope in this test, while pytest still knows whose it is."""
+        __tracebackhide__ = True
+        try:
+            result = yield
+        except (KeyboardInterrupt, GeneratorExit, pytest.exit.Exception):
+            raise
+        except BaseException as own:
+            add_note(own, _warn_of_wider_scopes(item))
+            raise
+        failures = _warn_of_wider_scopes(item)
+        if failures:
+            item.stash[_late_key] = list(sections(item, factories_of(item), []))
+            raise _raised(combined(failures, _code_of(item)))
+        return result
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -158,6 +193,14 @@ class Reports:
 
     def pytest_leave_pdb(self) -> None:
         deadline.pause(False)
+
+
+def _warn_of_wider_scopes(item: pytest.Item) -> list[Failure]:
+    factories = factories_of(item)
+    for factory in factories:
+        for server in factory.servers:
+            server._settle_after_the_call()
+    return _warn(item, factories)
 
 
 def _texts(item: pytest.Item, call: pytest.CallInfo[None]) -> list[tuple[str, str]]:

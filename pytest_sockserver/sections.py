@@ -11,6 +11,7 @@ import pytest
 from . import transcript
 from .errors import SockServerError
 from .failures import Failure
+from .losses import with_losses
 from .messages import format_peer, printable
 
 if TYPE_CHECKING:
@@ -41,13 +42,16 @@ def sections(node: Any, factories: list[SockServer], told: list[Failure]) -> Ite
     for factory in factories:
         asked_for = factory._fixture in getattr(node, "fixturenames", (factory._fixture,))
         for server in factory.servers:
+            losses = server._losses()  # before the lines: it notes them in the record
             lines = list(_lines_of(server, everything))
-            if not lines and not asked_for:
+            if not lines and not losses and not asked_for:
                 continue  # of a wider scope, and no business of this test
             if not everything:
                 lines = _in_about_a_screen(lines)
             if not server._went_wrong:
                 lines += server._remarks() if lines else []
+            if losses:
+                lines = with_losses("\n".join(lines), losses).lstrip("\n").split("\n")
             during = " during this test" if server._recorder.tapes else ""
             yield printable(_title(server)), printable("\n".join(lines)) or f"# nobody has come{during}"
 

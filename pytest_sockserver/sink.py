@@ -33,11 +33,18 @@ class Sink:
     Args:
         name: The thread's name.
         ended: Called, in the thread, with a connection whose stream is over.
+        failed: Called, in the thread, with what went wrong in it, and its name; it goes on.
     """
 
-    def __init__(self, name: str, ended: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        ended: Callable[[Connection], None],
+        failed: Callable[[BaseException, str], None],
+    ) -> None:
         self._name = name
         self._ended = ended
+        self._failed = failed
         # Guards everything below.  Taken after a tape's lock, and no other is taken under it but the wake-up's.
         # Re-entrant: a user's __del__ may run anywhere (base_server).
         self._lock = original.RLock()
@@ -117,9 +124,14 @@ class Sink:
             return
         self._stale.add(number)
         if self._thread is None:
-            self._wakeup = Wakeup()
-            self._thread = Thread(target=self._run, args=(self._wakeup,), name=self._name, daemon=True)
-            self._thread.start()
+            wakeup = Wakeup()
+            thread = Thread(target=self._run, args=(wakeup,), name=self._name, daemon=True)
+            try:
+                thread.start()
+            except BaseException:  # no thread can be started: the next connection tries again
+                wakeup.close()
+                raise
+            self._wakeup, self._thread = wakeup, thread
         assert self._wakeup is not None
         self._wakeup.wake()
 
@@ -158,11 +170,19 @@ class Sink:
             self._keep(number, [watch for watch in watches if not watch[0] & mask])
             if watches or connection is None:
                 self._stale.add(number)
+        # What fails is recorded, and the thread goes on: it reads all other connections as well.
         for events, wake in watches:
             if events & mask:
-                wake()
+                try:
+                    wake()
+                except BaseException as error:
+                    self._failed(error, self._name)
         if connection is not None and mask & selectors.EVENT_READ:
-            self._read(connection, number)
+            try:
+                self._read(connection, number)
+            except BaseException as error:
+                self._failed(error, self._name)
+                self.release(connection)  # else it would fail again at once
 
     def _read(self, connection: Connection, number: int) -> None:
         tape = connection._tape

@@ -22,6 +22,7 @@ from .errors import WrongState
 from .expiry import Expiry
 from .failures import Failure
 from .handler import Handler
+from .losses import with_losses
 from .originals import current_thread
 from .performer import DeclaredScript
 from .recording.recorder import BUSY, Tape
@@ -308,7 +309,7 @@ class StreamTestServer(Admitting):
     def _reader(self) -> Sink:
         with self._recorder.lock:
             if self._sink is None:
-                self._sink = Sink(f"sockserver {self._label()} reader", self._stream_over)
+                self._sink = Sink(f"sockserver {self._label()} reader", self._stream_over, self._failures.add)
             return self._sink
 
     @contextlib.contextmanager
@@ -399,8 +400,7 @@ class StreamTestServer(Admitting):
             self._live.clear()
         if self._trust is not None:
             self._trust.release()
-        if self._place is not None:
-            self._place.release()
+        self._release_place()
 
     def _drain(self, deadline: Deadline) -> None:
         """Let the handlers take what has arrived."""
@@ -438,4 +438,4 @@ class StreamTestServer(Admitting):
 
     def _said(self) -> str:
         said = [transcript.head(each._tape) + "\n" + transcript.so_far(each._tape) for each in self._connections[-3:]]
-        return "\n".join(said) if said else "nobody has connected so far"
+        return with_losses("\n".join(said) if said else "nobody has connected so far", self._losses())

@@ -14,6 +14,8 @@ MESSAGE_LINES = 12
 #: Bytes that are written out of what one side says in a row.
 SAID_LIMIT = 2000
 
+_NOT_KEPT = "#! the recording reached its record_limit: what came later was counted and not kept"
+
 
 def of_connection(tape: Tape, *, limit: int | None = SAID_LIMIT) -> str:
     """Return one connection's conversation under its head."""
@@ -47,7 +49,7 @@ def lines(tape: Tape, *, limit: int | None = SAID_LIMIT, since: float = 0.0) -> 
         yield "% eol lf"
     yield from format_lines(events, ending=ending, limit=limit)
     if dropped:
-        yield "#! the recording reached its record_limit: what came later was counted and not kept"
+        yield _NOT_KEPT
 
 
 def head(tape: Tape) -> str:
@@ -69,3 +71,5 @@ def datagram_lines(tapes: Sequence[Tape], *, limit: int | None = SAID_LIMIT, sin
             last = event[1]
             yield f"== {last}  {format_peer(peers[last])}"
         yield from format_datagrams([event], limit=limit)
+    if tapes and tapes[0].recorder.dropped:
+        yield _NOT_KEPT

@@ -75,6 +75,10 @@ class PreparedLoop(socketserver.BaseServer):
         """Make the wake-up of the next loop."""
         self._prepared = Wakeup()
 
+    def _request_failed(self, error: OSError) -> None:
+        """Count it for the report, instead of writing it to stderr in the midst of a test."""
+        self.owner._could_not_take(error)
+
     def _make_wakeup(self) -> Wakeup:
         wakeup, self._prepared = self._prepared, None
         if wakeup is None:

@@ -198,10 +198,12 @@ def test_who_comes_after_the_call_is_no_failure_of_rules_and_datagrams_either(in
             tcp_server.on(b"HI\\n").reply(b"ho\\n")
             udp_server.on(b"hi").reply(b"ho")
             assert ask(tcp_server, b"HI\\n") == b"ho\\n"
-        """
+        """,
+        *("-W", "default::pytest_sockserver.SockServerWarning"),
     )
 
     assert run.phases("test_it") == ["call passed"]
+    assert run.stdout.count("SockServerWarning: ") == 2  # and in the open
 
 
 def test_what_was_put_off_is_told_by_its_own_server_and_once(inner: Runner) -> None:

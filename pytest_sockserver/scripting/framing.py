@@ -186,7 +186,7 @@ class Cutter:
         self._framing, self._max_frame = framing, max_frame
         self._buffer = Buffer()
         self._steps: Steps[bytes] | None = take_frame(self._buffer, framing, max_frame)  # None: it is over
-        self._failure: Exception | None = None  # still to be raised
+        self._failure: BaseException | None = None  # still to be raised
         self.broken = False
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -226,7 +226,7 @@ class Cutter:
                 self._steps = take_frame(self._buffer, self._framing, self._max_frame)
             except Ended:
                 self._steps = None
-            except Exception as error:
+            except BaseException as error:  # a framing may call pytest.fail(), which is no Exception
                 self._steps, self._failure, self.broken = None, error, True
                 self._buffer = Buffer()  # nobody can tell what the rest is
         if self._failure and not frames:

@@ -58,6 +58,10 @@ EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 EXHAUSTED |= {getattr(errno, name) for name in ("WSAEMFILE", "WSAENOBUFS") if hasattr(errno, name)}  # Windows
 
 
+# So many errors in a row are no longer those of single clients that have gone.
+FAILURES_IN_A_ROW = 16
+
+
 class LoopEnded(Event):
     """The event that a loop clears when it begins and sets when it ends; it remembers who cleared it.
 
@@ -115,6 +119,7 @@ class BaseServer:
     __shutdown_request = False
     __exhausted = False  # the latest get_request() failed for want of resources
     __exhaustion_reported = False
+    __failed_in_a_row = 0  # of get_request()
 
     if TYPE_CHECKING:  # as in the standard library, these are defined by the subclasses
 
@@ -216,6 +221,7 @@ class BaseServer:
             self.__accept_failed(error)
             return
         self.__exhaustion_reported = False
+        self.__failed_in_a_row = 0
         try:
             self._request_accepted(request)
             if self.verify_request(request, client_address):
@@ -394,15 +400,22 @@ class BaseServer:
         return listening
 
     def __accept_failed(self, error: OSError) -> None:
-        """Note whether to back off; report it, once until an accept succeeds.
+        """Note whether to back off, and have it reported.
 
-        All else (ECONNABORTED, EAGAIN: the client has gone; EPERM: a firewall) concerns one client, who is passed
-        over.
+        All else (ECONNABORTED, EAGAIN: the client has gone; EPERM: a firewall) concerns one client, which is passed
+        over.  What fails again and again takes nobody out of the queue, as an ``accept()`` does that was replaced.
         """
-        if error.errno not in EXHAUSTED:
-            return
-        self.__exhausted = True
-        if self.__exhaustion_reported:
+        if not isinstance(error, BlockingIOError):
+            self.__failed_in_a_row += 1
+        self.__exhausted = error.errno in EXHAUSTED or self.__failed_in_a_row > FAILURES_IN_A_ROW
+        self._request_failed(error)
+
+    def _request_failed(self, error: OSError) -> None:
+        """Hook: called with each error of ``get_request()``.  Reports what the loop backs off for, once.
+
+        In the loop's thread, or in that of ``handle_request()``.
+        """
+        if not self.__exhausted or self.__exhaustion_reported:
             return
         self.__exhaustion_reported = True
         if self.collect_errors:

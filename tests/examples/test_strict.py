@@ -192,3 +192,15 @@ def test_verify_between_two_steps_of_the_test(rules):
         drop.noop()
         rules.verify()  # so far nothing went wrong, and nothing is missing
         drop.quit()
+
+
+# Warnings
+
+
+@pytest.mark.filterwarnings("ignore:.*the kernel dropped:pytest_sockserver.SockServerWarning")
+@pytest.mark.sockserver(rcvbuf=2048)
+def test_small_buffer_loses_datagrams(udp_server):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        for _ in range(300):
+            client.sendto(b"hits:1|c", udp_server.address)
+    udp_server.wait_for(b"hits:1|c")
