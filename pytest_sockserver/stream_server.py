@@ -17,7 +17,6 @@ from .connection import Connection
 from .conversation import Closed, Continued, Rules
 from .deadline import Deadline
 from .drivers import Drivers
-from .endpoint import nothing_to_refuse
 from .errors import WrongState
 from .expiry import Expiry
 from .failures import Failure
@@ -33,7 +32,7 @@ from .scripting.times import checked_times
 from .sink import Sink
 from .transport import AcceptingServer
 from .trust import Trust
-from .waiting import block, refuse_in_coroutine
+from .waiting import block
 
 #: Seconds.  A stop accepts what is queued for so long at most: clients that come back at once would never let it end.
 _ACCEPTING = 0.25
@@ -286,7 +285,6 @@ class StreamTestServer(Admitting):
             connection._tape.tap = None
             self._recorder.forget_requests(connection)  # its frames; the test reads them anew
         connection._patient = False
-        connection._guard = refuse_in_coroutine
         return connection
 
     def _refuse_unframed(self, verb: str) -> None:
@@ -316,14 +314,18 @@ class StreamTestServer(Admitting):
 
     def _hand_to_rules(self, connection: Connection, framing: Framing | None) -> Connection:
         """Let a connection that the test drives be answered by the rules, in a thread; return it."""
+        __tracebackhide__ = True
         framework = self._framework
         assert framework is not None
+        connection._refuse_unreadable("rules")
+        if connection._mode == "handled":
+            raise WrongState(f"cannot rules() on connection {connection.index}: a thread of the server drives it")
         connection._framing = checked_framing(framing, connection._max_frame) or connection._framing
         self._drivers.rules.check(connection._framing)
         connection._stream.socket_for("answer by rules")
         with self._recorder.lock:
             connection._driver, connection._mode = Continued(self._drivers.rules), "handled"
-            connection._patient, connection._guard = True, nothing_to_refuse
+            connection._patient = True
         connection._tape.state = BUSY
         framework.handle(connection)
         return connection

@@ -27,6 +27,10 @@ class _Pending:
 #: What a question answers while there is no answer yet.
 PENDING: Final = _Pending()
 
+#: Seconds.  A plain ``send()`` in a coroutine waits so long for its turn, and for room in the kernel's buffers, before
+#: it is refused: longer than any reply takes that does not wait by itself, and no loop notices.
+MOMENT: Final = 0.1
+
 
 class Wait(Generic[T]):
     """A question and how long it may stay open.
@@ -68,7 +72,7 @@ class Wait(Generic[T]):
 def block(wait: Wait[T]) -> T:
     """Wait in this thread for the answer."""
     __tracebackhide__ = True
-    refuse_in_coroutine(wait.verb)
+    refuse_in_coroutine(wait.verb, f"await server.aio.{wait.verb}(...)")
     with wait.recorder.lock:
         while True:
             answer = wait.poll()
@@ -89,34 +93,48 @@ def failed_early(verb: str, failure: BaseException) -> ServerFailed:
 _IN_ASYNC = 0x80 | 0x100 | 0x200  # code flags of a coroutine, an iterable coroutine, an async generator (inspect.CO_*)
 
 
-def loop_blocked_here() -> str | None:
+def loop_blocked_here(*, in_callbacks: bool = True) -> str | None:
     """Return ``"asyncio"`` or ``"trio"`` if the caller runs inside that loop and would block it.
 
     A running loop alone is no proof: a library may run one in another greenlet.  So a frame of this stack
-    must belong to a coroutine.  A callback of ``call_soon`` is not found; its deadline is.
+    must belong to a coroutine, or to a callback that asyncio's own loop calls, a protocol's method for example.
+    A callback of a loop that is written in C (uvloop) is not found.
+
+    Args:
+        in_callbacks: Whether callbacks count.
     """
     asyncio = sys.modules.get("asyncio.events")
-    kind: str | None = "asyncio" if asyncio is not None and asyncio._get_running_loop() is not None else None
-    if kind is None:
+    kind, callback = None, None
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        kind, callback = "asyncio", asyncio.Handle._run.__code__ if in_callbacks else None
+    else:
         trio: Any = sys.modules.get("trio")
         if trio is None or not hasattr(trio, "lowlevel") or not trio.lowlevel.in_trio_run():
             return None
         kind = "trio"
     frame = sys._getframe(1)
     while frame is not None:
-        if frame.f_code.co_flags & _IN_ASYNC:
+        if frame.f_code.co_flags & _IN_ASYNC or frame.f_code is callback:
             return kind
         frame = frame.f_back  # type: ignore[assignment]
     return None
 
 
-def refuse_in_coroutine(verb: str) -> None:
-    """Raise if a blocking verb is called in a coroutine; always, so that the error does not depend on timing."""
+def refuse_in_coroutine(verb: str, instead: str) -> None:
+    """Raise if a verb that may block is called in a coroutine; always, so that the error does not depend on timing.
+
+    Args:
+        instead: What to write there.
+    """
     __tracebackhide__ = True
     kind = loop_blocked_here()
     if kind is not None:
-        raise BlockedLoop(
-            f"{verb}() blocks, and was called inside a coroutine: the {kind} loop, and with it the client, would "
-            f"stand still.  Use server.aio, whose waits are awaitable, as are the verbs of its connections; "
-            f"or call it in a thread, by to_thread()"
-        )
+        raise blocked_loop(verb, kind, instead)
+
+
+def blocked_loop(verb: str, kind: str, instead: str) -> BlockedLoop:
+    """Return the error about a verb that would block a loop."""
+    return BlockedLoop(
+        f"{verb}() blocks, and was called inside a coroutine: the {kind} loop, and with it the client, would "
+        f"stand still.  Use {instead}, or call it in a thread, by to_thread()"
+    )
