@@ -113,10 +113,10 @@ async def arrive(wait: Wait[T]) -> T:
     with wait.recorder.waking(bell.ring):
         while True:
             with wait.recorder.lock:
-                answer = wait.poll()
+                answer, left = wait.poll(), wait.left()
             if not isinstance(answer, _Pending):
                 return answer
-            await bell.wait(wait.deadline.left())
+            await bell.wait(left)
 
 
 class AsyncServer:

@@ -68,7 +68,7 @@ class BaseTestServer(Judged, Addressed):
     Args:
         transport: ``"tcp"``, ``"unix"``, ``"udp"`` or ``"unix_datagram"``.
         options: Those of the factory: ``host port path timeout rcvbuf backlog record_limit max_frame
-            allow_remote name``, as far as they say something to the transport.
+            ignore_probes allow_remote name``, as far as they say something to the transport.
     """
 
     _kind: socket.SocketKind

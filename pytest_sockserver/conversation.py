@@ -14,6 +14,7 @@ things happen in the same order:
 from __future__ import annotations
 
 import errno
+from functools import partial
 from typing import Protocol
 
 from .connection import Connection
@@ -25,11 +26,13 @@ from .errors import (
     IncompleteRequest,
     ScriptMismatch,
     ServerStopping,
+    SockServerError,
     UnexpectedRequest,
     WrongState,
 )
 from .failures import Failures, said_shortly
 from .origin import Origin, from_users_frame, pointing_at
+from .probes import hint_at, left_in_silence
 from .recording.events import NOTE
 from .recording.recorder import Tape
 from .rulebook import RuleBook, refusal
@@ -213,13 +216,16 @@ class Rules:
     def _greet(self, connection: Connection) -> None:
         __tracebackhide__ = True
         greeting = [book for book in self._books if book.greets()]
-        for book in greeting:
-            taken = book.greet()
-            if taken is not None:
-                _reply(connection, b"", *taken, None)
-                return
-        if greeting:
+        if not greeting:
+            return
+        probes = connection._server._probes
+        probes.look()
+        taken = probes.next_for(connection, partial(_first_greeting, greeting))
+        if taken is None:
             raise _one_too_many(connection, [rule for book in greeting for rule in book.rules])
+        book, rule, count = taken
+        probes.used(connection, partial(book.give_back, rule.number))
+        _reply(connection, b"", rule, count, None)
 
     def _rules(self) -> list[Rule]:
         return [rule for book in self._books for rule in book.rules]
@@ -299,14 +305,25 @@ class Unexpected:
         """Return what to raise."""
         if self._text is None:
             return ServerStopping("the test is over")
-        error: UnexpectedRequest = connection._error(UnexpectedRequest, self._text)
+        text = self._text + hint_at(connection._server.connections[: connection.index])
+        error: UnexpectedRequest = connection._error(UnexpectedRequest, text)
         error.placed = True  # it names the declaration's line
         return error.with_traceback(self._origin.traceback())
+
+
+def _first_greeting(books: list[RuleBook]) -> tuple[RuleBook, Rule, int] | None:
+    """Take the rule that greets a connection."""
+    for book in books:
+        taken = book.greet()
+        if taken is not None:
+            return book, *taken
+    return None
 
 
 def _one_too_many(connection: Connection, rules: list[Rule]) -> BaseException:
     rule = next(rule for rule in rules if rule.match is CONNECT)
     text = f"expected no further connection: {rule}, on(CONNECT), greets only {rule.times.at_most}"
+    text += hint_at(connection._server.connections[: connection.index])
     error: UnexpectedRequest = connection._error(UnexpectedRequest, text)
     error.placed = True
     return error.with_traceback(rule.origin.traceback())
@@ -336,6 +353,7 @@ def blameless(connection: Connection, error: BaseException) -> bool:
         (tape.saw_cut and (tape.cut == THE_SERVER_STOPS or _comes_of_the_cut(error)))
         or isinstance(error, ServerStopping)
         or error is connection._stream.quiet_end
+        or (bool(connection._server._probes) and left_in_silence(tape))
         or (tape.peer_error is not None and error is tape.peer_error)
         # His own socket: we did not see how it ended.  Or ours, which was closed from outside before he used it.
         or (tape.cut != "" and (tape.handed_over is not None or _is_of_a_closed_socket(error)))
@@ -356,6 +374,8 @@ def _is_of_a_closed_socket(error: BaseException) -> bool:
 
 def _note_end(connection: Connection, error: BaseException) -> None:
     """Record what ended a handler quietly, if it is not the ordinary end."""
+    if isinstance(error, SockServerError) and left_in_silence(connection._tape):
+        return  # that it was a probe is noted
     if error is not connection._stream.quiet_end and not isinstance(error, ServerStopping):
         _note(connection._tape, f"after the end: {said_shortly(error)}")
 

@@ -16,6 +16,7 @@ from .captured import Request, looked_up
 from .deadline import Deadline
 from .errors import THE_SERVER_STOPS, DeadlineExceeded, EndOfStream, IncompleteRequest, ScriptMismatch
 from .messages import format_peer, with_conversation
+from .probes import hint
 from .recording.events import RECEIVED, Event
 from .recording.recorder import Tape
 from .scripting import reading
@@ -208,7 +209,7 @@ class Endpoint:
         if isinstance(error, reading.Mismatch):
             if self._tentative:
                 return ScriptMismatch(str(error))
-            mismatch: ScriptMismatch = self._error(ScriptMismatch, str(error))
+            mismatch: ScriptMismatch = self._error(ScriptMismatch, str(error) + hint(cast("Connection", self)))
             return mismatch
         if isinstance(error, reading.EndedWithin):
             got = reading.came(self._stream.buffer)

@@ -22,6 +22,7 @@ from .expiry import Expiry
 from .failures import Failure
 from .handler import Handler
 from .performer import DeclaredScript
+from .probes import Probes
 from .recording.recorder import BUSY, Tape
 from .recording.sockets import ready
 from .rulebook import On, RuleBook
@@ -59,7 +60,8 @@ class StreamTestServer(Admitting):
         self._expiry: Expiry | None = None  # what ends a connection after a time
         self._fillers: list[socket.socket] = []
         self.framing = self.options.framing
-        self._drivers = Drivers(self._book)
+        self._probes = Probes(self._recorder, ignored=self.options.ignore_probes)
+        self._drivers = Drivers(self._book, self._probes)
         self._framework: AcceptingServer | None = None
         self._connections: list[Connection] = []  # guarded by the recorder's lock, as the next two are
         self._live: dict[Connection, None] = {}  # those that are not over, cleared from the record or not; ordered
@@ -202,7 +204,8 @@ class StreamTestServer(Admitting):
         """Return the earliest connection not taken yet, to be driven by the test; wait for it if need be.
 
         For servers with nothing declared.  What its client has sent already is there to be read; from now
-        on nothing is read unless asked for.
+        on nothing is read unless asked for.  With ``ignore_probes=True`` a client that leaves within 0.05 seconds
+        without sending a byte is skipped, and one that sends nothing is returned after that time.
 
         Raises:
             WrongState: A handler is declared: it takes the connections.
@@ -256,9 +259,11 @@ class StreamTestServer(Admitting):
         return [f"# {text} (connection {index})" for index, text in standing[:3]] + super()._remarks()
 
     def _under_way(self, since: float = 0.0) -> list[Failure]:
+        self._probes.look()
         return [Failure(error, connection._where()) for connection, error in self._drivers.under_way(since)]
 
     def _missing(self, since: float) -> list[Failure]:
+        self._probes.look()
         missing = [self._unmet(error) for error in self._drivers.not_taken(since)]
         book = self._handshakes
         hands = [self._unmet(error) for error in book.unmet(since)] if book is not None else []
@@ -371,6 +376,7 @@ class StreamTestServer(Admitting):
         if self._state == "started":
             self._end_loop(deadline)
         self._drain(deadline)
+        self._probes.look()  # what is cut below has not left by itself
         with contextlib.suppress(OSError):
             framework.socket.shutdown(socket.SHUT_RDWR)
         with self._recorder.lock:

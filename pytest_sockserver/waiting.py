@@ -40,6 +40,7 @@ class Wait(Generic[T]):
         ask: Returns the answer or ``PENDING``, or raises; called with the recorder's lock held.
         late: Called when the time is over, the lock held; returns an answer after all, or raises.
         given_up: Returns the exception that ends the wait early, if there is cause: a failure, a stop.
+        again: Returns the seconds after which it is to be asked again, though nothing changed; ``None`` for never.
     """
 
     def __init__(
@@ -51,11 +52,12 @@ class Wait(Generic[T]):
         seconds: float,
         late: Callable[[Deadline], T],
         given_up: Callable[[str], BaseException | None],
+        again: Callable[[], float | None] | None = None,
     ) -> None:
         self.recorder = recorder
         self.verb = verb
         self.deadline = Deadline(seconds)
-        self._ask, self._late, self._given_up = ask, late, given_up
+        self._ask, self._late, self._given_up, self._again = ask, late, given_up, again
 
     def poll(self) -> T | _Pending:
         """Return the answer, ``PENDING``, or raise.  The recorder's lock must be held."""
@@ -68,6 +70,11 @@ class Wait(Generic[T]):
             raise cause.with_traceback(None)
         return self._late(self.deadline) if not self.deadline.left() else PENDING
 
+    def left(self) -> float | None:
+        """Return the seconds until it is to be asked again at the latest.  The recorder's lock must be held."""
+        ends = (self.deadline.left(), self._again() if self._again is not None else None)
+        return min((each for each in ends if each is not None), default=None)
+
 
 def block(wait: Wait[T]) -> T:
     """Wait in this thread for the answer."""
@@ -78,7 +85,7 @@ def block(wait: Wait[T]) -> T:
             answer = wait.poll()
             if not isinstance(answer, _Pending):
                 return answer
-            wait.recorder.sleep(wait.deadline.left())
+            wait.recorder.sleep(wait.left())
 
 
 def failed_early(verb: str, failure: BaseException) -> ServerFailed:
