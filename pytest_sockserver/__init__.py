@@ -18,6 +18,7 @@ __all__ = [
     "Alert",
     "Append",
     "AsyncConnection",
+    "AsyncRequest",
     "AsyncServer",
     "BlockedLoop",
     "Certificate",
@@ -97,6 +98,7 @@ __all__ = [
 TYPE_CHECKING = False  # what type checkers take for typing.TYPE_CHECKING, without importing typing
 if TYPE_CHECKING:
     from .aio import AsyncConnection as AsyncConnection
+    from .aio import AsyncRequest as AsyncRequest
     from .aio import AsyncServer as AsyncServer
     from .captured import Request as Request
     from .certificates import TLS as TLS
@@ -182,7 +184,7 @@ if TYPE_CHECKING:
     from .sweeps import splits as splits
 else:
     _NAMES = {
-        "aio": "AsyncConnection AsyncServer",
+        "aio": "AsyncConnection AsyncRequest AsyncServer",
         "captured": "Request",
         "certificates": "Certificate TLS",
         "checkup": "Checkup Finding check_up",

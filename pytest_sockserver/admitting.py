@@ -13,12 +13,13 @@ from functools import partial
 from typing import Any, Final
 
 from .connection import Connection
-from .conversation import Closed, Hearing, begin_tls, perform
+from .conversation import Closed, Driver, Hearing, Unexpected, begin_tls, perform
 from .drivers import Drivers
 from .errors import UnsupportedFault
 from .expiry import Expiry
 from .listening import Listening
 from .originals import current_thread, original
+from .probes import Probes, has_left_in_silence, left_in_silence, note_probe
 from .recording.recorder import BUSY, Tape
 from .rulebook import RuleBook
 from .scripting.acts import Close, Reset
@@ -47,6 +48,7 @@ class Admitting(Listening):
     _limit: tuple[int, Closed] | None
     _expiry: Expiry | None  # what ends a connection after a time
     _framers: list[threading.Thread]  # threads that run framings of the user's
+    _probes: Probes
 
     def _reader(self) -> Sink:
         raise NotImplementedError
@@ -127,7 +129,9 @@ class Admitting(Listening):
         connection._done = True
         with self._recorder.lock:
             self._live.pop(connection, None)
-            if connection.tls is not None and connection.tls.error is not None:
+            if self._probes and connection._stream.silent:
+                note_probe(connection._tape)
+            elif connection.tls is not None and connection.tls.error is not None:
                 self._refused.append(connection)
             self._recorder.changed()
         return False
@@ -136,18 +140,23 @@ class Admitting(Listening):
         """Whether it is one more than may be open at once."""
         assert self._limit is not None
         with self._recorder.lock:
-            return len([each for each in self._live if each is not connection and self._counts(each)]) >= self._limit[0]
+            others = [each for each in self._live if each is not connection]
+        return len([each for each in others if self._counts(each)]) >= self._limit[0]
 
     def _counts(self, connection: Connection) -> bool:
         """Whether it is open, and not itself one too many."""
-        return connection.closed_by is None and not isinstance(connection._driver, Closed)
+        if connection.closed_by is not None or isinstance(connection._driver, Closed):
+            return False
+        return not (self._probes and has_left_in_silence(connection))
 
     def _is_driven(self, connection: Connection) -> bool:
         """Give the connection to what was declared; if nothing was, let it wait for that, or for ``accept()``."""
+        if self._limit is not None and self.transport != "tls" and self._is_too_many(connection):
+            connection._driver = self._limit[1]
+            return True
+        if self._probes.look():
+            self._give_waiting_connections()  # who came before goes first
         with self._recorder.lock:
-            if self._limit is not None and self.transport != "tls" and self._is_too_many(connection):
-                connection._driver = self._limit[1]
-                return True
             driver = self._drivers.drive(connection, call_is_over=self._over_since is not None)
             if driver is None and self._disturbances.received:
                 driver = connection._driver = Hearing()
@@ -174,8 +183,11 @@ class Admitting(Listening):
     def _give_waiting_connections(self) -> None:
         """Hand connections that came before what was declared now to it, with what they have said."""
         framework = self._framework
+        self._probes.look()
+        probes = self._probes_waiting()
         with self._recorder.lock:
             waiting = [each for each in self._untaken if each._may_be_answered()] if framework is not None else []
+            waiting = [each for each in waiting if each not in probes]
             given: list[Connection] = []
             gone: list[Any] = []  # let go without the lock
             for connection in waiting:
@@ -198,6 +210,12 @@ class Admitting(Listening):
             assert framework is not None
             framework.handle(connection)
 
+    def _probes_waiting(self) -> list[Connection]:
+        """Return those of the connections that wait whose clients are probes."""
+        with self._recorder.lock:
+            waiting = list(self._untaken) if self._probes else []
+        return [each for each in waiting if has_left_in_silence(each)]
+
     def _stream_over(self, connection: Connection) -> None:
         """Keep what an undeclared connection sent, which has ended, as its one request.  In the sink's thread."""
         with self._recorder.lock:
@@ -205,6 +223,7 @@ class Admitting(Listening):
             cutting = connection._cutting if sunk else None
             if sunk and cutting is None:
                 connection._keep_whole_stream()
+                self._note_probe(connection)
             self._recorder.changed()
         if cutting is not None:  # without the lock: a framing is the user's code
             cutting.end()
@@ -219,14 +238,30 @@ class Admitting(Listening):
                 self._leave_to_accept(connection)
                 return
         assert connection._driver is not None
+        if self._probes and isinstance(connection._driver, Unexpected):
+            self._probes.next_for(connection, partial(self._driver_after_all, connection))
         try:
             perform(connection, connection._driver, self._failures)
         finally:
             connection._done = True
+            self._note_probe(connection)
+            given_back = self._probes.over(connection)
             with self._recorder.lock:
                 if not connection._stream.detached:
                     self._live.pop(connection, None)
                 self._recorder.changed()
+            if given_back:
+                self._give_waiting_connections()
+
+    def _driver_after_all(self, connection: Connection) -> Driver | None:
+        """Return what is left for a connection by now, that nothing was left for."""
+        with self._recorder.lock:
+            driver = self._drivers.drive(connection, call_is_over=self._over_since is not None)
+        return None if isinstance(driver, Unexpected) else driver
+
+    def _note_probe(self, connection: Connection) -> None:
+        if self._probes and left_in_silence(connection._tape):
+            note_probe(connection._tape)
 
     def _could_not_begin(self, request: Any) -> None:
         """Keep why a connection's thread could not be started, and reset it."""

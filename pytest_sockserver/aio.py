@@ -8,7 +8,7 @@ clean: a cancelled wait has taken nothing.
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -16,7 +16,7 @@ from . import questions, stopping
 from .captured import Request
 from .connection import Connection
 from .deadline import Deadline
-from .errors import EndOfStream, IncompleteRequest
+from .errors import EndOfStream, IncompleteRequest, ServerStopping
 from .expiry import Alarm
 from .failures import Expected, combined
 from .origin import place_of_coroutine
@@ -33,6 +33,7 @@ from .waiting import Wait, _Pending
 
 if TYPE_CHECKING:
     from .base_server import BaseTestServer
+    from .datagram_server import DatagramTestServer
     from .scripting.framing import Framing
     from .scripting.reading import Steps
     from .scripting.tls_acts import Context
@@ -133,7 +134,7 @@ async def arrive(wait: Wait[T]) -> T:
             answer = wait.poll()
             if not isinstance(answer, _Pending):
                 return answer
-            await bell.wait(wait.deadline.left())
+            await bell.wait(wait.left())
 
 
 class AsyncServer:
@@ -172,6 +173,14 @@ class AsyncServer:
         server = self._streams("accept")
         return AsyncConnection(server._accepted(await arrive(questions.untaken_connection(server, timeout))))
 
+    async def send_to(self, peer: Any, *parts: Part) -> None:
+        """Say parts to an address that has not asked, from a datagram server."""
+        __tracebackhide__ = True
+        if not hasattr(self._server, "send_to"):
+            raise AttributeError(f"a {self._server.transport} server has no send_to(): its connections have send()")
+        server = cast("DatagramTestServer", self._server)
+        await _say_datagrams(server, server._unasked(peer, parts))
+
     async def verify(self) -> None:
         """Wait until the handlers are done or idle, at most a second, and raise what went wrong so far."""
         __tracebackhide__ = True
@@ -200,6 +209,46 @@ class AsyncServer:
         if not hasattr(self._server, "accept"):
             raise AttributeError(f"a {self._server.transport} server has no {verb}(): it has datagrams, and take()")
         return cast("StreamTestServer", self._server)
+
+
+class AsyncRequest:
+    """A request whose ``reply()`` is awaitable."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def __repr__(self) -> str:
+        return f"<AsyncRequest {self._request!r}>"
+
+    async def reply(self, *parts: Part) -> None:
+        """Say ``parts`` to whoever sent the request; return when the kernel has taken all of them.
+
+        Arguments and errors are those of the request's own.
+        """
+        __tracebackhide__ = True
+        request = self._request
+        connection = request.connection
+        if connection is not None:
+            checked = connection._checked_parts(parts, "reply()")
+            await connection.aio._say(checked, request, connection._timeout)
+        else:
+            outlet = request._outlet_to_answer()
+            await _say_datagrams(outlet.server, outlet.server._replying(outlet, request, parts))
+
+
+async def _say_datagrams(server: DatagramTestServer, needs: Generator[Need, None, None]) -> None:
+    """Say something on a server of datagrams, waiting in this coroutine for what it needs."""
+    __tracebackhide__ = True
+    bell = _bell()
+    try:
+        for need in needs:
+            with server._recorder.waking(bell.ring):
+                while not need.over() and (left := need.left()) != 0.0:
+                    if server._closing:
+                        raise ServerStopping("the server stops")
+                    await bell.wait(left)
+    finally:
+        needs.close()  # cancelled, it takes back what did not leave
 
 
 class AsyncConnection:
@@ -293,11 +342,7 @@ class AsyncConnection:
         __tracebackhide__ = True
         connection = self._connection
         checked = connection._checked_parts(parts, "send()")
-        seconds = checked_timeout(timeout) or connection._timeout
-        bell = _bell()
-        async with self._turn("send()", bell, Deadline(seconds)):
-            for need in connection._needs(checked, connection._latest, seconds):
-                await self._await(bell, need)
+        await self._say(checked, connection._latest, checked_timeout(timeout) or connection._timeout)
 
     async def send_eof(self) -> None:
         """End the server's half of the stream; the client may go on sending."""
@@ -312,6 +357,8 @@ class AsyncConnection:
         connection._stream.refuse_detached("close")
         if connection._driven_elsewhere():
             return connection._stream.close_from_outside()
+        if connection._mode == "sunk":
+            connection._server._read_no_more(connection)
         bell = _bell()
         async with self._turn("close()", bell, Deadline(connection._timeout)):
             steps = connection._stream.close(notify)
@@ -324,9 +371,12 @@ class AsyncConnection:
     async def reset(self) -> None:
         """Reset the connection: the client gets what was sent so far, then ``ConnectionResetError``."""
         __tracebackhide__ = True
-        self._connection._stream.refuse_detached("reset")
+        connection = self._connection
+        connection._stream.refuse_detached("reset")
+        if connection._driven_elsewhere() and connection._stream.can_reset:
+            return connection._stream.reset_from_outside()
         bell = _bell()
-        for seconds in self._connection._stream.reset():
+        for seconds in connection._stream.reset():
             await bell.wait(seconds)
 
     async def start_tls(self, context: Context | None = None, *, timeout: float | None = None) -> None:
@@ -376,6 +426,14 @@ class AsyncConnection:
                         await self._ready(bell, False, deadline.left())
                 if pace is not None:
                     await self._await(bell, pause(pace[1]))
+
+    async def _say(self, parts: tuple[Part, ...], request: Request | None, seconds: float) -> None:
+        """Say parts when it is their turn, waiting in this coroutine for what they need."""
+        __tracebackhide__ = True
+        bell = _bell()
+        async with self._turn("send()", bell, Deadline(seconds)):
+            for need in self._connection._needs(parts, request, seconds):
+                await self._await(bell, need)
 
     async def _await(self, bell: Bell, need: Need) -> None:
         """Wait, in this coroutine, for what saying parts needs."""

@@ -109,7 +109,7 @@ class BaseTestServer(Judged, Addressed):
     Args:
         transport: ``"tcp"``, ``"unix"``, ``"udp"`` or ``"unix_datagram"``.
         options: Those of the factory: ``host port path timeout rcvbuf backlog record_limit max_frame
-            allow_remote name``, as far as they say something to the transport.
+            ignore_probes allow_remote name``, as far as they say something to the transport.
     """
 
     _kind: socket.SocketKind
@@ -293,7 +293,7 @@ class BaseTestServer(Judged, Addressed):
             BaseException: What a handler raised, as itself; several as an exception group.  Each once.
         """
         __tracebackhide__ = True
-        refuse_in_coroutine("verify")
+        refuse_in_coroutine("verify", "await server.aio.verify()")
         self._settle()
         failures = self._take_failures()
         failures += issue(self._take_late(), Origin().place)
@@ -312,7 +312,7 @@ class BaseTestServer(Judged, Addressed):
             UnmetExpectation: No such failure came within ``timeout`` seconds.
         """
         __tracebackhide__ = True
-        refuse_in_coroutine("raises")
+        refuse_in_coroutine("raises", "async with server.aio.raises(...)")
         return _Raises(self, self._expect_failure(type, match))
 
     def in_thread(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
@@ -497,7 +497,7 @@ class BaseTestServer(Judged, Addressed):
             UnexpectedRequest: Something arrived; raised at once.
         """
         __tracebackhide__ = True
-        refuse_in_coroutine("assert_quiet")
+        refuse_in_coroutine("assert_quiet", "await server.aio.assert_quiet(...)")
         checked_seconds(seconds, "assert_quiet() expected seconds above 0")
         with self._reading_all():
             self._settle()  # what was sent before this call is no noise

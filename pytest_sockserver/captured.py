@@ -13,7 +13,9 @@ Value = bytes | Callable[[Any], bytes]
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .aio import AsyncRequest
     from .connection import Connection
+    from .outlet import Outlet
     from .scripting.parts import Part
 
 
@@ -35,8 +37,8 @@ class Request(bytes):
     time: float
     match: Any
     rule: Any
-    _answer: Callable[..., None] | None
     _is_sure: bool = True  # else it is a request once a wait has matched it: nobody read it, and it has no byte
+    _outlet: Outlet | None  # where replies to a datagram leave; those on a stream leave by its connection
 
     def __new__(
         cls,
@@ -46,11 +48,11 @@ class Request(bytes):
         peer: Any = None,
         time: float = 0.0,
         match: Any = None,
-        answer: Callable[..., None] | None = None,
+        outlet: Outlet | None = None,
     ) -> Request:
         self = super().__new__(cls, data)
         self.connection, self.peer, self.time, self.match, self.rule = connection, peer, time, match, None
-        self._answer = answer
+        self._outlet = outlet
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -59,7 +61,7 @@ class Request(bytes):
     def matched(self, match: Any) -> Request:
         """Return the same request with the match by which it was found."""
         found = Request(
-            self, connection=self.connection, peer=self.peer, time=self.time, match=match, answer=self._answer
+            self, connection=self.connection, peer=self.peer, time=self.time, match=match, outlet=self._outlet
         )
         found.rule = self.rule
         return found
@@ -72,11 +74,27 @@ class Request(bytes):
         Raises:
             TypeError: A part is none.
             ValueError: The request has no address to answer to, or a datagram is too large to be sent.
+            BlockedLoop: In a coroutine, where it would wait: ``await request.aio.reply(...)``.
         """
         __tracebackhide__ = True
-        if self._answer is None:
+        if self.connection is not None:
+            self.connection._answer(self, parts)
+        else:
+            outlet = self._outlet_to_answer()
+            outlet.server._reply(outlet, self, parts)
+
+    @property
+    def aio(self) -> AsyncRequest:
+        """``reply()``, awaitable, for asyncio and trio."""
+        from .aio import AsyncRequest
+
+        return AsyncRequest(self)
+
+    def _outlet_to_answer(self) -> Outlet:
+        __tracebackhide__ = True
+        if self._outlet is None:
             raise ValueError("this request cannot be replied to: it was not taken from a server")
-        self._answer(self, *parts)
+        return self._outlet
 
 
 def looked_up(captured: Mapping[str, bytes], values: Mapping[str, Any], conversation: object, name: str) -> bytes:

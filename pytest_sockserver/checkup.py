@@ -27,6 +27,7 @@ from .originals import original
 from .scripting.checks import checked_index, checked_seconds
 from .scripting.parts import DATAGRAMS
 from .stream_server import StreamTestServer
+from .waiting import refuse_in_coroutine
 
 #: Seconds after which a client hangs, unless told otherwise: above the time-outs that a test sets, below its patience.
 PATIENCE: Final = 2.0
@@ -178,9 +179,11 @@ def check_up(
 
     Raises:
         TypeError, ValueError: An argument is not what it must be, or no fault's name has ``only`` in it.
+        BlockedLoop: It was called in a coroutine.
         RuntimeError: The client fails, or hangs, when nothing is wrong; its exception is the cause.
     """
     __tracebackhide__ = True
+    refuse_in_coroutine("check_up", "a plain test function")
     if transport not in _TRANSPORTS:
         raise ValueError(f"check_up() expected a transport, one of {', '.join(_TRANSPORTS)}, not {transport!r}")
     for name, function in (("client", client), ("serve", serve)):

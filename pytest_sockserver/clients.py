@@ -13,6 +13,7 @@ from .failures import Failures
 from .originals import Condition, Thread
 from .recording.recorder import Recorder
 from .scripting.checks import checked_timeout
+from .waiting import blocked_loop, loop_blocked_here
 
 T = TypeVar("T")
 
@@ -21,7 +22,8 @@ class ClientFuture(Future[T]):
     """The future of a client's result, which knows whether anybody asked for it.
 
     ``result()`` and ``exception()`` have the server's deadline, and raise :class:`DeadlineExceeded` with the
-    conversation.
+    conversation.  In a coroutine they raise :class:`BlockedLoop`, whether or not the client is done: asyncio awaits
+    ``asyncio.wrap_future(future)``.
     """
 
     name: str
@@ -41,21 +43,26 @@ class ClientFuture(Future[T]):
     def result(self, timeout: float | None = None) -> T:
         """Return what the client returned, or raise what it raised; wait at most the server's ``timeout``."""
         __tracebackhide__ = True
-        self._wait(timeout)
+        self._wait("result", timeout)
         self._asked = True  # a wait that was too short was told nothing
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the client raised, or ``None``; wait at most the server's ``timeout``."""
         __tracebackhide__ = True
-        self._wait(timeout)
+        self._wait("exception", timeout)
         self._asked = True  # a wait that was too short was told nothing
         return super().exception(0)
 
-    def _wait(self, timeout: float | None) -> None:
+    def _wait(self, verb: str, timeout: float | None) -> None:
         __tracebackhide__ = True
         if timeout != 0:  # which asks whether it has ended by now, as with any future
             checked_timeout(timeout)
+        # asyncio.wrap_future() asks in a callback of its loop, and only when it is done.
+        kind = loop_blocked_here(in_callbacks=not self.done())
+        if kind is not None:
+            waits = {"asyncio": "asyncio.wrap_future(future)", "trio": f"trio.to_thread.run_sync(future.{verb})"}
+            raise blocked_loop(verb, kind, f"await {waits[kind]}")
         deadline = Deadline(timeout if timeout is not None else self.seconds)
         while not self.done():
             left = deadline.left()

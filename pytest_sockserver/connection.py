@@ -35,24 +35,22 @@ from .scripting.buffer import Buffer
 from .scripting.checks import checked_timeout
 from .scripting.framing import Framing, Lack, checked_framing
 from .scripting.matching import ANY, Match
-from .scripting.parts import Part
+from .scripting.parts import Part, ends, takes_time
 from .scripting.reading import Steps
 from .scripting.tls_acts import StartTLS
 from .stream import CHUNK
 from .turns import Reading
 from .unrest import Unrest
 from .verbs import Verbs
-from .waiting import block, refuse_in_coroutine
+from .waiting import MOMENT, block, blocked_loop, loop_blocked_here
 
 if TYPE_CHECKING:
     import socket
 
+    from .aio import AsyncConnection
     from .scripting.tls_acts import Context
 
 T = TypeVar("T")
-
-#: Seconds.  Longer than any reply takes that does not wait by itself.
-_A_REPLY = 0.1
 
 
 class Connection(Verbs):
@@ -69,6 +67,13 @@ class Connection(Verbs):
         state: An empty namespace for the user's own.
         captured: What patterns and ``Hex`` have captured on this connection, by name; the latest counts.
     """
+
+    @property
+    def aio(self) -> AsyncConnection:
+        """The same connection with its blocking verbs awaitable, for asyncio and trio, whatever drives it."""
+        from .aio import AsyncConnection
+
+        return AsyncConnection(self)
 
     # Reading
 
@@ -147,7 +152,7 @@ class Connection(Verbs):
             TypeError: A rule needs frames, and there is no framing.
         """
         __tracebackhide__ = True
-        self._guard("rules")
+        _refuse("rules")
         self._framing = checked_framing(framing, self._max_frame) or self._framing
         self._answer_by_rules(self)
 
@@ -215,9 +220,12 @@ class Connection(Verbs):
             UnsupportedFault: The transport cannot do a part.
             ConnectionResetError, BrokenPipeError: The client is gone; this ends a handler quietly.
             DeadlineExceeded: The client did not read, and the kernel's buffers are full; or a gate was not opened.
+            BlockedLoop: In a coroutine, where a part takes time, the test accepted the connection, or for 0.1 seconds
+                there was no room, or another send was under way: ``await connection.aio.send(...)``.
         """
         __tracebackhide__ = True
-        self._guard("send")
+        if self._mode == "live":
+            _refuse("send")
         self._say(self._checked_parts(parts, "send()"), self._latest, checked_timeout(timeout) or self._timeout)
 
     def send_eof(self) -> None:
@@ -227,10 +235,9 @@ class Connection(Verbs):
         afterwards may be lost there: Python's ``ssl`` reads while it says goodbye.
         """
         __tracebackhide__ = True
-        self._guard("send_eof")
-        deadline = Deadline(self._timeout)
-        if not self._writing.acquire(deadline.left() or 0.0):
-            raise self._late_turn("send_eof()", deadline)
+        if self._mode == "live":
+            _refuse("send_eof")
+        self._take_turn("send_eof", Deadline(self._timeout))
         try:
             self._stream.send_eof()
         finally:
@@ -250,8 +257,9 @@ class Connection(Verbs):
                 truncation attack looks like.
         """
         __tracebackhide__ = True
-        self._guard("close")
         self._stream.refuse_detached("close")
+        if self._may_wait_to_end():
+            _refuse("close")
         if self._driven_elsewhere():
             return self._stream.close_from_outside()
         if self._mode == "sunk":
@@ -277,8 +285,9 @@ class Connection(Verbs):
             UnsupportedFault: On a unix socket, which cannot be reset; use ``close()``.
         """
         __tracebackhide__ = True
-        self._guard("reset")
         self._stream.refuse_detached("reset")
+        if self._may_wait_to_end():
+            _refuse("reset")
         if self._driven_elsewhere() and self._stream.can_reset:
             return self._stream.reset_from_outside()
         for seconds in self._stream.reset():
@@ -301,6 +310,10 @@ class Connection(Verbs):
         if self._mode == "handled":
             return not self._done and self._thread is not current_thread()
         return self._reader.locked() or (not writing and self._writing.locked())
+
+    def _may_wait_to_end(self) -> bool:
+        """Whether to end it may have to wait for the client: no thread of the server drives it, or this one does."""
+        return self._mode != "handled" or self._thread is current_thread()
 
     def _await_input(self, seconds: float | None) -> None:
         sock = self._tape.socket
@@ -342,7 +355,7 @@ class Connection(Verbs):
             DeadlineExceeded: The client did not finish the handshake in time.
         """
         __tracebackhide__ = True
-        self._guard("start_tls")
+        _refuse("start_tls")
         if self._server._handshakes is not None:
             return self._say((StartTLS(context),), self._latest, checked_timeout(timeout) or self._timeout)
         deadline = Deadline(checked_timeout(timeout) or self._timeout)
@@ -359,6 +372,7 @@ class Connection(Verbs):
             DeadlineExceeded: Neither had in time.
         """
         __tracebackhide__ = True
+        _refuse("wait_closed")
         with self._read_meanwhile():
             block(questions.closed(self, timeout))
 
@@ -370,33 +384,61 @@ class Connection(Verbs):
             RecordLimitExceeded: Not all that was received was kept.
         """
         __tracebackhide__ = True
+        _refuse("wait_received")
         with self._read_meanwhile():
             block(questions.received(self, data, timeout))
 
     # Saying
 
-    def _say(self, parts: tuple[Part, ...], request: Request | None, timeout: float) -> None:
+    def _answer(self, request: Request, parts: tuple[Part, ...]) -> None:
+        """Say the parts to whoever sent a request."""
         __tracebackhide__ = True
+        if self._mode == "live":
+            _refuse("reply")
+        self._say(self._checked_parts(parts, "reply()"), request, self._timeout, "reply")
+
+    def _say(self, parts: tuple[Part, ...], request: Request | None, timeout: float, verb: str = "send") -> None:
+        __tracebackhide__ = True
+        plain = all([isinstance(part, bytes) for part in parts])
+        if not plain and (takes_time(parts) or (ends(parts) and self._may_wait_to_end())):
+            _refuse(verb)
         deadline = Deadline(timeout)
-        if not self._writing.acquire(min(_A_REPLY, deadline.left() or 0.0)):
-            refuse_in_coroutine("send")  # a reply that takes so long may wait for that very loop
-            if not self._writing.acquire(deadline.left() or 0.0):
-                raise self._late_turn("send()", deadline)
+        self._take_turn(verb, deadline)
         try:
-            # The usual case, the short way.
-            if self._unrest is None and all([isinstance(part, bytes) for part in parts]):
-                self._say_bytes(b"".join(parts), deadline)  # type: ignore[arg-type]
+            if plain and self._unrest is None:  # the usual case, the short way
+                self._say_bytes(b"".join(parts), deadline, verb)  # type: ignore[arg-type]
             else:
                 for need in self._needs(parts, request, timeout):
-                    self._await(need)
+                    self._await(need, verb)
         finally:
             self._writing.release()
 
-    def _say_bytes(self, data: bytes, deadline: Deadline) -> None:
+    def _take_turn(self, verb: str, deadline: Deadline) -> None:
+        """Become the one who writes."""
+        __tracebackhide__ = True
+        if self._writing.acquire(min(MOMENT, deadline.left() or 0.0)):
+            return
+        _refuse(verb)  # a reply that takes so long may wait for that very loop
+        if not self._writing.acquire(deadline.left() or 0.0):
+            raise self._late_turn(f"{verb}()", deadline)
+
+    def _say_bytes(self, data: bytes, deadline: Deadline, verb: str) -> None:
         __tracebackhide__ = True
         for _ in self._stream.send(data):
-            if not self._stream.socket_for("send on").await_room(deadline.left()) and not deadline.left():
+            if not self._await_room(deadline.left, verb) and not deadline.left():
                 raise self._unread(data, deadline)
+
+    def _await_room(self, left: Callable[[], float | None], verb: str) -> bool:
+        """Wait, in this thread, until the kernel takes bytes again; tell whether it does."""
+        __tracebackhide__ = True
+        sock = self._stream.socket_for("send on")
+        seconds = left()
+        if seconds is None or seconds > MOMENT:
+            if sock.await_room(MOMENT):
+                return True
+            _refuse(verb)
+            sock, seconds = self._stream.socket_for("send on"), left()
+        return sock.await_room(seconds)
 
     def _stand_in_front(self) -> None:
         """Stand in front of a handler class's socket, if anything is disturbed; also asked when that begins."""
@@ -442,12 +484,14 @@ class Connection(Verbs):
         """Return what saying the parts has to wait for."""
         return perform_parts(self, parts, request, timeout)
 
-    def _await(self, need: Need) -> None:
-        """Wait, in this thread."""
+    def _await(self, need: Need, verb: str = "send") -> None:
+        """Wait, in this thread: what a function, or a disturbance, has brought is known here at the latest."""
         __tracebackhide__ = True
         if need.kind is ROOM:
-            self._stream.socket_for("send on").await_room(need.left())
-        elif need.kind is INPUT:
+            self._await_room(need.left, verb)
+            return
+        _refuse(verb)
+        if need.kind is INPUT:
             self._await_input(need.left())
         else:
             self._pause(need)
@@ -473,7 +517,7 @@ class Connection(Verbs):
         self, verb: str, steps: Steps[T], timeout: float | None, *, patient: bool = True, wanted: object = None
     ) -> T:
         __tracebackhide__ = True
-        self._guard(verb)
+        _refuse(verb)
         checked_timeout(timeout)
         self._refuse_unreadable(verb)
         with Reading(self, verb):
@@ -645,3 +689,15 @@ class Connection(Verbs):
         finally:
             self._server._read_no_more(self)
             self._reader.release()
+
+
+#: What to write in a coroutine, where it is another than ``await connection.aio.<verb>(...)``.
+_AWAITED = {"frames": "async for frame in connection.aio.frames(...)", "reply": "await request.aio.reply(...)"}
+
+
+def _refuse(verb: str) -> None:
+    """Refuse a verb that may block, in a coroutine; always, so that the error does not depend on timing."""
+    __tracebackhide__ = True
+    kind = loop_blocked_here()
+    if kind is not None:
+        raise blocked_loop(verb, kind, _AWAITED.get(verb) or f"await connection.aio.{verb}(...)")

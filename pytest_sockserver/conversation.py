@@ -14,6 +14,7 @@ things happen in the same order:
 from __future__ import annotations
 
 import errno
+from functools import partial
 from typing import Protocol
 
 from .connection import Connection
@@ -25,12 +26,14 @@ from .errors import (
     IncompleteRequest,
     ScriptMismatch,
     ServerStopping,
+    SockServerError,
     UnexpectedRequest,
     WrongState,
 )
 from .failures import Failures, said_shortly
 from .late import IN_THE_CLEAN_UP
 from .origin import Origin, from_users_frame, pointing_at
+from .probes import hint_at, left_in_silence
 from .recording.events import NOTE
 from .recording.recorder import Tape
 from .rulebook import RuleBook, refusal
@@ -169,6 +172,8 @@ class Rules:
             return False
         # A frame without a byte: the client has sent nothing.  If no rule is for that, it was no request.
         empty = not unit and self.framing_for(connection) is not None
+        if empty and connection._server._probes:
+            return False  # a probe, which the test wants ignored
         known = len(self._books[-1])
         while not (unit or empty) or not self.answer(connection, unit):
             if not connection._came_early or not self._books[-1].wait_for_more(known):
@@ -223,13 +228,16 @@ class Rules:
     def _greet(self, connection: Connection) -> None:
         __tracebackhide__ = True
         greeting = [book for book in self._books if book.greets()]
-        for book in greeting:
-            taken = book.greet()
-            if taken is not None:
-                _reply(connection, b"", *taken, None)
-                return
-        if greeting:
+        if not greeting:
+            return
+        probes = connection._server._probes
+        probes.look()
+        taken = probes.next_for(connection, partial(_first_greeting, greeting))
+        if taken is None:
             raise _one_too_many(connection, [rule for book in greeting for rule in book.rules])
+        book, rule, count = taken
+        probes.used(connection, partial(book.give_back, rule.number))
+        _reply(connection, b"", rule, count, None)
 
     def _rules(self) -> list[Rule]:
         return [rule for book in self._books for rule in book.rules]
@@ -309,14 +317,25 @@ class Unexpected:
         """Return what to raise."""
         if self._text is None:
             return ServerStopping("the test is over")
-        error: UnexpectedRequest = connection._error(UnexpectedRequest, self._text)
+        text = self._text + hint_at(connection._server.connections[: connection.index])
+        error: UnexpectedRequest = connection._error(UnexpectedRequest, text)
         error.placed = True  # it names the declaration's line
         return error.with_traceback(self._origin.traceback())
+
+
+def _first_greeting(books: list[RuleBook]) -> tuple[RuleBook, Rule, int] | None:
+    """Take the rule that greets a connection."""
+    for book in books:
+        taken = book.greet()
+        if taken is not None:
+            return book, *taken
+    return None
 
 
 def _one_too_many(connection: Connection, rules: list[Rule]) -> BaseException:
     rule = next(rule for rule in rules if rule.match is CONNECT)
     text = f"expected no further connection: {rule}, on(CONNECT), greets only {rule.times.at_most}"
+    text += hint_at(connection._server.connections[: connection.index])
     error: UnexpectedRequest = connection._error(UnexpectedRequest, text)
     error.placed = True
     return error.with_traceback(rule.origin.traceback())
@@ -345,6 +364,7 @@ def blameless(connection: Connection, error: BaseException) -> bool:
     return (
         isinstance(error, ServerStopping)
         or error is connection._stream.quiet_end
+        or (bool(connection._server._probes) and left_in_silence(tape))
         or (tape.peer_error is not None and error is tape.peer_error)
         or (tape.saw_cut and (_is_raised_from_the_cut(error) or _is_of_an_ended_stream(error)))
         # The handler's own socket: we did not see how it ended.  Or ours, closed from outside before it was used.
@@ -394,6 +414,8 @@ def _is_of_an_ended_stream(error: BaseException, *, own_socket: bool = True) -> 
 
 def _note_end(connection: Connection, error: BaseException) -> None:
     """Record what ended a handler quietly, if it is not the ordinary end."""
+    if isinstance(error, SockServerError) and left_in_silence(connection._tape):
+        return  # that it was a probe is noted
     if error is not connection._stream.quiet_end and not isinstance(error, ServerStopping):
         _note(connection._tape, f"after the end: {said_shortly(error)}")
 

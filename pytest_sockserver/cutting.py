@@ -109,6 +109,8 @@ class Cutting:
                 frames, error = self._frames_of(received)
                 with recorder.lock:
                     wanted = connection._cutting is self  # else the test has accepted it, and reads all of it anew
+                    if connection._server._probes:
+                        frames = [frame for frame in frames if frame]
                     for frame in frames if wanted else ():
                         # A client that connects and closes may be a probe: nothing, unless the test waits for it.
                         connection._request(frame, is_unit=connection._tape.client_ended, sure=bool(frame))

@@ -17,7 +17,7 @@ from .failures import said_shortly
 from .messages import format_peer, with_conversation
 from .origin import from_users_frame, traceback_at_definition
 from .outlet import Outlet
-from .performing import Need, pause
+from .performing import ROOM, Need, pause
 from .recording.events import NOTE
 from .rulebook import RuleBook, refusal
 from .scripting.matching import Lookup, names_in
@@ -43,16 +43,18 @@ class Reply:
     def go_on(self) -> Need | None:
         """Answer as far as it goes; return what has to be waited for, ``None`` at the end.  Never raises."""
         try:
-            return next(self._steps, None)
+            while (need := next(self._steps, None)) is not None and need.kind is ROOM:
+                self._server._wait_here(need)  # here, and not later: what is sent to a client keeps its order
+            return need
         except ServerStopping:
-            pass  # while it waited for a client that does not read
+            self._steps.close()  # while it waited for a client that does not read
         except BaseException as error:
             where = f"{self._server.name}, datagram from {format_peer(self.request.peer)}"
             self._server._record_failure(error, where, self.request.time)
             self._tape.note(NOTE, said_shortly(from_users_frame(error)).encode("utf-8", "backslashreplace"))
         return None
 
-    def _hear(self) -> Iterator[Need]:
+    def _hear(self) -> Generator[Need, None, None]:
         """Answer what a disturbance makes of the datagram: none, one or several."""
         __tracebackhide__ = True
         for data in self._outlet.heard(self.request):
@@ -61,10 +63,10 @@ class Reply:
                 continue
             request = self.request
             if data != request:
-                request = Request(data, peer=request.peer, time=request.time, answer=request._answer)
+                request = Request(data, peer=request.peer, time=request.time, outlet=request._outlet)
             yield from Reply(request, self._outlet, self._captured, heard=True)._answer()
 
-    def _answer(self) -> Iterator[Need]:
+    def _answer(self) -> Generator[Need, None, None]:
         __tracebackhide__ = True
         if not self._server._answers():
             return  # forgotten meanwhile

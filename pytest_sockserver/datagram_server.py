@@ -12,8 +12,9 @@ import os
 import socket
 import threading
 from collections import deque
+from collections.abc import Generator
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from . import stopping, transcript
 from .addresses import bind_datagram, enlarge
@@ -31,18 +32,21 @@ from .losses import Drops, Loss, of_drops, with_losses
 from .messages import format_peer
 from .originals import Condition, Thread, current_thread
 from .outlet import Outlet
-from .performing import Need
+from .performing import ROOM, Need, pause
 from .recording.events import NOTE
 from .recording.recorder import Tape
 from .recording.sockets import ready
 from .rulebook import On, RuleBook
 from .scripting.dialogue import Section
-from .scripting.parts import Part, check_fit, checked_parts
+from .scripting.parts import Part, check_fit, checked_parts, takes_time
 from .scripting.rules import CONNECT, HANDSHAKE, RuleMatch
 from .scripting.script import Script
 from .scripting.times import checked_times
 from .transport import ReceivingServer
 from .unrest import Holding
+from .waiting import MOMENT, refuse_in_coroutine
+
+T = TypeVar("T")
 
 #: Bytes of the largest UDP payload over IPv4: 65,535 less a header of 20 and one of 8 (RFC 791, 768).
 MAX_PAYLOAD = 65507
@@ -51,6 +55,9 @@ MAX_PAYLOAD = 65507
 _RETRY = 0.002
 
 _DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)  # Windows has none
+
+#: What to write in a coroutine.
+_AWAITED = {"reply": "await request.aio.reply(...)", "send_to": "await server.aio.send_to(...)"}
 
 
 class DatagramTestServer(BaseTestServer):
@@ -100,7 +107,7 @@ class DatagramTestServer(BaseTestServer):
                 tape = self._tapes[peer] = self._recorder.add_tape(peer)
             outlet = Outlet(self, sock, tape, peer)
             tape.received(data)
-            request = Request(data, peer=peer, time=self._recorder.elapsed(), answer=partial(self._reply, outlet))
+            request = Request(data, peer=peer, time=self._recorder.elapsed(), outlet=outlet)
             self._recorder.add_request(request)
             if self._answers():
                 self._todo.append((request, outlet, False))
@@ -316,7 +323,15 @@ class DatagramTestServer(BaseTestServer):
             TypeError: A part is none; or a function, for which there is no request.
             UnsupportedFault: The transport cannot do a part.
             WrongState: The server is not running.
+            BlockedLoop: In a coroutine, where it would wait: ``await server.aio.send_to(...)``.
         """
+        __tracebackhide__ = True
+        if takes_time(parts):
+            self._refuse("send_to")
+        self._drive(self._unasked(peer, parts), "send_to")
+
+    def _unasked(self, peer: Any, parts: tuple[Part, ...]) -> Generator[Need, None, None]:
+        """Return what it has to wait for to say parts to an address that has not asked."""
         __tracebackhide__ = True
         checked = checked_parts(parts, "send_to()")
         check_fit(checked, self.transport, "send_to()")
@@ -328,8 +343,7 @@ class DatagramTestServer(BaseTestServer):
                 self._tapes[peer] = self._recorder.add_tape(peer)
             outlet = Outlet(self, framework.socket, self._tapes[peer], peer)
         lookup = partial(looked_up, self._captured.setdefault(peer, {}), {}, None)
-        for need in outlet.say(checked, None, lookup):
-            self._wait_here(need)
+        return outlet.say(checked, None, lookup)
 
     def _listen_again(self) -> None:
         if self._state == "started":
@@ -372,15 +386,42 @@ class DatagramTestServer(BaseTestServer):
 
     # Sending
 
-    def _reply(self, outlet: Outlet, request: Request, *parts: Part) -> None:
+    def _reply(self, outlet: Outlet, request: Request, parts: tuple[Part, ...]) -> None:
         """Say parts to whoever sent a request, in the caller's thread."""
+        __tracebackhide__ = True
+        if takes_time(parts):
+            self._refuse("reply")
+        self._drive(self._replying(outlet, request, parts), "reply")
+
+    def _replying(self, outlet: Outlet, request: Request, parts: tuple[Part, ...]) -> Generator[Need, None, None]:
+        """Return what it has to wait for to say parts to whoever sent a request."""
         __tracebackhide__ = True
         checked = checked_parts(parts, "reply()")
         check_fit(checked, self.transport, "reply()")
         captured = self._captured.setdefault(request.peer, {})
         lookup = partial(looked_up, captured, {}, request)
-        for need in outlet.say(checked, request, lookup):
-            self._wait_here(need)
+        return outlet.say(checked, request, lookup)
+
+    def _drive(self, steps: Generator[Need, None, T], verb: str) -> T:
+        """Say something in the caller's thread, whatever has to be waited for."""
+        __tracebackhide__ = True
+        moment: Deadline | None = None  # for which it may wait in a coroutine, and for room alone
+        try:
+            while True:
+                try:
+                    need = next(steps)
+                except StopIteration as done:
+                    return done.value  # type: ignore[no-any-return]
+                moment = moment or Deadline(MOMENT)
+                if need.kind is not ROOM or not moment.left():
+                    self._refuse(verb)
+                self._wait_here(need)
+        finally:
+            steps.close()
+
+    def _refuse(self, verb: str) -> None:
+        __tracebackhide__ = True
+        refuse_in_coroutine(verb, _AWAITED.get(verb, "a plain handler"))
 
     def _wait_here(self, need: Need) -> None:
         __tracebackhide__ = True
@@ -395,7 +436,7 @@ class DatagramTestServer(BaseTestServer):
             finally:
                 self._blocked = self._blocked and not answers
 
-    def _send(self, sock: Any, tape: Tape, data: bytes, peer: Any) -> int:
+    def _sending(self, sock: Any, tape: Tape, data: bytes, peer: Any) -> Generator[Need, None, int]:
         """Send one datagram, recorded before it leaves."""
         __tracebackhide__ = True
         if self._closing and (self._state != "stopped" or current_thread() is self._answerer):
@@ -416,13 +457,10 @@ class DatagramTestServer(BaseTestServer):
             raise ValueError(f"a datagram of {len(data):,} bytes cannot be sent: UDP takes at most {MAX_PAYLOAD:,}")
         tape.sending(data)
         try:
-            return self._send_in_time(sock, data, peer)
-        except ServerStopping:
+            return (yield from self._until_taken(sock, data, peer))
+        except BaseException as error:  # that it is given up included
             tape.unsent(len(data))
-            raise
-        except OSError as error:
-            tape.unsent(len(data))
-            if error.errno == errno.EMSGSIZE:
+            if getattr(error, "errno", None) == errno.EMSGSIZE:
                 raise ValueError(
                     f"a datagram of {len(data):,} bytes cannot be sent: it is too large for this socket"
                 ) from None
@@ -431,27 +469,25 @@ class DatagramTestServer(BaseTestServer):
                 return 0
             raise
 
-    def _send_in_time(self, sock: Any, data: bytes, peer: Any) -> int:
+    def _until_taken(self, sock: Any, data: bytes, peer: Any) -> Generator[Need, None, int]:
         """Send without waiting for ever: the queue of a unix client that does not read is soon full (unix(7))."""
         __tracebackhide__ = True
         if not _DONTWAIT:
             return int(sock.sendto(data, peer))
-        deadline = Deadline(self.timeout)
+        deadline: Deadline | None = None
         while True:
             try:
                 return int(sock.sendto(data, _DONTWAIT, peer))
             except BlockingIOError:
                 pass
-            with self._recorder.lock:
-                if self._closing:
-                    raise ServerStopping("the server stops")
-                if not deadline.left():
-                    where = format_peer(peer)
-                    text = f"{self.name}: {where} does not read: a datagram waited {deadline} for room"
-                    raise DeadlineExceeded(text)
-                self._blocked = current_thread() is self._answerer
-                self._work.wait(_RETRY)  # no poll tells when an unconnected peer has room again
-                self._blocked = False
+            deadline = deadline or Deadline(self.timeout)
+            if not deadline.left():
+                where = format_peer(peer)
+                text = f"{self.name}: {where} does not read: a datagram waited {deadline} for room"
+                raise DeadlineExceeded(text)
+            yield Need(ROOM, pause(_RETRY).left)  # no poll tells when an unconnected peer has room again
+            if self._closing:
+                raise ServerStopping("the server stops")
 
     # Life cycle
 

@@ -8,12 +8,14 @@ changes something holds.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from .connection import Connection
 from .conversation import Driver, Rules, Unexpected
 from .errors import UnmetExpectation
 from .handler import Handler
 from .performer import DeclaredScript, ScriptRun
+from .probes import Probes
 from .rulebook import RuleBook
 from .scripting.framing import frames_needed
 from .scripting.steps import step_needing_frames
@@ -27,8 +29,9 @@ class Drivers:
         handler: The latest one declared.
     """
 
-    def __init__(self, book: RuleBook) -> None:
+    def __init__(self, book: RuleBook, probes: Probes) -> None:
         self.rules = Rules(book)
+        self._probes = probes
         self.handler: Handler | None = None
         self._book = book
         self._scripts: list[DeclaredScript] = []  # in order of declaration
@@ -75,6 +78,7 @@ class Drivers:
         if left:
             run = left[0].take()
             self._runs.append((connection, run))
+            self._probes.used(connection, partial(self._give_back, connection, run))
             connection._driver = run
         elif self.handler is not None:
             connection._driver = self.handler
@@ -83,6 +87,11 @@ class Drivers:
         elif self._scripts:
             connection._driver = self.unexpected(call_is_over=call_is_over)
         return connection._driver
+
+    def _give_back(self, connection: Connection, run: ScriptRun) -> None:
+        """Let a script that a probe was driven by drive the next connection."""
+        if run.give_back():
+            self._runs = [each for each in self._runs if each != (connection, run)]
 
     def unexpected(self, *, call_is_over: bool) -> Unexpected:
         """Return the driver of a connection that nothing is left for."""

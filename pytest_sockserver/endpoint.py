@@ -18,12 +18,12 @@ from .deadline import Deadline
 from .errors import THE_SERVER_STOPS, DeadlineExceeded, EndOfStream, IncompleteRequest, ScriptMismatch
 from .messages import format_peer, with_conversation
 from .originals import original
+from .probes import hint
 from .recording.events import RECEIVED, Event
 from .recording.recorder import Tape
 from .scripting import reading
 from .scripting.framing import Framing, Lack, checked_framing
 from .scripting.matching import HexMatch, described, is_literal, matching, names_in
-from .scripting.parts import Part
 from .stream import Stream
 from .turns import Turn
 from .unrest import Unrest
@@ -68,7 +68,6 @@ class Endpoint:
         self._unrest = Unrest() if server._disturbances else None
         self._writing = Turn(tape.recorder)  # guards the order of bytes on the wire: one send at a time
         self._reader = original.Lock()  # held by the one reader
-        self._guard: Callable[[str], None] = nothing_to_refuse
         self._answer_by_rules: Callable[[Connection], None] = _nobody_answers  # its server's performer
 
     def __repr__(self) -> str:
@@ -176,7 +175,6 @@ class Endpoint:
             peer=self.peer,
             time=recorder.elapsed(),
             match=match,
-            answer=_answer_on_stream,
         )
         request.rule = rule
         if match is not None:
@@ -230,7 +228,7 @@ class Endpoint:
         if isinstance(error, reading.Mismatch):
             if self._tentative:
                 return ScriptMismatch(str(error))
-            mismatch: ScriptMismatch = self._error(ScriptMismatch, str(error))
+            mismatch: ScriptMismatch = self._error(ScriptMismatch, str(error) + hint(cast("Connection", self)))
             return mismatch
         if isinstance(error, reading.EndedWithin):
             got = reading.came(self._stream.buffer)
@@ -313,14 +311,6 @@ class Endpoint:
         self._done = True
 
 
-def _answer_on_stream(request: Request, *parts: Part) -> None:
-    __tracebackhide__ = True
-    connection: Connection | None = request.connection
-    assert connection is not None
-    connection._guard("send")
-    connection._say(connection._checked_parts(parts, "reply()"), request, connection._timeout)
-
-
 def _named(verb: str, wanted: Any) -> str:
     """Return what a verb waits for, in words."""
     if isinstance(wanted, (str, Lack)):
@@ -332,7 +322,3 @@ def _named(verb: str, wanted: Any) -> str:
 
 def _nobody_answers(connection: Connection) -> None:
     """Stand in for what answers by rules, until the server has handed it over."""
-
-
-def nothing_to_refuse(verb: str) -> None:
-    """Stand in for the check that a verb is not called in a coroutine: a handler's thread has no loop to block."""

@@ -43,7 +43,8 @@ class SockServer:
         """Return a running TCP server.
 
         Args:
-            options: ``host port framing timeout tls rcvbuf mss backlog record_limit max_frame allow_remote name``.
+            options: ``host port framing timeout tls rcvbuf mss backlog record_limit max_frame ignore_probes
+                allow_remote name``.
         """
         __tracebackhide__ = True
         return self._stream("tcp", options)
@@ -65,9 +66,9 @@ class SockServer:
         r"""Return a running server on a unix stream socket.
 
         Args:
-            options: ``path timeout rcvbuf backlog record_limit max_frame name``.  Without ``path`` the
-                socket has a short one in a private directory, removed afterwards; ``"\0name"`` is an abstract
-                name, and ``"\0"`` one that the kernel chooses (Linux).
+            options: ``path framing timeout tls rcvbuf backlog record_limit max_frame ignore_probes name``.  Without
+                ``path`` the socket has a short one in a private directory, removed afterwards; ``"\0name"`` is an
+                abstract name, and ``"\0"`` one that the kernel chooses (Linux).
         """
         __tracebackhide__ = True
         return self._stream("unix", options)

@@ -29,10 +29,12 @@ DEFAULT_MAX_FRAME: Final = 16 * 1024 * 1024
 DEFAULT_BACKLOG: Final = int(getattr(socket, "SOMAXCONN", 128))
 
 _COMMON = {"timeout", "record_limit", "name"}
+_OF_STREAMS = _COMMON | {"rcvbuf", "backlog", "framing", "max_frame", "tls", "ignore_probes"}
+_OF_TCP = _OF_STREAMS | {"host", "port", "mss", "allow_remote"}
 _OF_TRANSPORT: Final = {
-    "tcp": _COMMON | {"host", "port", "rcvbuf", "backlog", "framing", "max_frame", "mss", "tls", "allow_remote"},
-    "tls": _COMMON | {"host", "port", "rcvbuf", "backlog", "framing", "max_frame", "mss", "tls", "allow_remote"},
-    "unix": _COMMON | {"path", "rcvbuf", "backlog", "framing", "max_frame", "tls"},
+    "tcp": _OF_TCP,
+    "tls": _OF_TCP,
+    "unix": _OF_STREAMS | {"path"},
     "udp": _COMMON | {"host", "port", "rcvbuf", "allow_remote"},
     "unix_datagram": _COMMON | {"path", "rcvbuf"},
 }
@@ -53,6 +55,7 @@ class Options:
     max_frame: int = DEFAULT_MAX_FRAME
     mss: int | None = None
     tls: ssl.SSLContext | TLS | Certificate | bool | None = None
+    ignore_probes: bool = False
     allow_remote: bool = False
     name: str | None = None
 
@@ -131,9 +134,9 @@ def check_option(name: str, value: Any) -> None:
     elif name == "path":
         if not isinstance(value, (str, bytes, os.PathLike)):
             raise TypeError(f"path must be a str, bytes or os.PathLike, not {value!r}")
-    elif name == "allow_remote":
+    elif name in ("allow_remote", "ignore_probes"):
         if not isinstance(value, bool):
-            raise TypeError(f"allow_remote must be True or False, not {value!r}")
+            raise TypeError(f"{name} must be True or False, not {value!r}")
     elif not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {value!r}")
 

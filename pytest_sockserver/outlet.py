@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -46,7 +46,7 @@ class Outlet:
         self._sent = 0  # datagrams, those without a byte as well
         self.socket = ReplySocket(sock, self._sendto)
 
-    def say(self, parts: Iterable[Part], request: Request | None, lookup: Lookup) -> Iterator[Need]:
+    def say(self, parts: Iterable[Part], request: Request | None, lookup: Lookup) -> Generator[Need, None, None]:
         """Say parts: each bytes part is one datagram; then what earlier replies have held back until now."""
         __tracebackhide__ = True
         held = self.server._held_for(self.tape)
@@ -116,7 +116,7 @@ class Outlet:
             elif isinstance(action, Held):
                 server._held_for(tape).append(Holding(action.data, action.after))
             elif isinstance(action, Spoofed):
-                self._spoof(action)
+                yield from self._spoof(action)
             elif isinstance(action, Remark):
                 tape.note(NOTE, action.text.encode("utf-8", "backslashreplace"))
             elif isinstance(action, Stall):
@@ -155,20 +155,18 @@ class Outlet:
 
     def _send(self, data: bytes) -> Iterator[Need]:
         __tracebackhide__ = True
-        self.server._send(self._socket, self.tape, data, self.peer)
+        yield from self.server._sending(self._socket, self.tape, data, self.peer)
         self._sent += 1
-        return iter(())
 
     def _sendto(self, data: bytes, peer: Any) -> int:
         """Send what a handler class sends, in its thread."""
         __tracebackhide__ = True
         if not self.server._disturbances.sent or peer != self.peer:
-            return self.server._send(self._socket, self.tape, data, peer)
-        for need in self.say([data], None, _nothing_named):
-            self.server._wait_here(need)
+            return self.server._drive(self.server._sending(self._socket, self.tape, data, peer), "sendto")
+        self.server._drive(self.say([data], None, _nothing_named), "sendto")
         return len(data)
 
-    def _spoof(self, action: Spoofed) -> None:
+    def _spoof(self, action: Spoofed) -> Iterator[Need]:
         """Send a datagram from another port of the server's host, or from another address."""
         __tracebackhide__ = True
         own = str(self._socket.getsockname()[0])
@@ -178,7 +176,7 @@ class Outlet:
         with original.socket(self._socket.family, socket.SOCK_DGRAM) as other:
             other.bind((host, 0))
             self.tape.note(NOTE, "the next datagram is from {}:{}".format(*other.getsockname()[:2]).encode())
-            self.server._send(other, self.tape, action.data, self.peer)
+            yield from self.server._sending(other, self.tape, action.data, self.peer)
 
     def _drawn(self, jitter: Jitter) -> float:
         server = self.server

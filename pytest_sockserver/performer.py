@@ -31,6 +31,7 @@ from .errors import (
 from .origin import pointing_at
 from .originals import original
 from .performing import PAUSE, Need
+from .probes import hint
 from .recording.recorder import Recorder
 from .scripting import reading
 from .scripting.agenda import Agenda, Item
@@ -374,6 +375,13 @@ class ScriptRun:
             return False
         return self._answered(connection, frame)
 
+    def give_back(self) -> bool:
+        """Count the script as not taken by this connection, unless it demands nothing; tell whether that was done."""
+        if not self._demanded():
+            return False
+        self._declared.taken -= 1
+        return True
+
     # Verifying
 
     @property
@@ -405,6 +413,7 @@ class ScriptRun:
         text = f"{item.place}, {item.step.origin.short}, was never reached: expected {item.step.wants}"
         nor = "was the one after it that expects" if after == 1 else f"were the {after} after it that expect"
         text += f"\n  nor {nor} something" if after else ""
+        text += hint(connection)
         return _placed(connection, UnmetExpectation, text, item.step.origin.traceback())
 
 
@@ -428,7 +437,7 @@ _VERBS: dict[str, _Performing] = {
 def _placed_at(connection: Connection, error: SockServerError, item: Item) -> BaseException:
     """Return an error again, with the step that it is about."""
     kind = ScriptMismatch if type(error) is EndOfStream else type(error)  # a script demands whatever it takes
-    said = error.summary or str(error)
+    said = (error.summary or str(error)) + hint(connection)
     where, origin = item.place, item.step.origin
     return _placed(connection, kind, f"{where}, {origin.short}, {said}", origin.traceback())
 

@@ -254,7 +254,8 @@ def _start_tls(connection: Connection, part: StartTLS, timeout: float) -> Iterat
         return
     if book is not None and book.greets(HANDSHAKE):
         yield from _await_hello(connection, Deadline(timeout))
-        taken = book.greet(HANDSHAKE)
+        probe = connection._server._probes and connection._stream.has_input() and not connection._stream.peeked()
+        taken = None if probe else book.greet(HANDSHAKE)
         if taken is not None:
             yield from _shake_by_rule(connection, part, *taken, timeout)
             return

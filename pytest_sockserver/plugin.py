@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 MARKER = (
     "sockserver(**options): options of every server that the test's fixtures make: "
-    "host, port, path, framing, timeout, tls, rcvbuf, mss, backlog, record_limit, max_frame, allow_remote, name"
+    "host, port, path, framing, timeout, tls, rcvbuf, mss, backlog, record_limit, max_frame, ignore_probes, "
+    "allow_remote, name"
 )
 
 _SETTINGS = {  # ini setting and flag: its type, and what it says

@@ -19,6 +19,7 @@ from .deadline import Deadline
 from .errors import DeadlineExceeded, UnexpectedRequest, UnmetExpectation, WrongState
 from .failures import Expected, said_shortly, text_of
 from .messages import in_seconds, with_conversation
+from .probes import has_left_in_silence, may_be_probe
 from .recording.events import RECEIVED
 from .scripting.checks import LONGEST_WAIT, checked_index, checked_literal, checked_seconds, checked_timeout
 from .scripting.matching import HexMatch, Match, checked_match, described, matches, shortened
@@ -185,8 +186,13 @@ def untaken_connection(server: StreamTestServer, timeout: float | None) -> Wait[
 
     def ask() -> Any:
         __tracebackhide__ = True
-        if server._untaken:
-            return server._untaken.pop(0)
+        while server._untaken:
+            earliest = server._untaken.pop(0)
+            if may_be_probe(earliest):
+                server._untaken.insert(0, earliest)
+                return PENDING
+            if not server._probes or not has_left_in_silence(earliest):
+                return earliest
         refused = [each for each in server._refused if each not in before]
         if not refused and server._clients and all(client.done() for client in server._clients):
             refused = before  # and nobody else is on his way
@@ -195,12 +201,18 @@ def untaken_connection(server: StreamTestServer, timeout: float | None) -> Wait[
             raise failed_early("accept", refused[0]._stream.tls_error())
         return PENDING
 
+    def again() -> float | None:
+        return may_be_probe(server._untaken[0]) if server._untaken else None
+
     def late(deadline: Deadline) -> Any:
         __tracebackhide__ = True
+        with server._recorder.lock:
+            if server._untaken:  # it may be a probe still, and the time is over
+                return server._untaken.pop(0)
         failed = f", and the latest handshake failed: {before[-1]._stream.tls_error()}" if before else ""
         raise _late(server, f"accept() waited {deadline}, and nobody connected{failed}")
 
-    return _wait(server, "accept", ask, timeout, late)
+    return _wait(server, "accept", ask, timeout, late, again=again)
 
 
 def closed(connection: Connection, timeout: float | None) -> Wait[None]:
@@ -299,6 +311,7 @@ def _wait(
     late: Callable[[Deadline], Any],
     *,
     given_up: Callable[[BaseTestServer, str], Callable[[], BaseException] | None] | None = None,
+    again: Callable[[], float | None] | None = None,
     checked: bool = True,
 ) -> Wait[Any]:
     __tracebackhide__ = True
@@ -312,6 +325,7 @@ def _wait(
         seconds=checked_timeout(timeout) or server.timeout,
         late=late,
         given_up=lambda verb: ends_early(server, verb),
+        again=again,
     )
 
 

@@ -321,6 +321,13 @@ class RuleBook:
             entry.count += 1
             return entry.count
 
+    def give_back(self, number: int) -> None:
+        """Count a rule as taken once less."""
+        with self._recorder.lock:
+            entry = self._entries.get(number)
+            if entry is not None and entry.count:
+                entry.count -= 1
+
     def spent_for(self, unit: bytes, lookup: Lookup) -> Rule | None:
         """Return a rule that would have taken ``unit`` if it had not been used up."""
         for entry in self._asked:

@@ -53,6 +53,7 @@ class Stream:
         buffer: What has arrived and no verb has taken.
         detached: Its socket was given away.
         left: A TLS handshake was left in the kernel, for whoever will read.
+        silent: A client that was to begin with TLS has left without a byte of it.
         lost: Bytes were received that nobody can be given any more.
         quiet_end: The exception, raised to the driver, that ends a handler without being its failure.
         tls: Once TLS was asked for: ``version``, ``cipher``, ``alpn``, ``resumed``, ``server_name``, ``certificate``
@@ -65,6 +66,7 @@ class Stream:
         self.detached = False
         self.lost = False
         self.left = False
+        self.silent = False
         self.quiet_end: BaseException | None = None
         self.tls: SimpleNamespace | None = None
 
@@ -476,11 +478,17 @@ class Stream:
         ssl = ssl_module()
         while not self.has_input():
             yield False
-        early = _peeked(self.socket_for("start_tls on"))  # which may have been ended from outside meanwhile
+        early = self.peeked()  # which may have been ended from outside meanwhile
         if early[:2] != _TLS_HANDSHAKE[: len(early)]:
             self.tls = SimpleNamespace(error=None, **_UNKNOWN)
             text = f"the client sent plain text instead of a TLS handshake: {shortened(early)}"
             raise self.handshake_failed(ssl.SSLError(text))
+
+    def peeked(self) -> bytes:
+        """Return the first bytes of what has come; note if it is the end of the stream, and nothing came before."""
+        early = _peeked(self.socket_for("start_tls on"))
+        self.silent = not early and not self.tape.received_count
+        return early
 
     def handshake_failed(self, error: OSError) -> OSError:
         """Note why a handshake failed; return what to raise.  A handler is ended by it and not failed.

@@ -17,7 +17,6 @@ from .connection import Connection
 from .conversation import Closed, Continued, Rules
 from .deadline import Deadline
 from .drivers import Drivers
-from .endpoint import nothing_to_refuse
 from .errors import WrongState
 from .expiry import Expiry
 from .failures import Failure
@@ -25,6 +24,7 @@ from .handler import Handler
 from .losses import with_losses
 from .originals import current_thread
 from .performer import DeclaredScript
+from .probes import Probes
 from .recording.recorder import BUSY, Tape
 from .recording.sockets import ready
 from .rulebook import On, RuleBook
@@ -35,7 +35,7 @@ from .scripting.times import checked_times
 from .sink import Sink
 from .transport import AcceptingServer
 from .trust import Trust
-from .waiting import block, refuse_in_coroutine
+from .waiting import block
 
 #: Seconds.  A stop accepts what is queued for so long at most: clients that come back at once would never let it end.
 _ACCEPTING = 0.25
@@ -63,7 +63,8 @@ class StreamTestServer(Admitting):
         self._framers: list[threading.Thread] = []  # threads that run framings of the user's; under the lock
         self._fillers: list[socket.socket] = []
         self.framing = self.options.framing
-        self._drivers = Drivers(self._book)
+        self._probes = Probes(self._recorder, ignored=self.options.ignore_probes)
+        self._drivers = Drivers(self._book, self._probes)
         self._framework: AcceptingServer | None = None
         self._connections: list[Connection] = []  # guarded by the recorder's lock, as the next two are
         self._live: dict[Connection, None] = {}  # those that are not over, cleared from the record or not; ordered
@@ -209,7 +210,8 @@ class StreamTestServer(Admitting):
         """Return the earliest connection not taken yet, to be driven by the test; wait for it if need be.
 
         For servers with nothing declared.  What its client has sent already is there to be read; from now
-        on nothing is read unless asked for.
+        on nothing is read unless asked for.  With ``ignore_probes=True`` a client that leaves within 0.05 seconds
+        without sending a byte is skipped, and one that sends nothing is returned after that time.
 
         Raises:
             WrongState: A handler is declared: it takes the connections.
@@ -263,9 +265,11 @@ class StreamTestServer(Admitting):
         return [f"# {text} (connection {index})" for index, text in standing[:3]] + super()._remarks()
 
     def _under_way(self, since: float = 0.0) -> list[Failure]:
+        self._probes.look()
         return [Failure(error, connection._where()) for connection, error in self._drivers.under_way(since)]
 
     def _missing(self, since: float) -> list[Failure]:
+        self._probes.look()
         missing = [self._unmet(error) for error in self._drivers.not_taken(since)]
         book = self._handshakes
         hands = [self._unmet(error) for error in book.unmet(since)] if book is not None else []
@@ -293,7 +297,6 @@ class StreamTestServer(Admitting):
             gone = self._recorder.forget_requests(connection)  # its frames; the test reads them anew
         del gone  # without the lock
         connection._patient = False
-        connection._guard = refuse_in_coroutine
         return connection
 
     def _refuse_unframed(self, verb: str) -> None:
@@ -323,14 +326,18 @@ class StreamTestServer(Admitting):
 
     def _hand_to_rules(self, connection: Connection, framing: Framing | None) -> Connection:
         """Let a connection that the test drives be answered by the rules, in a thread; return it."""
+        __tracebackhide__ = True
         framework = self._framework
         assert framework is not None
+        connection._refuse_unreadable("rules")
+        if connection._mode == "handled":
+            raise WrongState(f"cannot rules() on connection {connection.index}: a thread of the server drives it")
         connection._framing = checked_framing(framing, connection._max_frame) or connection._framing
         self._drivers.rules.check(connection._framing)
         connection._stream.socket_for("answer by rules")
         with self._recorder.lock:
             connection._driver, connection._mode = Continued(self._drivers.rules), "handled"
-            connection._patient, connection._guard = True, nothing_to_refuse
+            connection._patient = True
         connection._tape.state = BUSY
         framework.handle(connection)
         return connection
@@ -376,6 +383,7 @@ class StreamTestServer(Admitting):
         if self._state == "started":
             self._end_loop(deadline)
         self._drain(deadline)
+        self._probes.look()  # what is cut below has not left by itself
         with contextlib.suppress(OSError):
             framework.socket.shutdown(socket.SHUT_RDWR)
         with self._recorder.lock:

@@ -33,6 +33,10 @@ class _Pending:
 #: What a question answers while there is no answer yet.
 PENDING: Final = _Pending()
 
+#: Seconds.  A plain ``send()`` in a coroutine waits so long for its turn, and for room in the kernel's buffers, before
+#: it is refused: longer than any reply takes that does not wait by itself, and no loop notices.
+MOMENT: Final = 0.1
+
 
 class Undecided(Generic[T]):
     """What a question answers that only code of the user can decide.
@@ -56,6 +60,7 @@ class Wait(Generic[T]):
         late: Called when the time is over, without a lock; returns an answer after all, or raises.
         given_up: Returns what makes the exception that ends the wait early, if there is cause: a failure, a stop.
             Called with the lock held; what it returns is called without.
+        again: Returns the seconds after which it is to be asked again, though nothing changed; ``None`` for never.
 
     Attributes:
         seen: How much of what has changed was seen when it was asked last.
@@ -70,11 +75,12 @@ class Wait(Generic[T]):
         seconds: float,
         late: Callable[[Deadline], T],
         given_up: Callable[[str], Callable[[], BaseException] | None],
+        again: Callable[[], float | None] | None = None,
     ) -> None:
         self.recorder = recorder
         self.verb = verb
         self.deadline = Deadline(seconds)
-        self._ask, self._late, self._given_up = ask, late, given_up
+        self._ask, self._late, self._given_up, self._again = ask, late, given_up, again
         self.seen = 0
 
     def poll(self) -> T | _Pending:
@@ -94,18 +100,24 @@ class Wait(Generic[T]):
             raise cause().with_traceback(None)
         return self._late(self.deadline) if over else PENDING
 
+    def left(self) -> float | None:
+        """Return the seconds until it is to be asked again at the latest.  Any thread."""
+        with self.recorder.lock:
+            ends = (self.deadline.left(), self._again() if self._again is not None else None)
+        return min((each for each in ends if each is not None), default=None)
+
 
 def block(wait: Wait[T]) -> T:
     """Wait in this thread for the answer."""
     __tracebackhide__ = True
-    refuse_in_coroutine(wait.verb)
+    refuse_in_coroutine(wait.verb, f"await server.aio.{wait.verb}(...)")
     wait.recorder.attend(+1)
     try:
         while True:
             answer = wait.poll()
             if not isinstance(answer, _Pending):
                 return answer
-            wait.recorder.sleep_since(wait.seen, wait.deadline.left())
+            wait.recorder.sleep_since(wait.seen, wait.left())
     finally:
         wait.recorder.attend(-1)
 
@@ -119,34 +131,48 @@ def failed_early(verb: str, failure: BaseException) -> ServerFailed:
     return early
 
 
-def loop_blocked_here() -> str | None:
+def loop_blocked_here(*, in_callbacks: bool = True) -> str | None:
     """Return ``"asyncio"`` or ``"trio"`` if the caller runs inside that loop and would block it.
 
     A running loop alone is no proof: a library may run one in another greenlet.  So a frame of this stack
-    must belong to a coroutine.  A callback of ``call_soon`` is not found; its deadline is.
+    must belong to a coroutine, or to a callback that asyncio's own loop calls, a protocol's method for example.
+    A callback of a loop that is written in C (uvloop) is not found.
+
+    Args:
+        in_callbacks: Whether callbacks count.
     """
     asyncio = sys.modules.get("asyncio.events")
-    kind: str | None = "asyncio" if asyncio is not None and asyncio._get_running_loop() is not None else None
-    if kind is None:
+    kind, callback = None, None
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        kind, callback = "asyncio", asyncio.Handle._run.__code__ if in_callbacks else None
+    else:
         trio: Any = sys.modules.get("trio")
         if trio is None or not hasattr(trio, "lowlevel") or not trio.lowlevel.in_trio_run():
             return None
         kind = "trio"
     frame = sys._getframe(1)
     while frame is not None:
-        if frame.f_code.co_flags & IN_ASYNC:
+        if frame.f_code.co_flags & IN_ASYNC or frame.f_code is callback:
             return kind
         frame = frame.f_back  # type: ignore[assignment]
     return None
 
 
-def refuse_in_coroutine(verb: str) -> None:
-    """Raise if a blocking verb is called in a coroutine; always, so that the error does not depend on timing."""
+def refuse_in_coroutine(verb: str, instead: str) -> None:
+    """Raise if a verb that may block is called in a coroutine; always, so that the error does not depend on timing.
+
+    Args:
+        instead: What to write there.
+    """
     __tracebackhide__ = True
     kind = loop_blocked_here()
     if kind is not None:
-        raise BlockedLoop(
-            f"{verb}() blocks, and was called inside a coroutine: the {kind} loop, and with it the client, would "
-            f"stand still.  Use server.aio, whose waits are awaitable, as are the verbs of its connections; "
-            f"or call it in a thread, by to_thread()"
-        )
+        raise blocked_loop(verb, kind, instead)
+
+
+def blocked_loop(verb: str, kind: str, instead: str) -> BlockedLoop:
+    """Return the error about a verb that would block a loop."""
+    return BlockedLoop(
+        f"{verb}() blocks, and was called inside a coroutine: the {kind} loop, and with it the client, would "
+        f"stand still.  Use {instead}, or call it in a thread, by to_thread()"
+    )

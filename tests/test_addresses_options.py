@@ -432,11 +432,11 @@ def test_a_path_in_no_directory_says_so(sockserver: SockServer) -> None:
          "sockserver.udp() got an unknown option 'zzz': expected one of allow_remote, host, name, port, rcvbuf, "
          "record_limit, timeout"),
         ("tcp", {"path": "/tmp/x"}, TypeError,
-         "sockserver.tcp() has no option 'path': expected one of allow_remote, backlog, framing, host, max_frame, mss, "
-         "name, port, rcvbuf, record_limit, timeout, tls"),
+         "sockserver.tcp() has no option 'path': expected one of allow_remote, backlog, framing, host, ignore_probes, "
+         "max_frame, mss, name, port, rcvbuf, record_limit, timeout, tls"),
         ("unix", {"port": 1}, TypeError,
-         "sockserver.unix() has no option 'port': expected one of backlog, framing, max_frame, name, path, rcvbuf, "
-         "record_limit, timeout, tls"),
+         "sockserver.unix() has no option 'port': expected one of backlog, framing, ignore_probes, max_frame, name, "
+         "path, rcvbuf, record_limit, timeout, tls"),
         ("unix_datagram", {"backlog": 1}, TypeError,
          "sockserver.unix_datagram() has no option 'backlog': expected one of name, path, rcvbuf, record_limit, "
          "timeout"),

@@ -664,11 +664,12 @@ OF_CONNECTIONS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def message(verb: str, backend: str) -> str:
+def message(verb: str, backend: str, owner: str = "server") -> str:
+    awaited = "async with server.aio.raises(...)" if verb == "raises" else f"await {owner}.aio.{verb}(...)"
+    awaited = awaited.replace("verify(...)", "verify()")
     return (
         f"{verb}() blocks, and was called inside a coroutine: the {backend} loop, and with it the client, would stand "
-        "still.  Use server.aio, whose waits are awaitable, as are the verbs of its connections; "
-        "or call it in a thread, by to_thread()"
+        f"still.  Use {awaited}, or call it in a thread, by to_thread()"
     )
 
 
@@ -722,7 +723,7 @@ async def test_a_blocking_verb_of_an_accepted_connection_is_refused_whether_or_n
         with pytest.raises(BlockedLoop) as there:
             OF_CONNECTIONS[verb](conn)
 
-        assert str(not_there.value) == str(there.value) == message(verb, anyio_backend)
+        assert str(not_there.value) == str(there.value) == message(verb, anyio_backend, "connection")
         assert await in_thread(conn.recv) == b"a\n"
 
 
@@ -765,7 +766,7 @@ async def test_what_does_not_block_is_allowed(server: StreamTestServer) -> None:
         server.clear()
         server.stop()
         server.start()
-        assert future.result() == 7
+        assert await in_thread(future.result) == 7
 
 
 async def test_a_blocking_verb_in_a_thread_of_the_loop_is_allowed(udp_server: DatagramTestServer) -> None:

@@ -395,8 +395,8 @@ WRONG: list[tuple[Callable[[SockServer], object], type[Exception], str]] = [
     (
         lambda its: its.check_up(sound, greet, path="/tmp/x"),
         TypeError,
-        "check_up() has no option 'path': expected one of allow_remote, backlog, framing, host, max_frame, mss, name, "
-        "port, rcvbuf, record_limit, timeout, tls",
+        "check_up() has no option 'path': expected one of allow_remote, backlog, framing, host, ignore_probes, "
+        "max_frame, mss, name, port, rcvbuf, record_limit, timeout, tls",
     ),
 ]
 

@@ -260,13 +260,15 @@ def test_nothing_before_the_end_of_the_stream(tcp_server: StreamTestServer) -> N
         r"""
         tcp_server, connection 0 (127.0.0.1:PORT): step 2 of 2, LINE, expected b'USER bob\r\n'
           got the end of the stream
+          the client has left without sending a byte: if that is a probe of the port, the option ignore_probes=True ignores it
             [T] S: hi
             [T] C! eof
-        """
+        """  # noqa: E501
     )
     assert told(line.value) == dedent(
         r"""
         tcp_server, connection 1 (127.0.0.1:PORT): step 2 of 2, LINE, expected bytes through b'\n', but the client ended its stream
+          the client has left without sending a byte: if that is a probe of the port, the option ignore_probes=True ignores it
             [T] S: hi
             [T] C! eof
         """  # noqa: E501
@@ -691,6 +693,7 @@ def test_one_connection_too_many_for_the_rules(tcp_server: StreamTestServer) -> 
     assert told(caught.value) == dedent(
         """
         tcp_server, connection 2 (127.0.0.1:PORT): expected no further connection: rule 1 (LINE), on(CONNECT), greets only 2 times
+          the client of connection 0 has left without sending a byte: if that is a probe of the port, the option ignore_probes=True ignores it
             nothing was said so far
         """  # noqa: E501
     )

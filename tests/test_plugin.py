@@ -200,7 +200,7 @@ def test_a_native_setting_of_the_wrong_type_is_an_error_of_usage_that_names_it(i
         (
             "wibble=3",
             "TypeError: pytest.mark.sockserver got an unknown option 'wibble': expected one of allow_remote, backlog, "
-            "framing, host, max_frame, mss, name, path, port, rcvbuf, record_limit, timeout, tls",
+            "framing, host, ignore_probes, max_frame, mss, name, path, port, rcvbuf, record_limit, timeout, tls",
         ),
         ("'tcp'", "TypeError: pytest.mark.sockserver takes options by name alone, not 'tcp'"),
         ("timeout='3'", "TypeError: timeout must be a number of seconds, not '3'"),
@@ -322,7 +322,7 @@ def test_an_option_of_the_factory_that_makes_no_sense_is_an_error_at_the_call(in
         "rcvbuf, record_limit, timeout",
         '>       sockserver.tcp_and_udp(path="x")',
         "E       TypeError: sockserver.tcp_and_udp() has no option 'path': expected one of allow_remote, backlog, "
-        "framing, host, max_frame, mss, name, port, rcvbuf, record_limit, timeout, tls",
+        "framing, host, ignore_probes, max_frame, mss, name, port, rcvbuf, record_limit, timeout, tls",
     ]
 
 
@@ -461,7 +461,7 @@ def test_the_fixtures_and_the_marker_introduce_themselves(inner: Runner) -> None
 
     assert markers[0] == (
         "@pytest.mark.sockserver(**options): options of every server that the test's fixtures make: host, port, path, "
-        "framing, timeout, tls, rcvbuf, mss, backlog, record_limit, max_frame, allow_remote, name"
+        "framing, timeout, tls, rcvbuf, mss, backlog, record_limit, max_frame, ignore_probes, allow_remote, name"
     )
     told = fixtures.partition("fixtures defined from pytest_sockserver.plugin")[2].splitlines()[1:]
     lines = [line for line in told if line[0] != " " and "plugin.py" in line]

@@ -50,6 +50,7 @@ class Stall(Act):
     """Say and read nothing any more until the server stops; that the client is gone is not noticed either."""
 
     is_last = True
+    takes_time = True
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -79,6 +80,8 @@ class Delay(Act):
 
     seconds: float
 
+    takes_time = True
+
     def __init__(self, seconds: float) -> None:
         __tracebackhide__ = True
         check_seconds("Delay()", seconds)
@@ -95,6 +98,8 @@ class Jitter(Act):
     least: float
     most: float
     seed: int = 0
+
+    takes_time = True
 
     def __init__(self, least: float, most: float, *, seed: int = 0) -> None:
         __tracebackhide__ = True
@@ -115,6 +120,8 @@ class Gate(Act):
     """Wait until somebody opens the gate of this name: ``server.open(name)``, or a step of another script."""
 
     name: str
+
+    takes_time = True
 
     def __init__(self, name: str) -> None:
         __tracebackhide__ = True
@@ -146,6 +153,7 @@ class ReadSlowly(Act):
     pause: float
 
     fits = STREAMS
+    takes_time = True
     why_not: ClassVar[Mapping[str, str]] = {"": "a datagram is taken whole"}
 
     def __init__(self, size: int, pause: float) -> None:

@@ -297,6 +297,7 @@ class Drip(Modifier):
     size: int = 1
 
     fits = STREAMS
+    takes_time = True
     why_not: ClassVar[Mapping[str, str]] = {"": _WHOLE}
 
     def __init__(self, data: Part, pause: float, size: int = 1) -> None:
@@ -320,6 +321,7 @@ class Throttle(Modifier):
     rate: float
 
     fits = STREAMS
+    takes_time = True
     why_not: ClassVar[Mapping[str, str]] = {"": _WHOLE}
 
     def __init__(self, data: Part, rate: float) -> None:
@@ -353,6 +355,7 @@ class Split(Modifier):
     gate: str | None = None
 
     fits = STREAMS
+    takes_time = True
     why_not: ClassVar[Mapping[str, str]] = {"": _WHOLE}
 
     def __init__(self, data: Part, *at: int, pause: float = 0.002, gate: str | None = None) -> None:
@@ -398,6 +401,8 @@ class Hold(Modifier):
 
     data: Part
     after: int = 1
+
+    takes_time = True
 
     def __init__(self, data: Part, after: int = 1) -> None:
         __tracebackhide__ = True

@@ -71,6 +71,8 @@ class Act(_Written):
         why_not: What to say of a transport that cannot, by transport; ``""`` for all others.
         is_last: Nothing after it is ever reached.
         ends_saying: No bytes can be said after it.
+        takes_time: It has to do with time, or with when the client says something: no plain ``send()`` in a coroutine
+            does it.
         lacks_context: It wants the server's ``tls=``.
     """
 
@@ -78,6 +80,7 @@ class Act(_Written):
     why_not: ClassVar[Mapping[str, str]] = {}
     is_last: ClassVar[bool] = False
     ends_saying: ClassVar[bool] = False
+    takes_time: ClassVar[bool] = False
     lacks_context: bool = False
 
 
@@ -88,11 +91,13 @@ class Modifier(_Written):
         data: The part.
         fits, why_not: As those of an act.
         is_last: It never comes to an end.
+        takes_time: As that of an act; what its part does is not meant.
     """
 
     fits: frozenset[str] = EVERYWHERE
     why_not: ClassVar[Mapping[str, str]] = {}
     is_last: bool = False
+    takes_time: ClassVar[bool] = False
     data: Part
 
     def applied(self, actions: Iterator[Action]) -> Iterator[Action]:
@@ -311,6 +316,15 @@ def _what_it_can(transport: str) -> str:
 def ends(parts: Iterable[Part]) -> bool:
     """Tell whether the parts certainly end the connection, or what is said on it."""
     return any(isinstance(part, (Act, Modifier)) and part.is_last for part in parts)
+
+
+def takes_time(parts: Iterable[Part]) -> bool:
+    """Tell whether the parts may have to wait; what a function returns is not known here."""
+    return any(
+        isinstance(part, (Act, Modifier))
+        and (part.takes_time or (isinstance(part, Modifier) and (part.is_last or takes_time([part.data]))))
+        for part in parts
+    )
 
 
 def names_demanded(parts: Iterable[Part]) -> tuple[str, ...]:

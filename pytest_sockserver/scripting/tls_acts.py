@@ -65,6 +65,7 @@ class StartTLS(Act):
     context: Context | None = None
 
     fits = frozenset({"tcp", "unix"})
+    takes_time = True
     why_not: ClassVar[Mapping[str, str]] = {"tls": f"{_BEGUN}; on(HANDSHAKE) says how they begin"}
 
     def __post_init__(self) -> None:
@@ -91,6 +92,7 @@ class Alert(Act):
     description: str | int
 
     fits = frozenset({"tcp", "unix"})
+    takes_time = True
     why_not: ClassVar[Mapping[str, str]] = {
         "tls": f"{_BEGUN}, and Python's ssl sends no alert of ours; on(HANDSHAKE).reply(Alert(...)) refuses them"
     }

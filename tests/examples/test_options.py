@@ -34,6 +34,17 @@ class TestNearerWins:
         assert sockserver.tcp(timeout=2.0).timeout == 2.0
 
 
+@pytest.mark.sockserver(ignore_probes=True)
+def test_port_that_is_probed_first(tcp_server):
+    tcp_server.script().send(b"220 ready\r\n").expect(b"QUIT\r\n").send(b"221 bye\r\n")
+
+    socket.create_connection(tcp_server.address).close()  # is it up?
+    with socket.create_connection(tcp_server.address) as client, client.makefile("rb") as lines:
+        assert lines.readline() == b"220 ready\r\n"
+        client.sendall(b"QUIT\r\n")
+        assert lines.readline() == b"221 bye\r\n"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who has a port")
 def test_taken_port_is_an_error_that_names_who_has_it(sockserver):
     """Also if the search's own descriptor, which is gone when it is looked at, has a lower number than the listener."""

@@ -18,6 +18,8 @@ from typing_extensions import assert_type
 from pytest_sockserver import (
     ANY,
     CONNECT,
+    AsyncConnection,
+    AsyncRequest,
     Close,
     Connection,
     Cut,
@@ -92,7 +94,18 @@ def test_live(tcp_server: StreamTestServer) -> None:
 async def test_awaitable(tcp_server: StreamTestServer) -> None:
     conn = await tcp_server.aio.accept()
     assert_type(await conn.recv_line(), Request)
-    assert_type(await tcp_server.aio.take(), Request)
+    request = assert_type(await tcp_server.aio.take(), Request)
+    await assert_type(request.aio, AsyncRequest).reply(b"ok", Delay(0.1))
+    if request.connection is not None:
+        await assert_type(request.connection.aio, AsyncConnection).send(Delay(0.1), b"ok")
+    line: Request = await tcp_server.connections[0].aio.recv_line()
+    print(line)
+
+
+async def test_awaitable_datagrams(udp_server: DatagramTestServer) -> None:
+    request = await udp_server.aio.wait_for()
+    await request.aio.reply(Delay(0.1), lambda request: request)
+    await udp_server.aio.send_to(("127.0.0.1", 53), b"x")
 
 
 def test_factory(sockserver: SockServer, sockserver_session: SockServer) -> None:
