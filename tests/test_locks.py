@@ -30,8 +30,8 @@ from pytest_sockserver import (
     SockServer,
     StreamTestServer,
     WrongState,
+    cutting,
 )
-from pytest_sockserver import cutting
 from pytest_sockserver import socketserver as framework
 
 from .peers import PATIENCE, connect, datagram_client, read_exactly, read_to_end, until
