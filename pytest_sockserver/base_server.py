@@ -40,7 +40,8 @@ What cannot be kept away: Python runs finalizers, weak references' callbacks, si
 and unraisable hooks, in any thread between two of its steps, with a lock of ours held as well.  All locks but 2 are
 re-entrant, so that such code may call us in that thread, look at ``requests`` or declare; it must not wait there,
 nor take a lock that another thread holds while it calls us.  A coroutine is woken under the recorder's lock, by
-what its loop has for that (``call_soon_threadsafe``, trio's token): it neither waits nor runs anything."""
+what its loop has for that (``call_soon_threadsafe``, trio's token): it neither waits nor runs anything.
+"""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Cutting:
         if (received := self._begin()) is not None:
             self._cut(received)
 
-    def cut_beside(self, seconds: float = PATIENCE) -> None:
+    def cut_beside(self, seconds: float | None = None) -> None:
         """Cut what was received; by a framing of the user's in a thread of its own, which is waited for so long."""
         received = self._begin()
         if received is None:
@@ -87,7 +87,7 @@ class Cutting:
             thread.start()
         except RuntimeError:  # there are too many
             return self._cut(received)
-        thread.join(seconds)
+        thread.join(PATIENCE if seconds is None else seconds)
 
     def _begin(self) -> list[bytes | _End] | None:
         """Claim what was received; ``None`` if there is nothing, or another thread is at it."""

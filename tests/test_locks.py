@@ -30,6 +30,7 @@ from pytest_sockserver import (
     SockServer,
     StreamTestServer,
     WrongState,
+    cutting,
 )
 from pytest_sockserver import socketserver as framework
 
@@ -514,13 +515,18 @@ def test_frames_that_came_before_an_accept_are_not_kept_after_it(tcp_server: Str
         assert tcp_server.requests == [b"x\n"]
 
 
-def test_the_frames_of_several_connections_stay_in_the_order_of_their_arrival(tcp_server: StreamTestServer) -> None:
-    tcp_server.framing = framing_that(bool)
+def test_the_frames_of_several_connections_stay_in_the_order_of_their_arrival(
+    tcp_server: StreamTestServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cutting, "PATIENCE", PATIENCE)
+    pause = threading.Event()
+    tcp_server.framing = framing_that(lambda line: line == b"1\n" and pause.wait(0.05))
     with connect(tcp_server) as first, connect(tcp_server) as second:
-        for number in range(100):
-            (first, second)[number % 2].sendall(b"%d\n" % number)
-            tcp_server.wait_for(b"%d\n" % number)
-    assert tcp_server.requests == [b"%d\n" % number for number in range(100)]
+        first.sendall(b"1\n")
+        tcp_server.wait_connection().wait_received(b"1\n")
+        second.sendall(b"2\n")
+        tcp_server.wait_for(count=2)
+    assert tcp_server.requests == [b"1\n", b"2\n"]
 
 
 def test_what_pytest_raises_in_a_framing_is_a_failure_and_the_others_are_read_on(tcp_server: StreamTestServer) -> None:
