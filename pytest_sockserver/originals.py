@@ -91,7 +91,7 @@ class original:  # a namespace, as a module is
     accept = _Socket.accept
     getaddrinfo = _getaddrinfo
 
-    poll: Callable[[], Any] = _unpatched(select, "poll")  # Windows has none
+    poll: Any = _unpatched(select, "poll") if sys.platform != "win32" else None
     select: Callable[..., Any] = _unpatched(select, "select")
     PollSelector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
@@ -258,8 +258,22 @@ class Thread(_Thread):
         except BaseException:
             threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self)))
         finally:
-            del _natives[number]
-            self._ended.release()
+            try:
+                _end_hubs()
+            finally:
+                del _natives[number]
+                self._ended.release()
+
+
+def _end_hubs() -> None:
+    """End the loops that user's code has made in this thread: gevent's and eventlet's keep their descriptors else."""
+    gevent, eventlet = sys.modules.get("gevent._hub_local"), sys.modules.get("eventlet.hubs")
+    if gevent is not None and (hub := gevent.get_hub_if_exists()) is not None:
+        hub.destroy(destroy_loop=True)
+    if eventlet is not None and (hub := getattr(eventlet._threadlocal, "hub", None)) is not None:
+        if hub.running:  # else abort() would start it, for ever
+            hub.abort(wait=True)
+        del eventlet._threadlocal.hub
 
 
 def current_thread() -> threading.Thread:
