@@ -242,6 +242,7 @@ def test_gevents_own_sockets_without_any_patch(runs: Runner) -> None:
 
         def ask(server):
             with gevent.socket.create_connection(server.address) as client:
+                gevent.sleep(0.05)
                 client.sendall(b"x\\n")
                 return client.recv(100)
 
