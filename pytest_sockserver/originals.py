@@ -2,12 +2,13 @@
 
 Tests freeze ``time.monotonic``, forbid ``socket.socket``, put a mock in the place of ``threading.Thread``; gevent and
 eventlet put greenlets in the place of threads.  A deadline must run out all the same, and a server must serve.  So what
-the package uses of these modules is bound here, once, when the plugin is loaded, and all else takes it from here.
+the package uses of these modules is bound once, when the plugin is loaded, and all else takes it from here.
 
 Rules:
 
-- It is kept in a class, :class:`original`.  freezegun walks through the attributes of every module and replaces those
-  which *are* ``time.monotonic``; a class it leaves alone.  So no module of the package binds one of these by itself.
+- It is kept in a class, :class:`original` of ``bound.py``, which is all that the plugin loads.  freezegun walks through
+  the attributes of every module and replaces those which *are* ``time.monotonic``; a class it leaves alone.  So no
+  module of the package binds one of these by itself.
 - What was replaced before we were loaded is found again: functions of C modules in a second copy of the module, which
   the import system makes afresh; the socket class among the subclasses of ``_socket.socket``; ``Thread`` among the
   bases of the main thread's class.
@@ -22,8 +23,6 @@ Not done: ``os.fork()`` and ``os.waitpid()`` of gevent; a library that patches t
 from __future__ import annotations
 
 import _socket
-import _thread
-import select
 import selectors
 import socket
 import sys
@@ -32,70 +31,20 @@ import time
 from types import BuiltinFunctionType
 from typing import TYPE_CHECKING, Any
 
+from .bound import original as original
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from socket import socket as _Socket
+    from collections.abc import Callable
+    from threading import Condition as _Condition
     from threading import Thread as _Thread
-    from types import ModuleType
     from typing import TypeVar
 
     T = TypeVar("T")
+else:
+    _Condition, _Thread = original.library_condition, original.library_thread
 
 # Seconds between two looks of a wait in a greenlet: a client's answer takes a tenth of a millisecond at best.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1e-4, 2e-3
-
-
-def _unpatched(module: ModuleType, name: str) -> Any:
-    """Return a function of a C module; from a second copy of the module if somebody has put another in its place."""
-    found = getattr(module, name, None)
-    if type(found) is BuiltinFunctionType:
-        return found
-    from importlib.util import find_spec, module_from_spec
-
-    spec = module.__spec__ or find_spec(module.__name__)
-    if spec is None or spec.loader is None:
-        return found
-    copy = module_from_spec(spec)
-    spec.loader.exec_module(copy)
-    return getattr(copy, name, found)
-
-
-def _named(found: Iterable[Any], module: str, name: str, otherwise: Any) -> Any:
-    """Return the first that was defined in this module by this name."""
-    own = (each for each in found if getattr(each, "__module__", "") == module and each.__name__ == name)
-    return next(own, otherwise)
-
-
-if not TYPE_CHECKING:
-    _Socket = _named(_socket.socket.__subclasses__(), "socket", "socket", socket.socket)
-    _Thread = _named(type(threading.main_thread()).__mro__, "threading", "Thread", threading.Thread)
-_getaddrinfo: Callable[..., Any] = _named([socket.getaddrinfo], "socket", "getaddrinfo", _socket.getaddrinfo)
-
-
-class original:  # a namespace, as a module is
-    """What the package uses of ``time``, ``threading``, ``socket`` and ``select``, as it was before any test."""
-
-    __slots__ = ()
-
-    monotonic: Callable[[], float] = _unpatched(time, "monotonic")
-    perf_counter: Callable[[], float] = _unpatched(time, "perf_counter")
-    sleep: Callable[[float], None] = _unpatched(time, "sleep")
-
-    Lock: Callable[[], threading.Lock] = _unpatched(_thread, "allocate_lock")
-    RLock: Callable[[], Any] = _thread.RLock
-    get_ident: Callable[[], int] = _unpatched(_thread, "get_ident")
-    start_new_thread: Callable[..., int] = _unpatched(_thread, "start_new_thread")
-    current_thread = staticmethod(threading.current_thread)
-    main_thread = staticmethod(threading.main_thread)
-    all_threads = staticmethod(threading.enumerate)
-
-    socket = _Socket
-    accept = _Socket.accept
-    getaddrinfo = _getaddrinfo
-
-    poll: Callable[[], Any] = _unpatched(select, "poll")  # Windows has none
-    select: Callable[..., Any] = _unpatched(select, "select")
-    PollSelector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 def clock_is_real() -> bool:
@@ -150,7 +99,7 @@ def selected(selector: selectors.BaseSelector, seconds: float | None) -> list[An
     return looked_for(lambda: selector.select(0), seconds, sleep)
 
 
-class Condition(threading.Condition):
+class Condition(_Condition):
     """``threading.Condition``, with a lock for each wait that is a lock; see the module's head."""
 
     def __init__(self, lock: Any = None) -> None:
@@ -208,13 +157,11 @@ class Event:
 _natives: dict[int, Thread] = {}
 
 
-# What the standard library's threads are made of.
-_parts = {name: getattr(threading, name) for name in ("Condition", "Event", "Lock", "_allocate_lock", "get_ident")}
-
-
 def _threading_is_intact() -> bool:
     starts = getattr(threading, "_start_joinable_thread", None) or threading._start_new_thread  # type: ignore[attr-defined]
-    return type(starts) is BuiltinFunctionType and all(getattr(threading, each) is _parts[each] for each in _parts)
+    return type(starts) is BuiltinFunctionType and all(
+        getattr(threading, name) is part for name, part in original.thread_parts
+    )
 
 
 class Thread(_Thread):
@@ -260,8 +207,22 @@ class Thread(_Thread):
         except BaseException:
             threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self)))
         finally:
-            del _natives[number]
-            self._ended.release()
+            try:
+                _end_hubs()
+            finally:
+                del _natives[number]
+                self._ended.release()
+
+
+def _end_hubs() -> None:
+    """End the loops that user's code has made in this thread: gevent's and eventlet's keep their descriptors else."""
+    gevent, eventlet = sys.modules.get("gevent._hub_local"), sys.modules.get("eventlet.hubs")
+    if gevent is not None and (hub := gevent.get_hub_if_exists()) is not None:
+        hub.destroy(destroy_loop=True)
+    if eventlet is not None and (hub := getattr(eventlet._threadlocal, "hub", None)) is not None:
+        if hub.running:  # else abort() would start it, for ever
+            hub.abort(wait=True)
+        del eventlet._threadlocal.hub
 
 
 def current_thread() -> threading.Thread:

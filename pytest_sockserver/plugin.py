@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from .originals import original
+from .bound import original
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

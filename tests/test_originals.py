@@ -300,11 +300,19 @@ async def test_awaitable_waits_run_out_while_the_loops_clock_is_frozen(tcp_serve
 async def test_an_awaitable_wait_runs_out_if_the_clock_freezes_meanwhile(
     tcp_server: StreamTestServer, moment: str
 ) -> None:
-    waiting = asyncio.ensure_future(tcp_server.aio.wait_connection(timeout=0.2))
-    await asyncio.sleep(0)
+    with taking(0.2):
+        waiting = asyncio.ensure_future(tcp_server.aio.wait_connection(timeout=0.2))
+        await asyncio.sleep(0)
+        with freeze_time(moment), pytest.raises(DeadlineExceeded):
+            await waiting
 
-    with freeze_time(moment), taking(0.2), pytest.raises(DeadlineExceeded):
-        await waiting
+
+@pytest.mark.asyncio
+async def test_awaitable_waits_run_out_while_the_loops_clock_stands_still_at_the_present(
+    tcp_server: StreamTestServer,
+) -> None:
+    with mock.patch("time.monotonic", return_value=time.monotonic()), taking(0.1), pytest.raises(DeadlineExceeded):
+        await tcp_server.aio.wait_connection(timeout=0.1)
 
 
 @pytest.mark.asyncio
@@ -445,9 +453,9 @@ def test_a_guard_of_the_users_own_on_sockets_lets_the_server_be(
 
 
 @pytest.mark.parametrize("replacement", ["lambda *args, **named: 1 / 0", "type('Guard', (), {})"])
-@pytest.mark.parametrize("options", ["", "tls=True"])
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
 def test_a_guard_at_the_first_use_in_a_run_spoils_nothing_for_the_rest(
-    runs: Runner, replacement: str, options: str
+    runs: Runner, replacement: str, transport: str
 ) -> None:
     run = runs.outside(
         f"""
@@ -459,7 +467,9 @@ def test_a_guard_at_the_first_use_in_a_run_spoils_nothing_for_the_rest(
             assert "ssl" not in sys.modules
             monkeypatch.setattr(socket, "socket", {replacement})
             monkeypatch.setattr(time, "monotonic", lambda: 42.0)
-            server = request.getfixturevalue("sockserver").tcp({options})
+            server = request.getfixturevalue("sockserver").{transport}()
+            if "{transport}" == "tls":
+                server.client_context()
             with pytest.raises(TimeoutError):
                 server.wait_connection(timeout=0.1)
 

@@ -51,7 +51,7 @@ if hasattr(select, "poll"):
         """Wait until ``sock`` can be read or written, has ended or failed; tell whether that came in time."""
         poller = original.poll()  # one microsecond to make, holds no descriptor, knows no FD_SETSIZE
         poller.register(sock, select.POLLOUT if write else select.POLLIN)
-        if seconds and (sleep := greenlets_sleep()) is not None:
+        if seconds != 0 and (sleep := greenlets_sleep()) is not None:
             return looked_for(lambda: bool(poller.poll(0)), seconds, sleep)
         return bool(poller.poll(None if seconds is None else math.ceil(seconds * 1000)))
 

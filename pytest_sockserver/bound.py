@@ -1,0 +1,84 @@
+"""What the package uses of the standard library's clock, threads and sockets, bound when the plugin is loaded.
+
+Small, since each run of pytest pays for it: see ``originals``, which everything else imports.
+"""
+
+from __future__ import annotations
+
+import _socket
+import _thread
+import select
+import selectors
+import socket
+import sys
+import threading
+import time
+from types import BuiltinFunctionType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from socket import socket as _Socket
+    from threading import Thread as _Thread
+    from types import ModuleType
+    from typing import Any
+
+
+def _unpatched(module: ModuleType, name: str) -> Any:
+    """Return a function of a C module; from a second copy of the module if somebody has put another in its place."""
+    found = getattr(module, name, None)
+    if type(found) is BuiltinFunctionType and found.__name__ == name:
+        return found
+    from importlib.util import find_spec, module_from_spec
+
+    spec = module.__spec__ or find_spec(module.__name__)
+    if spec is None or spec.loader is None:
+        return found
+    copy = module_from_spec(spec)
+    spec.loader.exec_module(copy)
+    return getattr(copy, name, found)
+
+
+def _named(found: Iterable[Any], module: str, name: str, otherwise: Any) -> Any:
+    """Return the first that was defined in this module by this name."""
+    for each in found:
+        if getattr(each, "__module__", "") == module and each.__name__ == name:
+            return each
+    return otherwise
+
+
+if not TYPE_CHECKING:
+    _Socket = _named(_socket.socket.__subclasses__(), "socket", "socket", socket.socket)
+    _Thread = _named(type(threading.main_thread()).__mro__, "threading", "Thread", threading.Thread)
+_getaddrinfo: Callable[..., Any] = _named([socket.getaddrinfo], "socket", "getaddrinfo", _socket.getaddrinfo)
+
+
+class original:  # a namespace, as a module is
+    """What there was of ``time``, ``threading``, ``socket`` and ``select`` before any test."""
+
+    monotonic: Callable[[], float] = _unpatched(time, "monotonic")
+    perf_counter: Callable[[], float] = _unpatched(time, "perf_counter")
+    sleep: Callable[[float], None] = _unpatched(time, "sleep")
+
+    Lock: Callable[[], threading.Lock] = _unpatched(_thread, "allocate_lock")
+    RLock: Callable[[], Any] = _thread.RLock
+    get_ident: Callable[[], int] = _unpatched(_thread, "get_ident")
+    start_new_thread: Callable[..., int] = _unpatched(_thread, "start_new_thread")
+    current_thread = staticmethod(threading.current_thread)
+    main_thread = staticmethod(threading.main_thread)
+    all_threads = staticmethod(threading.enumerate)
+
+    # Of which those of originals.py are made.
+    library_thread = _Thread
+    library_condition = threading.Condition
+    thread_parts = tuple(
+        (name, getattr(threading, name)) for name in ("Condition", "Event", "Lock", "_allocate_lock", "get_ident")
+    )
+
+    socket = _Socket
+    accept = _Socket.accept
+    getaddrinfo = _getaddrinfo
+
+    poll: Any = _unpatched(select, "poll") if sys.platform != "win32" else None
+    select: Callable[..., Any] = _unpatched(select, "select")
+    PollSelector = getattr(selectors, "PollSelector", selectors.SelectSelector)
