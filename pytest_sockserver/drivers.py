@@ -7,11 +7,9 @@ changes something holds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from .connection import Connection
 from .conversation import Driver, Rules, Unexpected
-from .errors import UnmetExpectation
+from .demands import Demands
 from .handler import Handler
 from .performer import DeclaredScript, ScriptRun
 from .rulebook import RuleBook
@@ -22,25 +20,28 @@ from .scripting.steps import step_needing_frames
 class Drivers:
     """The declarations of one server of streams.
 
+    Args:
+        demands: Get each script, and each run of one.
+
     Attributes:
         rules: The driver that answers by the server's rules.
         handler: The latest one declared.
     """
 
-    def __init__(self, book: RuleBook) -> None:
+    def __init__(self, book: RuleBook, demands: Demands) -> None:
         self.rules = Rules(book)
         self.handler: Handler | None = None
-        self._book = book
+        self._book, self._demands = book, demands
         self._scripts: list[DeclaredScript] = []  # in order of declaration
-        self._runs: list[tuple[Connection, ScriptRun]] = []
 
     def clear(self) -> None:
         """Forget the handler and the scripts; the rules are forgotten by their book."""
-        self.handler, self._scripts, self._runs = None, [], []
+        self.handler, self._scripts = None, []
 
     def add(self, declared: DeclaredScript) -> None:
         """Declare a further script."""
         self._scripts.append(declared)
+        self._demands.add(declared)
 
     def described(self) -> str | None:
         """Return what takes the connections, in words; ``None`` if nothing was declared."""
@@ -69,7 +70,7 @@ class Drivers:
         left = self._left()
         if left:
             run = left[0].take()
-            self._runs.append((connection, run))
+            self._demands.add(run)
             connection._driver = run
         elif self.handler is not None:
             connection._driver = self.handler
@@ -110,17 +111,3 @@ class Drivers:
             step = step_needing_frames(declared.steps)
             if step is not None:
                 raise frames_needed(step.wants).with_traceback(step.origin.traceback())
-
-    def not_taken(self, since: float) -> Iterator[UnmetExpectation]:
-        """Yield the error about each script, declared since then, that too few connections have taken; once each."""
-        for declared in list(self._scripts):
-            error = declared.unmet() if declared.at >= since else None
-            if error is not None:
-                yield error
-
-    def under_way(self, since: float) -> Iterator[tuple[Connection, UnmetExpectation]]:
-        """Yield the error about each script, declared since then, that was begun and demands something; once each."""
-        for connection, run in list(self._runs):
-            error = run.unmet() if run.declared_at >= since else None
-            if error is not None:
-                yield connection, error
