@@ -60,6 +60,7 @@ from .addressed import Addressed
 from .addresses import UnixPlace, checked_host
 from .captured import Request
 from .deadline import Deadline, process_ends_soon
+from .demands import Demands, is_in_a_tests_body, running
 from .disturbing import Disturbances, Disturbing
 from .errors import DeadlineExceeded, ServerStopping
 from .failures import Expected, Failures, add_note, combined
@@ -76,7 +77,7 @@ from .recording.recorder import Recorder
 from .rulebook import On, RuleBook
 from .scripting.acts import checked_gate
 from .scripting.checks import checked_seconds
-from .scripting.disturbance import checked_disturbance
+from .scripting.disturbance import SENT, checked_disturbance
 from .scripting.matching import ANY, Match
 from .scripting.parts import Part
 from .scripting.rules import RuleMatch
@@ -128,12 +129,18 @@ class BaseTestServer(Judged, Addressed):
         self._recorder = Recorder(self.options.record_limit)
         self._failures = Failures(self._recorder)
         self._gates = Gates()
-        self._disturbances = Disturbances(self._recorder)
-        self._book = RuleBook(self._recorder, transport, self._captured_by_scripts, tls=self.options.tls is not None)
+        self._demands = Demands(self._recorder)
+        self._disturbances = Disturbances(self._recorder, transport, self._demands, self._past_disturbances)
+        self._book = RuleBook(
+            self._recorder,
+            transport,
+            self._captured_by_scripts,
+            tls=self.options.tls is not None,
+            demands=self._demands,
+        )
         self._went_wrong = False  # so what is missing too is a consequence, and not told
         self._over_since: float | None = None  # whoever comes from then on is recorded, and no failure
-        self._judged_from = 0.0  # what was declared before is for the teardown to judge
-        self._between = 0.0, 0.0  # from the end of the call before to the test that runs now
+        self._between: list[tuple[float, float]] = []  # from the end of a call to the next test
         self._state = "new"
         self._pid = os.getpid()
         self._life = original.RLock()  # guards the life cycle: one start, stop, refuse or listen at a time
@@ -274,7 +281,10 @@ class BaseTestServer(Judged, Addressed):
             self._name_stuck(stopping.join(threads, deadline), {}, deadline)
 
     def clear(self) -> None:
-        """Forget what was declared and what was recorded; never a failure.  Open connections stay open."""
+        """Forget what was declared and what was recorded; never a failure.  Open connections stay open.
+
+        What a test demanded is not forgotten any more when its call is over.
+        """
         with self._recorder.lock:
             gone = self._forget()
         del gone  # without the lock: a __del__ of the user's may come with it
@@ -283,7 +293,7 @@ class BaseTestServer(Judged, Addressed):
         """Do what ``clear()`` does; return what is to be let go without the recorder's lock, which must be held."""
         self._gates.clear()
         self._went_wrong = False
-        return [*self._book.clear(), *self._disturbances.clear(), *self._recorder.forget()]
+        return [*self._book.clear(), *self._disturbances.clear(), *self._demands.clear(), *self._recorder.forget()]
 
     def verify(self) -> None:
         """Wait until the handlers are done or idle, at most a second, and raise what went wrong so far.
@@ -329,7 +339,7 @@ class BaseTestServer(Judged, Addressed):
                 f"in_thread() expected a function, not {fn!r}: pass the function and its arguments, in_thread(fn, arg)"
             )
         future = run_in_thread(f"sockserver {self._label()} client", fn, args, kwargs, self._recorder)
-        future.seconds = self.timeout
+        future.seconds, future.owner = self.timeout, running()
         future.late = lambda deadline: with_conversation(
             DeadlineExceeded, self.name, f"in_thread({future.name}) did not end within {deadline}", self._said()
         )
@@ -379,7 +389,7 @@ class BaseTestServer(Judged, Addressed):
         at: int | Iterable[int] | None = None,
         probability: float | None = None,
         seed: int | None = None,
-        times: int | None = None,
+        times: int | tuple[int, int | None] | None = None,
     ) -> Disturbing:
         """Put parts in the place of what is said, or heard, from now on, whatever answers: no handler is touched.
 
@@ -389,13 +399,17 @@ class BaseTestServer(Judged, Addressed):
 
         Of several disturbances the latest one that hits counts.
 
+        One that the test itself declares, without ``probability``, must hit at least once: else the end of the test's
+        call raises ``UnmetExpectation``, at its line.  ``times=(0, most)`` declares one that may miss; and so does
+        ``end()``, or ``clear()``.  What a fixture declares may miss, unless ``times=(least, most)`` says otherwise.
+
         Args:
             direction: ``"sent"`` or ``"received"``, as the server sees it.
             connections: Indices of the connections that are disturbed; on datagrams of the peers.
             at: Indices, from now on, of what is disturbed: of the writes of each connection, of the datagrams.
             probability: Of each write, or datagram; received on a stream, of each connection.
             seed: What that is drawn from, with the indices; without one it is chosen, and recorded with each hit.
-            times: How often at most.
+            times: How often at most; or ``(least, most)``, with ``None`` for any number.
 
         Returns:
             What ends it, by ``end()`` or as a ``with`` block; its ``count`` says how often it has hit, and its
@@ -406,18 +420,30 @@ class BaseTestServer(Judged, Addressed):
             TypeError, ValueError: Anything else that is known to be wrong.
         """
         __tracebackhide__ = True
-        disturbance = checked_disturbance(
+        return self._disturb(
             parts,
-            self.transport,
             direction=direction,
             connections=connections,
             at=at,
             probability=probability,
             seed=seed,
             times=times,
-            tls=self.options.tls is not None,
+            is_demanded=isinstance(times, tuple) or (probability is None and is_in_a_tests_body()),
         )
-        disturbing = self._disturbances.begin(disturbance, seeded=seed is not None)
+
+    def _disturb(
+        self, parts: tuple[Part, ...], *, is_demanded: bool, seed: int | None = None, **given: Any
+    ) -> Disturbing:
+        """Put a disturbance in force; it must hit as often as its ``times`` say if that is demanded."""
+        __tracebackhide__ = True
+        disturbance = checked_disturbance(
+            parts,
+            self.transport,
+            tls=self.options.tls is not None,
+            seed=seed,
+            **{"direction": SENT, "connections": None, "at": None, "probability": None, "times": None, **given},
+        )
+        disturbing = self._disturbances.begin(disturbance, seeded=seed is not None, is_demanded=is_demanded)
         self._upset_all()
         return disturbing
 

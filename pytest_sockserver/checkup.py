@@ -223,7 +223,7 @@ class _Ward:
             said.append(data)
             return data
 
-        healthy = Fault("none", lambda server: server.disturb(listen))
+        healthy = Fault("none", lambda server: server.disturb(listen, times=(0, None)))
         finding = self.examined(healthy, None, failures_count=True)
         if finding.outcome != RETURNED:
             text = f"the client has to work when nothing is wrong, and {finding.told}"

@@ -9,6 +9,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, TypeVar
 
 from .deadline import Deadline
+from .demands import Period
 from .failures import Failures
 from .originals import Condition, Thread
 from .recording.recorder import Recorder
@@ -31,6 +32,8 @@ class ClientFuture(Future[T]):
     #: Seconds that a wait for it takes at most, unless it says otherwise; what to raise then.
     seconds: float
     late: Callable[[Deadline], BaseException]
+    #: What ran when it was begun.
+    owner: Period | None
     _asked = False
     _told = False
     #: The server stopped while the client ran: what became of it then is our own doing.

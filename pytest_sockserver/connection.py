@@ -633,6 +633,8 @@ class Connection(Verbs):
         if unrest is None or unrest.intake is not None or not self._is_misheard():
             return
         intake = begin_to_hear(self, unrest)
+        if len(buffer):
+            intake.has_effect()
         intake.arrived.feed(buffer.take(len(buffer)))
         intake.arrived.ended, intake.arrived.broken, buffer.ended = buffer.ended, buffer.broken, False
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from .captured import Request
 from .declaring import Declaring
+from .demands import Demand, Period
 from .errors import ScriptMismatch, UnmetExpectation
 from .origin import Origin
 from .recording.recorder import Recorder
@@ -32,7 +33,7 @@ class Taken:
     answer: Sequence[Step]
 
 
-class DatagramScript:
+class DatagramScript(Demand):
     """A script, and how far it has come.
 
     Attributes:
@@ -40,7 +41,13 @@ class DatagramScript:
     """
 
     def __init__(
-        self, script: Script, times: Times, chatter: RuleBook | None, values: Mapping[str, Any], recorder: Recorder
+        self,
+        script: Script,
+        times: Times,
+        chatter: RuleBook | None,
+        values: Mapping[str, Any],
+        recorder: Recorder,
+        owner: Period | None,
     ) -> None:
         # Not the script itself: when its user lets it go it is known to be whole.
         self.steps, self.captured, self.origin = script.steps, script.captured, script.origin
@@ -48,7 +55,7 @@ class DatagramScript:
         script.grown = self._declaring.went_on
         self.chatter, self.values = chatter, values
         self._times = times
-        self.at = recorder.elapsed()  # when it was declared, in seconds since the server was made
+        self.owner = owner  # what ran when it was declared
         self._rounds = 0  # how often it was performed to its end
         self._agenda: Agenda | None = None  # what is left of this round; changed by the thread that answers
         self._told = False

@@ -23,9 +23,9 @@ from .captured import Request, Value, looked_up
 from .datagram_reply import Reply
 from .datagram_script import DatagramScript, Sections
 from .deadline import Deadline
+from .demands import Period, running
 from .disturbing import Disturbing
 from .errors import DeadlineExceeded, ServerStopping, WrongState
-from .failures import Failure
 from .handler import Handler
 from .listening import Refusing
 from .losses import Drops, Loss, of_drops, with_losses
@@ -91,7 +91,10 @@ class DatagramTestServer(BaseTestServer):
         self._granted = 0  # bytes of the receive buffer, as the system counts them
 
     def clear(self) -> None:
-        """Forget what was declared and what was recorded; never a failure."""
+        """Forget what was declared and what was recorded; never a failure.
+
+        What a test demanded is not forgotten any more when its call is over.
+        """
         with self._recorder.lock:
             gone = [*self._forget(), self._tapes, self._handler, self._scripts, self._captured]
             self._tapes, self._handler, self._scripts, self._captured = {}, None, [], {}
@@ -228,8 +231,10 @@ class DatagramTestServer(BaseTestServer):
         """
         __tracebackhide__ = True
         checked, script = checked_times(times), self._new_script()
+        declared = DatagramScript(script, checked, None, {}, self._recorder, running())
         with self._recorder.lock:
-            self._scripts.append(DatagramScript(script, checked, None, {}, self._recorder))
+            self._scripts.append(declared)
+            self._demands.add(declared)
         return script
 
     def dialogue(self, text: str | os.PathLike[str], *, timed: bool = False, **values: Value) -> None:
@@ -240,20 +245,23 @@ class DatagramTestServer(BaseTestServer):
         """
         __tracebackhide__ = True
         dialogue = self._parsed(text, values, timed=timed)
-        scripts = [self._of_section(section, values) for section in dialogue.sections]
+        owner = running()
+        scripts = [self._of_section(section, values, owner) for section in dialogue.sections]
         rest = dialogue.rest
         with self._recorder.lock:
             if dialogue.numbered:
-                further = partial(self._of_section, rest, values) if rest is not None else None
+                further = partial(self._of_section, rest, values, owner) if rest is not None else None
                 self._scripts.append(Sections(scripts, further))
             else:
                 self._scripts += scripts
 
-    def _of_section(self, section: Section, values: dict[str, Any]) -> DatagramScript:
+    def _of_section(self, section: Section, values: dict[str, Any], owner: Period | None) -> DatagramScript:
         chatter = RuleBook(self._recorder, self.transport)
         for each in section.exchanges:
             chatter.add(each.match, each.parts, each.origin)
-        return DatagramScript(section.script, checked_times(1), chatter, values, self._recorder)
+        script = DatagramScript(section.script, checked_times(1), chatter, values, self._recorder, owner)
+        self._demands.add(script)
+        return script
 
     def _captured_by_scripts(self) -> set[str]:
         return {name for each in self._all_scripts() for name in each.captured}
@@ -262,10 +270,6 @@ class DatagramTestServer(BaseTestServer):
         with self._recorder.lock:
             declared = [each.scripts if isinstance(each, Sections) else [each] for each in self._scripts]
         return [script for scripts in declared for script in scripts]
-
-    def _missing(self, since: float) -> list[Failure]:
-        missing = [error for each in self._all_scripts() if each.at >= since and (error := each.unmet()) is not None]
-        return [self._unmet(error) for error in missing] + super()._missing(since)
 
     # Faults
 
@@ -293,8 +297,8 @@ class DatagramTestServer(BaseTestServer):
 
         What is not received cannot be told from what is not answered.
         """
-        self._blackhole = self.disturb(direction="received")
-        self._blackhole.also = self.disturb()
+        self._blackhole = self._disturb((), direction="received", is_demanded=False)
+        self._blackhole.also = self._disturb((), is_demanded=False)
         return self._blackhole
 
     def listen(self) -> None:

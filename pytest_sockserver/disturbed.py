@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 from .errors import UnsupportedFault
 from .originals import original
 from .performing import after_held, do, say
+from .scripting.acts import Delay, Jitter, ReadSlowly
 from .scripting.buffer import Buffer
-from .scripting.disturbance import RECEIVED, Disturbance
+from .scripting.disturbance import RECEIVED
 from .scripting.parts import DATA, Act, Action, Function, Part, actions, shown
 from .stream import CHUNK
 from .unrest import Unrest
 
 if TYPE_CHECKING:
     from .connection import Connection
+    from .disturbing import Disturbing
 
 
 class _Want(Act):
@@ -28,6 +30,9 @@ class _Want(Act):
 
 
 WANT = _Want()
+
+#: Acts that the client cannot notice before it has sent something.
+_NEEDS_BYTES = (Delay, Jitter, ReadSlowly)
 
 
 class Intake:
@@ -37,8 +42,10 @@ class Intake:
         arrived: What has come from the kernel, and not been handed on.
     """
 
-    def __init__(self, connection: Connection, disturbance: Disturbance | None) -> None:
+    def __init__(self, connection: Connection, disturbing: Disturbing | None) -> None:
         self.arrived = Buffer()
+        self._silent = disturbing  # until it has an effect
+        disturbance = disturbing.disturbance if disturbing is not None else None
         self.origin = disturbance.origin if disturbance is not None else None
         parts: tuple[Part, ...] = disturbance.parts if disturbance is not None else (DATA,)
         # One iterator, which stands where it stands while nobody asks: a ``for`` that is left would close it.
@@ -52,6 +59,12 @@ class Intake:
                 return
             else:
                 yield WANT
+
+    def has_effect(self) -> None:
+        """Note that bytes have come, or that the disturbance does something without any."""
+        if self._silent is not None:
+            self._silent.has_effect()
+            self._silent = None
 
     def _all(self, acts: Iterator[Action]) -> Iterator[Action]:
         """Yield the actions of the parts; after the last of them what arrives is dropped."""
@@ -72,10 +85,15 @@ def hear(connection: Connection, unrest: Unrest, receive: Callable[[Buffer], obj
     while (action := _next(connection, intake)) is not None:
         if isinstance(action, bytes):
             if action:
+                intake.has_effect()
                 return action
         elif action is WANT:
             receive(intake.arrived)
+            if len(intake.arrived):
+                intake.has_effect()
         elif isinstance(action, Act):
+            if not isinstance(action, _NEEDS_BYTES):
+                intake.has_effect()
             for need in do(connection, action, connection._timeout):
                 connection._await(need)
             connection._stop_if_ended()
@@ -84,7 +102,7 @@ def hear(connection: Connection, unrest: Unrest, receive: Callable[[Buffer], obj
 
 def begin_to_hear(connection: Connection, unrest: Unrest) -> Intake:
     """Choose what becomes of all that a connection receives from now on."""
-    hit = connection._server._disturbances.hit(RECEIVED, connection._tape)
+    hit = connection._server._disturbances.hit(RECEIVED, connection._tape, has_come=False)
     unrest.intake = Intake(connection, hit)
     return unrest.intake
 

@@ -7,12 +7,11 @@ changes something holds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 
 from .connection import Connection
 from .conversation import Driver, Rules, Unexpected
-from .errors import UnmetExpectation
+from .demands import Demands
 from .handler import Handler
 from .performer import DeclaredScript, ScriptRun
 from .probes import Probes
@@ -24,31 +23,34 @@ from .scripting.steps import step_needing_frames
 class Drivers:
     """The declarations of one server of streams.
 
+    Args:
+        demands: Get each script, and each run of one.
+
     Attributes:
         rules: The driver that answers by the server's rules.
         handler: The latest one declared.
     """
 
-    def __init__(self, book: RuleBook, probes: Probes) -> None:
+    def __init__(self, book: RuleBook, probes: Probes, demands: Demands) -> None:
         self.rules = Rules(book)
         self._probes = probes
         self.handler: Handler | None = None
-        self._book = book
+        self._book, self._demands = book, demands
         self._scripts: list[DeclaredScript] = []  # in order of declaration
-        self._runs: list[tuple[Connection, ScriptRun]] = []
 
     def clear(self) -> list[object]:
         """Forget the handler and the scripts; return what is to be let go without the lock, which must be held.
 
         The rules are forgotten by their book.
         """
-        gone: list[object] = [self.handler, self._scripts, self._runs]
-        self.handler, self._scripts, self._runs = None, [], []
+        gone: list[object] = [self.handler, self._scripts]
+        self.handler, self._scripts = None, []
         return gone
 
     def add(self, declared: DeclaredScript) -> None:
         """Declare a further script."""
         self._scripts.append(declared)
+        self._demands.add(declared)
 
     def described(self) -> str | None:
         """Return what takes the connections, in words; ``None`` if nothing was declared."""
@@ -77,8 +79,8 @@ class Drivers:
         left = self._left()
         if left:
             run = left[0].take()
-            self._runs.append((connection, run))
-            self._probes.used(connection, partial(self._give_back, connection, run))
+            self._demands.add(run)
+            self._probes.used(connection, partial(self._give_back, run))
             connection._driver = run
         elif self.handler is not None:
             connection._driver = self.handler
@@ -88,10 +90,10 @@ class Drivers:
             connection._driver = self.unexpected(call_is_over=call_is_over)
         return connection._driver
 
-    def _give_back(self, connection: Connection, run: ScriptRun) -> None:
+    def _give_back(self, run: ScriptRun) -> None:
         """Let a script that a probe was driven by drive the next connection."""
         if run.give_back():
-            self._runs = [each for each in self._runs if each != (connection, run)]
+            self._demands.remove(run)
 
     def unexpected(self, *, call_is_over: bool) -> Unexpected:
         """Return the driver of a connection that nothing is left for."""
@@ -124,17 +126,3 @@ class Drivers:
             step = step_needing_frames(declared.steps)
             if step is not None:
                 raise frames_needed(step.wants).with_traceback(step.origin.traceback())
-
-    def not_taken(self, since: float) -> Iterator[UnmetExpectation]:
-        """Yield the error about each script, declared since then, that too few connections have taken; once each."""
-        for declared in list(self._scripts):
-            error = declared.unmet() if declared.at >= since else None
-            if error is not None:
-                yield error
-
-    def under_way(self, since: float) -> Iterator[tuple[Connection, UnmetExpectation]]:
-        """Yield the error about each script, declared since then, that was begun and demands something; once each."""
-        for connection, run in list(self._runs):
-            error = run.unmet() if run.declared_at >= since else None
-            if error is not None:
-                yield connection, error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .addresses import bind_pair, checked_host
 from .base_server import BaseTestServer
 from .datagram_server import DatagramTestServer
+from .demands import Period, is_of_the_call, is_under_way
 from .failures import Failure, add_note, combined
 from .late import Late, issue
 from .options import NAMES, check_options, fitting, options_for
@@ -36,8 +37,9 @@ class SockServer:
         check_options(defaults, NAMES, where="SockServer()")
         self._defaults = defaults
         self.servers: list[BaseTestServer] = []
-        self._fixture: str | None = None  # the name of the pytest fixture that it is
-        self._followed = False  # another fixture was set up after it
+        self._fixture: str | None = None  # the name of the pytest fixture that it is: its hooks judge
+        self._put_off: list[Failure] = []  # what is to be told when the servers stop
+        self._followed = False  # another fixture of the running test was set up after it
 
     def tcp(self, **options: Any) -> StreamTestServer:
         """Return a running TCP server.
@@ -143,29 +145,55 @@ class SockServer:
         if failures and error is not None:
             add_note(error, failures)
 
-    def _take_failures(self, *, is_over: bool | None = None, alone: bool = True) -> list[Failure]:
-        """Return what went wrong in all servers and was not told yet; if nothing did, what is missing.
+    def _take_failures(self) -> list[Failure]:
+        """Return what went wrong in all servers and was not told yet; if nothing did, all that is missing."""
+        wrong, put_off, self._put_off = self._take_wrong(), self._put_off, []
+        return wrong or put_off + [failure for server in self.servers for failure in server._take_missing()]
+
+    def _take_wrong(self, *, is_last: bool = True) -> list[Failure]:
+        """Return what went wrong in all servers, each once."""
+        return [failure for server in self.servers for failure in server._take_wrong(is_last=is_last)]
+
+    def _end_call(self, test: Period, *, has_failed: bool) -> list[Failure]:
+        """Return what went wrong; if nothing did, what is missing of what the test demanded.  Its call is over.
+
+        A fixture that was set up after the servers may still bring what is missing, while its connection is open.
 
         Args:
-            is_over: The test's call is over, and not yet its teardown: a fixture that was set up after the servers may
-                still bring what is missing, while its connection is open.  ``False`` if not even the call is.
-            alone: The test has not failed by itself; else only scripts that are under way say where they stand, since
-                what never began is a consequence.
+            has_failed: Then only scripts that are under way say where they stand: what never began is a consequence.
         """
-        failures = [failure for server in self.servers for failure in server._take_failures(missing=False)]
-        if failures or is_over is False:
-            return failures
+        failures = self._take_wrong(is_last=False)
+        is_wrong = bool(failures)
         for server in self.servers:
-            if is_over:
-                server._end_call()
-            if is_over is None or not self._followed or not server._has_open_connection():
-                since = server._judged_from if is_over else 0.0
-                failures += server._take_failures(since=since) if alone else server._under_way(since)
+            server._end_call()
+            may_follow = self._followed and server._has_open_connection()
+            if is_wrong or (may_follow and has_failed):
+                continue
+            which = is_under_way if has_failed else is_of_the_call if may_follow else None
+            failures += server._take_missing(test, which=which)
         return failures
 
     def _take_late(self) -> list[Late]:
         """Return what is to be told as warnings, each once."""
         return [late for server in self.servers for late in server._take_late()]
+
+    def _end_period(self, period: Period, *, is_missing_told: bool) -> list[Failure]:
+        """Return what went wrong since, and if nothing did, what is missing of what the period demanded; it is over.
+
+        Args:
+            is_missing_told: What went wrong is told alone if this is False.
+        """
+        failures = self._take_wrong(is_last=False)
+        is_missing_told = is_missing_told and not failures
+        for server in self.servers:
+            failures += server._take_missing(period) if is_missing_told else []
+            server._demands.end(period)
+        return failures
+
+    def _forget(self, period: Period) -> None:
+        """Forget what a period demands."""
+        for server in self.servers:
+            server._demands.end(period)
 
     def _with_defaults(self, transport: str, options: dict[str, Any]) -> dict[str, Any]:
         return {**fitting(transport, self._defaults), **options}
@@ -189,5 +217,6 @@ class SockServer:
     def _begin(self, server: BaseTestServer, bound: socket.socket | None) -> None:
         __tracebackhide__ = True
         server._bound = bound
+        server._demands.are_judged_by_hooks = self._fixture is not None
         server.start()
         self.servers.append(server)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from . import stopping
+from .demands import Demand, Demands, Period
 from .disturbing import Disturbances
 from .errors import UnmetExpectation
 from .failures import Failure, Failures
@@ -34,13 +36,13 @@ class Judged:
     _failures: Failures
     _book: RuleBook
     _disturbances: Disturbances
+    _demands: Demands
     _state: str
     _pid: int
     _clients: list[ClientFuture[Any]]  # what in_thread() runs
     _went_wrong: bool  # so what is missing too is a consequence, and not told
     _over_since: float | None  # whoever comes from then on is recorded, and no failure
-    _judged_from: float  # what was declared before is for the teardown to judge
-    _between: tuple[float, float]  # from the end of the call before to the test that runs now
+    _between: list[tuple[float, float]]  # from the end of a call to the next test, where something came meanwhile
     _test_began: float  # what ended before is no business of the running test's report
     _untaken_errors: Untaken
     _told_losses: set[str]  # what a warning of this test has told
@@ -68,20 +70,39 @@ class Judged:
             return True
         return self._recorder.elapsed() - self._recorder.changed_at > _CLIENT_PATIENCE
 
-    def _take_failures(self, *, missing: bool = True, since: float = 0.0) -> list[Failure]:
-        """Return what went wrong, and if nothing has, what is missing; each is told once.
+    def _take_failures(self) -> list[Failure]:
+        """Return what went wrong, and if nothing has, what is missing; each is told once."""
+        return self._take_wrong() or self._take_missing()
+
+    def _take_wrong(self, *, is_last: bool = True) -> list[Failure]:
+        """Return what went wrong, each once.
 
         Args:
-            missing: Whether it is time to say what is missing.
-            since: Of what was declared since then; what was put off before is for the teardown to judge.
+            is_last: Nothing follows: also what became of clients that earlier tests have left running.
         """
         for client in self._clients:
-            client.tell(self._failures, f"{self.name}, in_thread({client.name})")
+            where, owner = f"{self.name}, in_thread({client.name})", client.owner
+            if owner is None or not owner.whole.is_over:
+                client.tell(self._failures, where)
+            elif is_last:
+                client.tell(self._failures, f"{where}, begun by {owner.name}")
         failures = self._failures.take()
         self._went_wrong = self._went_wrong or bool(failures)
-        if missing and not self._went_wrong:
-            failures = self._missing(since)
         return failures
+
+    def _take_missing(
+        self, period: Period | None = None, *, which: Callable[[Demand], bool] | None = None
+    ) -> list[Failure]:
+        """Return what was declared to happen and has not, each once; nothing if something went wrong.
+
+        Args:
+            period: What this has declared, and nothing else.
+            which: Those demands alone of which this returns True.
+        """
+        if self._went_wrong:
+            return []
+        waiting = self._left_waiting() if which is None and (period is None or period.is_body) else []
+        return waiting + [self._unmet(error) for error in self._demands.unmet(period, which=which)]
 
     def _has_failed(self) -> bool:
         """Whether something went wrong that nobody was told of."""
@@ -96,9 +117,9 @@ class Judged:
 
     def _begin_test(self) -> None:
         """Begin to count for a further test, on a server of a wider scope."""
-        self._test_began = self._judged_from = self._recorder.elapsed()
-        if self._over_since is not None:
-            self._between = self._over_since, self._test_began
+        self._test_began = self._recorder.elapsed()
+        if self._over_since is not None and self._recorder.changed_at >= self._over_since:
+            self._between.append((self._over_since, self._test_began))
         self._went_wrong, self._over_since = False, None
         self._told_losses.clear()
         with self._recorder.lock:
@@ -110,8 +131,8 @@ class Judged:
             self._over_since = self._recorder.elapsed()
 
     def _is_after_the_call(self, time: float) -> bool:
-        begin, end = self._between
-        return begin <= time < end or (self._over_since is not None and time >= self._over_since)
+        is_between = any(begin <= time < end for begin, end in self._between)
+        return is_between or (self._over_since is not None and time >= self._over_since)
 
     def _settle_after_the_call(self) -> None:
         """Wait until what has arrived since the test's call was handled, if anything has."""
@@ -140,24 +161,26 @@ class Judged:
         """Tell whether a client may still say something on a connection that it has."""
         return False
 
-    def _missing(self, since: float) -> list[Failure]:
-        """Return what was declared to happen and has not."""
-        return [self._unmet(error) for error in self._book.unmet(since)]
+    def _past_disturbances(self) -> str:
+        """Return what a message about a disturbance that missed adds, about bytes that pass it by."""
+        return ""
+
+    def _left_waiting(self) -> list[Failure]:
+        """Return the failures about connections that came before the scripts, and for which there is none; once."""
+        return []
 
     def _unmet(self, error: UnmetExpectation) -> Failure:
         """Return the failure of what has not happened, with what has."""
+        if error.where is not None:
+            return Failure(error, error.where)
         whole = with_conversation(UnmetExpectation, self.name, str(error), self._said())
         whole.placed = True
         return Failure(whole.with_traceback(error.__traceback__), self.name)
 
-    def _under_way(self, since: float = 0.0) -> list[Failure]:
-        """Return what scripts that were begun still demand."""
-        return []
-
     def _remarks(self) -> list[str]:
         """Return what a report of a test that failed by itself adds to what was said."""
         never = sorted(self._book.never_taken(), key=lambda rule: rule.number)
-        missed = [each.disturbance for each in self._disturbances if not each.count][:REMARKS]
+        missed = self._disturbances.missed()[:REMARKS]
         return [
             *(f"# never taken: {rule}, on({rule.meant})" for rule in never[:REMARKS]),
             *(f"# never hit: {each} ({each.origin.short})" for each in missed),

@@ -66,7 +66,8 @@ class Outlet:
     def heard(self, request: Request) -> Iterator[Need | bytes]:
         """Yield what is heard of a datagram that came, after what disturbs; and what has to be waited for."""
         __tracebackhide__ = True
-        hit = self.server._disturbances.hit(RECEIVED, self.tape, by_datagram=True)
+        disturbing = self.server._disturbances.hit(RECEIVED, self.tape, by_datagram=True)
+        hit = disturbing.disturbance if disturbing is not None else None
         held = self.server._held_for(self.tape, heard=True)
         before = list(held)
         if hit is None:
@@ -129,7 +130,7 @@ class Outlet:
         hit = disturbances.hit(SENT, self.tape, by_datagram=True) if disturbances.sent else None
         if hit is None:
             return self._send(data)
-        return self._say_disturbed(hit, data)
+        return self._say_disturbed(hit.disturbance, data)
 
     def _say_disturbed(self, hit: Disturbance, data: bytes) -> Iterator[Need]:
         __tracebackhide__ = True

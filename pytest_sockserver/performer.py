@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from .connection import Connection
 from .conversation import Rules
 from .declaring import Declaring
+from .demands import Demand, running
 from .errors import (
     DeadlineExceeded,
     EndOfStream,
@@ -44,7 +45,7 @@ from .scripting.times import Times
 E = TypeVar("E", bound=SockServerError)
 
 
-class DeclaredScript:
+class DeclaredScript(Demand):
     """A script and for which connections it is.  Guarded by the recorder's lock.
 
     Args:
@@ -59,7 +60,7 @@ class DeclaredScript:
         self.declaring = Declaring(recorder, script)
         script.grown = self.declaring.went_on
         self.times, self.rules, self.values = times, rules, values
-        self.at = recorder.elapsed()
+        self.owner = running()
         self.taken = 0
         self._told = False
 
@@ -95,7 +96,7 @@ class _RulesTookIt(Exception):
     """A frame that a step did not match was answered by the rules."""
 
 
-class ScriptRun:
+class ScriptRun(Demand):
     """The driver that performs a script on one connection.
 
     Attributes:
@@ -103,9 +104,10 @@ class ScriptRun:
     """
 
     is_raw = False
+    is_under_way = True
 
     def __init__(self, declared: DeclaredScript) -> None:
-        self._declared = declared
+        self._declared, self.owner = declared, declared.owner
         self._steps = declared.steps
         self._rules = declared.rules
         self._agenda = Agenda(declared.steps)  # changed by the connection's thread, under the lock
@@ -383,11 +385,6 @@ class ScriptRun:
         return True
 
     # Verifying
-
-    @property
-    def declared_at(self) -> float:
-        """When its script was declared, in seconds since the server was made."""
-        return self._declared.at
 
     def standing(self) -> str | None:
         """Return where it stands, in words; ``None`` if that was told already, or it has come to a bad end."""

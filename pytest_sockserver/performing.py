@@ -132,12 +132,13 @@ def _say_uneasily(connection: Connection, unrest: Unrest, data: bytes, timeout: 
     if unrest.muted:
         return
     tape = connection._tape
-    disturbance = None
+    disturbing = None
     if data and not tape.server_ended:  # else nothing is left to be disturbed: whoever says it is told that it is over
-        disturbance = connection._server._disturbances.hit(SENT, tape)
-    if disturbance is None:
+        disturbing = connection._server._disturbances.hit(SENT, tape)
+    if disturbing is None:
         yield from _send(connection, data, timeout)
         return
+    disturbance = disturbing.disturbance
     made = partial(made_of, connection._server.transport, data)
     acts = actions(disturbance.parts, made, connection._lookup, lambda: [data])
     try:

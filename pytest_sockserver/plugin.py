@@ -192,7 +192,7 @@ def _factory(request: pytest.FixtureRequest) -> Iterator[SockServer]:
     from . import report
     from .factory import SockServer
 
-    report.register(request.config)
+    report.register(request)
     report.limit_deadlines(request.node)
     factory = SockServer(**_defaults(request))
     factory._fixture = request.fixturename

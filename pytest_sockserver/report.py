@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from functools import partial
 from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import deadline, stopping
+from . import deadline, demands, stopping
+from .demands import Period
 from .errors import HandlerStuck
 from .failures import Failure, add_note, combined, is_skip
 from .late import issue
@@ -36,22 +38,33 @@ _told_key = pytest.StashKey["list[Failure]"]()
 #: On the node of a factory's scope: what the report of a teardown that failed says; made before the factory goes.
 _late_key = pytest.StashKey["list[tuple[str, str]]"]()
 
+#: On the item: the test that is judged when the item's own fixtures are torn down.
+_judging_key = pytest.StashKey[Period]()
+
 #: On the item: its call is under way.
 _calling_key = pytest.StashKey[bool]()
 
-#: On the item: its setup or call has raised.
-_failed_key = pytest.StashKey[bool]()
+#: On the item: its setup or call has raised; "skipped" if that was a skip.
+_failed_key = pytest.StashKey[str]()
+
+#: On the item: what is declared while it runs, by none of its fixtures, belongs to this.
+_test_key = pytest.StashKey[Period]()
 
 _NAME = "sockserver-reports"
+
+#: Seconds that the end of a teardown waits at least for handlers that are busy, if the end of the call has waited for
+#: them: what a client's goodbye in a teardown takes.
+_PATIENCE = 0.1
 
 #: Whose fixtures are never clients of ours.
 _NO_CLIENTS = frozenset(["_pytest", "anyio", "pytest_asyncio", "pytest_sockserver", "pytest_trio"])
 
 
-def register(config: pytest.Config) -> None:
-    """Register the hooks below, once."""
-    if not config.pluginmanager.has_plugin(_NAME):
-        config.pluginmanager.register(Reports(), _NAME)
+def register(request: Any) -> None:
+    """Register the hooks below, once, while the fixture of ``request`` is set up, and perhaps one that asks for it."""
+    if not request.config.pluginmanager.has_plugin(_NAME):
+        request.config.pluginmanager.register(reports := Reports(), _NAME)
+        reports.begin_late(request)
 
 
 def limit_deadlines(node: Any) -> None:
@@ -72,14 +85,37 @@ def finish(factory: SockServer, node: Any) -> None:
         factory.stop()
     except Exception as error:  # what went wrong before must not be lost with it
         broken.append(Failure(error, "the stop of a server"))
-    if any(server._pid != os.getpid() for server in factory.servers):
-        return  # a forked child of the test
-    failures = factory._take_failures()
-    if node.stash.get(_failed_key, False):
+    if _is_forked([factory]):
+        return
+    skipped = node.stash.get(_failed_key, "") == "skipped"
+    failures = factory._take_wrong() if skipped else factory._take_failures()
+    _raise_late(node, [factory], failures, [*broken, *_warn(node, [factory])])
+
+
+def _settle(factories: Iterable[SockServer], seconds: float) -> float:
+    """Wait until all servers are idle, at most so long; return the seconds that are left."""
+    limit = deadline.Deadline(seconds)
+    for factory in factories:
+        for server in factory.servers:
+            server._settle(limit.left() or 0.0)
+    return limit.left() or 0.0
+
+
+def _is_forked(factories: Iterable[SockServer]) -> bool:
+    """Tell whether this is a forked child of the test, which judges nothing."""
+    return any(server._pid != os.getpid() for factory in factories for server in factory.servers)
+
+
+def _raise_late(
+    node: Any, factories: list[SockServer], failures: list[Failure], left_behind: Iterable[Failure] = ()
+) -> None:
+    """Raise failures in a teardown.  A test that failed already gets no second one, but for what it leaves behind."""
+    __tracebackhide__ = True
+    if node.stash.get(_failed_key, "") == "failed":
         failures = [failure for failure in failures if isinstance(failure.error, HandlerStuck)]
-    failures = [*broken, *failures, *_warn(node, [factory])]
+    failures = [*failures, *left_behind]
     if failures:
-        node.stash[_late_key] = list(sections(node, [factory], []))
+        node.stash[_late_key] = [*node.stash.get(_late_key, []), *sections(node, factories, [])]
         raise _raised(combined(failures))
 
 
@@ -88,11 +124,15 @@ def _warn(node: Any, factories: list[SockServer]) -> list[Failure]:
 
     A test that failed already gets no second failure, and its report has told what was lost.
     """
-    failed = node.stash.get(_failed_key, False)
+    failed = node.stash.get(_failed_key, "") == "failed"
     late = [each for factory in factories for each in factory._take_late()]
     location = getattr(node, "location", (None, 0))
     place = str(getattr(node, "path", "")), (location[1] or 0) + 1
     return issue([each for each in late if each.error or not failed], place, raises=not failed)
+
+
+def _is_set_up(fixturedef: Any) -> bool:
+    return fixturedef.cached_result is not None
 
 
 def factories_of(item: pytest.Item | pytest.Collector) -> list[SockServer]:
@@ -101,12 +141,74 @@ def factories_of(item: pytest.Item | pytest.Collector) -> list[SockServer]:
 
 
 class Reports:
-    """The hooks."""
+    """The hooks.
+
+    What runs now, and owns what is declared, is set here.  A run of pytest within a test sets it back when it ends.
+    """
+
+    def __init__(self) -> None:
+        self._outside = demands.running()  # the outer run's test, of a run within a test
+        self._item: Any = None  # whose setup, call or teardown it is
+        self._is_leaving = False  # the user has interrupted the run: nothing is waited for, nor judged
+
+    def begin_late(self, request: Any) -> None:
+        """Do what the hooks would have done before the fixture of ``request``, if they had been there."""
+        item = request._pyfuncitem
+        self._begin_test(item)
+        self._judge_at_the_end(item)
+        requests = [request._parent_request]
+        while hasattr(requests[-1], "_parent_request"):
+            requests.append(requests[-1]._parent_request)
+        for each in reversed(requests[:-1]):  # the last one is the test's own; the others are fixtures, the inner first
+            period = self._period_of(each._fixturedef)
+            period.outer, period.has_left = demands.running(), partial(_is_set_up, each._fixturedef)
+            if period.whole is period:
+                each.node.addfinalizer(partial(self._end_period, period, each.node))
+            demands.run(period)
+
+    def _begin_test(self, item: Any) -> None:
+        self._item = item
+        item.stash[_failed_key] = ""  # a rerun uses the same item
+        item.stash[_test_key] = test = Period(item.name, is_body=True)
+        demands.run(test)
+
+    def _period_of(self, fixturedef: Any) -> Period:
+        is_of_test = fixturedef.scope == "function"
+        return Period(f"fixture {fixturedef.argname}", self._item.stash[_test_key] if is_of_test else None)
+
+    def _judge_at_the_end(self, item: pytest.Item) -> None:
+        """Judge the test when its own fixtures are torn down: a node's first finalizer runs last."""
+        test = item.stash[_test_key]
+        if item.stash.get(_judging_key, None) is not test and not test.is_due:
+            item.stash[_judging_key] = test
+            item.addfinalizer(partial(self._end_period, test, item))
+
+    def _end_period(self, period: Period, node: Any) -> None:
+        """Raise what a test, or a fixture of a wider scope, has demanded and not got, and what went wrong by now.
+
+        Called when the node's own fixtures are torn down, or the fixture, and the wider ones are not yet.
+        """
+        __tracebackhide__ = True
+        factories = factories_of(node)
+        period.is_due = True
+        if not factories or self._is_leaving or _is_forked(factories):
+            return
+        _settle(factories, period.patience or stopping.DRAIN_BOUND)
+        is_missing_told = node.stash.get(_failed_key, "") != "skipped"
+        failures: list[Failure] = []
+        for factory in factories:
+            missing = factory._end_period(period, is_missing_told=is_missing_told)
+            if self._item.stash[_test_key].is_due:
+                failures += missing
+            else:  # a parametrized fixture ends in the setup of a test with another parameter, which is not to blame
+                factory._put_off += missing
+        period.is_over = True
+        _raise_late(node, factories, failures)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Note where each server of a wider scope stands: its earlier connections are other tests' business."""
-        item.stash[_failed_key] = False  # a rerun uses the same item
+        self._begin_test(item)
         for factory in factories_of(item):
             factory._followed = False
             for server in factory.servers:
@@ -114,20 +216,43 @@ class Reports:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, Any, Any]:
-        """Note which servers another fixture was set up after: a client, perhaps, that takes its leave in teardown."""
-        result = yield
+        """Let the fixture own what it declares; and note which servers it was set up after: it may be a client."""
+        period, before = self._period_of(fixturedef), demands.running()
+        self._judge_at_the_end(self._item)
+        if period.whole is period:
+            request.addfinalizer(partial(self._end_period, period, request.node))
+        demands.run(period)
+        try:
+            result = yield
+        except BaseException:
+            for factory in factories_of(request.node):
+                factory._forget(period)
+            raise
+        finally:
+            demands.run(before)
+        if period.whole is period:
+            request.addfinalizer(partial(setattr, period, "is_due", True))  # its teardown comes next
+            return result
+        if type(result).__module__.startswith("pytest_trio"):  # which sets it up within the test's call
+            period.whole.late_fixtures.add(inspect.unwrap(fixturedef.func).__code__)
         module = getattr(fixturedef.func, "__module__", None) or ""
         if module.partition(".")[0] not in _NO_CLIENTS:
             for factory in factories_of(request.node):
                 factory._followed = True
-                for server in factory.servers if fixturedef.scope != "function" else ():
-                    server._judged_from = server._recorder.elapsed()  # what it declared is for more than this test
         return result
+
+    def pytest_keyboard_interrupt(self) -> None:
+        self._is_leaving = True
+
+    def pytest_unconfigure(self) -> None:
+        demands.run(self._outside)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[Any]:
         __tracebackhide__ = True
         limit_deadlines(item)
+        self._judge_at_the_end(item)
+        demands.run(item.stash[_test_key])
         item.stash[_calling_key] = True
         try:
             result = yield
@@ -154,6 +279,8 @@ class Reports:
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Warn of what became of servers of a wider scope in this test, while pytest still knows whose it is."""
         __tracebackhide__ = True
+        item.stash[_test_key].is_due = True
+        demands.run(item.stash[_test_key])
         try:
             result = yield
         except (KeyboardInterrupt, GeneratorExit, pytest.exit.Exception):
@@ -173,9 +300,14 @@ class Reports:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         if call.excinfo is not None:
             _show_from_users_frame(call)
-            item.stash[_failed_key] = True
+            skipped = is_skip(call.excinfo.value)
+            if not skipped:
+                item.stash[_failed_key] = "failed"
+            elif call.when != "call" or not item.stash.get(_calling_key, False):  # else it is a subtest's
+                item.stash[_failed_key] = item.stash.get(_failed_key, "") or "skipped"
             # A fixture built on ours that fails, and a subtest within the call, want the server's side as well.
-            if factories_of(item) and (call.when == "setup" or item.stash.get(_calling_key, False)):
+            is_setup = call.when == "setup" and not skipped
+            if factories_of(item) and (is_setup or item.stash.get(_calling_key, False)):
                 tell(item, call.excinfo.value, is_over=False)
         texts = _texts(item, call) if call.excinfo is not None else None
         with said_once(call.excinfo.value if call.excinfo is not None else None, texts or []):
@@ -210,7 +342,7 @@ def _texts(item: pytest.Item, call: pytest.CallInfo[None]) -> list[tuple[str, st
     texts: list[tuple[str, str]] = []
     for node in item.listchain():
         late = node.stash.get(_late_key, None)
-        texts += late if late is not None else []
+        texts += [each for each in late or () if each not in texts]
         node.stash[_late_key] = []
     return texts
 
@@ -222,12 +354,15 @@ def tell(item: pytest.Item, own: BaseException | None, *, is_over: bool = True) 
         is_over: The call is over: what is only missing counts as well, unless somebody may still bring it.
     """
     factories = factories_of(item)
-    servers = [server for factory in factories for server in factory.servers]
-    limit = deadline.Deadline(stopping.DRAIN_BOUND)
-    for server in servers:
-        server._settle(limit.left() or 0.0)
+    test = item.stash[_test_key]
+    test.patience = max(_settle(factories, stopping.DRAIN_BOUND), _PATIENCE)
+    test.is_due = test.is_due or is_over
     failures = [
-        failure for factory in factories for failure in factory._take_failures(is_over=is_over, alone=own is None)
+        failure
+        for factory in factories
+        for failure in (
+            factory._end_call(test, has_failed=own is not None) if is_over else factory._take_wrong(is_last=False)
+        )
     ]
     if own is not None:
         beside = [failure for failure in failures if failure.error not in _chain_of(own)]

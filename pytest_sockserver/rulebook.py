@@ -7,12 +7,13 @@ once never share a turn that only one of them can have.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import count as counting
 from typing import TYPE_CHECKING, Any, Final
 
 from .declaring import Declaring
+from .demands import Demand, Demands, running
 from .errors import UnmetExpectation, WrongState
 from .messages import refuse_misspelt
 from .origin import Origin
@@ -110,11 +111,11 @@ class On:
         return self
 
 
-class _Entry:
-    __slots__ = ("at", "count", "declaring", "rule", "shape", "told")
+class _Entry(Demand):
+    __slots__ = ("count", "declaring", "owner", "rule", "shape", "told")
 
-    def __init__(self, rule: Rule, at: float) -> None:
-        self.rule, self.at = rule, at  # and when it was declared, in seconds since the server was made
+    def __init__(self, rule: Rule) -> None:
+        self.rule, self.owner = rule, running()
         self.count = 0
         self.told = False  # that it was not taken often enough
         self.declaring: Declaring | None = None  # while it is not known yet what it answers
@@ -125,6 +126,17 @@ class _Entry:
     def spent(self) -> bool:
         return self.rule.times.most is not None and self.count >= self.rule.times.most
 
+    def unmet(self) -> UnmetExpectation | None:
+        """Return the error about a rule that was not taken as often as it was to be; once."""
+        rule, count = self.rule, self.count
+        if count >= rule.times.least or self.told:
+            return None
+        self.told = True
+        came = {0: "was never", 1: "was taken only once"}.get(count, f"was taken only {count} times")
+        error = UnmetExpectation(f"{rule}, on({rule.meant}), was to be taken {rule.times}, and {came}")
+        error.placed = True
+        return error.with_traceback(rule.origin.traceback())
+
 
 class RuleBook:
     """Rules and their counts.
@@ -133,12 +145,20 @@ class RuleBook:
         recorder: Its lock guards everything here, and it wakes who waits for a rule to be decided.
         transport: Parts that this cannot do are refused.
         names: Returns what is captured elsewhere, for the templates in replies.
+        demands: Get the rules that must be taken.
     """
 
     def __init__(
-        self, recorder: Recorder, transport: str, names: Callable[[], Iterable[str]] = tuple, *, tls: bool = False
+        self,
+        recorder: Recorder,
+        transport: str,
+        names: Callable[[], Iterable[str]] = tuple,
+        *,
+        tls: bool = False,
+        demands: Demands | None = None,
     ) -> None:
         self._recorder, self._transport, self._names, self._tls = recorder, transport, names, tls
+        self._demands = demands or Demands(recorder)
         self._entries: dict[int, _Entry] = {}  # by number
         self._asked: list[_Entry] = []  # in the order in which they are asked; replaced, never changed
         self._numbers = counting(1)
@@ -193,9 +213,11 @@ class RuleBook:
         with self._recorder.lock:
             number = next(self._numbers)
             on = On(self, number)
-            entry = _Entry(replace(rule, number=number), self._recorder.elapsed())
+            entry = _Entry(replace(rule, number=number))
             entry.declaring = Declaring(self._recorder, on)
             self._insert(entry)
+            if rule.times.least:
+                self._demands.add(entry)
             self._declared_at = original.monotonic()
             self._recorder.tell()
         return on
@@ -205,7 +227,7 @@ class RuleBook:
         with self._recorder.lock:
             number = next(self._numbers)
             rule = Rule(number, match, checked_times(None), (parts,), origin)
-            self._insert(_Entry(rule, self._recorder.elapsed()))
+            self._insert(_Entry(rule))
 
     def add_reply(self, number: int, parts: Iterable[object], verb: str, times: int = 1) -> None:
         """Add a further reply to a rule, for so many times."""
@@ -338,20 +360,13 @@ class RuleBook:
     # Verifying
 
     def never_taken(self) -> list[Rule]:
-        """Return the rules that no request has taken, where others were, and nothing was said of that yet."""
-        unused = [entry.rule for entry in self._asked if not entry.count and not entry.told]
-        return unused if len(unused) < len(self._asked) else []
+        """Return the rules that no request has taken, where others were, and nothing was said of that yet.
 
-    def unmet(self, since: float = 0.0) -> Iterator[UnmetExpectation]:
-        """Yield an error for each rule, declared since then, that was not taken as often as it was to be; once each."""
-        for entry in sorted(self._asked, key=lambda entry: entry.rule.number):
-            rule, count = entry.rule, entry.count
-            if count < rule.times.least and not entry.told and entry.at >= since:
-                entry.told = True
-                came = {0: "was never", 1: "was taken only once"}.get(count, f"was taken only {count} times")
-                error = UnmetExpectation(f"{rule}, on({rule.meant}), was to be taken {rule.times}, and {came}")
-                error.placed = True
-                yield error.with_traceback(rule.origin.traceback())
+        Rules that an earlier test declared are that test's business.
+        """
+        asked = [entry for entry in self._asked if entry.owner is None or not entry.owner.whole.is_over]
+        unused = [entry.rule for entry in asked if not entry.count and not entry.told]
+        return unused if len(unused) < len(self._asked) else []
 
 
 def _found(rule: Rule, unit: Any, lookup: Lookup, *, unsure: bool) -> object:

@@ -16,6 +16,7 @@ from .captured import Value
 from .connection import Connection
 from .conversation import Closed, Continued, Rules
 from .deadline import Deadline
+from .demands import Demand, Period
 from .drivers import Drivers
 from .errors import WrongState
 from .expiry import Expiry
@@ -64,7 +65,7 @@ class StreamTestServer(Admitting):
         self._fillers: list[socket.socket] = []
         self.framing = self.options.framing
         self._probes = Probes(self._recorder, ignored=self.options.ignore_probes)
-        self._drivers = Drivers(self._book, self._probes)
+        self._drivers = Drivers(self._book, self._probes, self._demands)
         self._framework: AcceptingServer | None = None
         self._connections: list[Connection] = []  # guarded by the recorder's lock, as the next two are
         self._live: dict[Connection, None] = {}  # those that are not over, cleared from the record or not; ordered
@@ -121,7 +122,7 @@ class StreamTestServer(Admitting):
             with self._recorder.lock:
                 if self._handshakes is None:
                     plain = "unix" if self._place is not None else "tcp"
-                    self._handshakes = RuleBook(self._recorder, plain, tls=True)
+                    self._handshakes = RuleBook(self._recorder, plain, tls=True, demands=self._demands)
             return self._handshakes.declare(match, times)
         declared = super().on(match, times)
         self._give_waiting_connections()
@@ -183,7 +184,10 @@ class StreamTestServer(Admitting):
         return self._drivers.captured()
 
     def clear(self) -> None:
-        """Forget what was declared and what was recorded; never a failure.  Open connections stay open."""
+        """Forget what was declared and what was recorded; never a failure.  Open connections stay open.
+
+        What a test demanded is not forgotten any more when its call is over.
+        """
         with self._recorder.lock:
             gone = [*self._forget(), *self._drivers.clear(), self._limit, self._connections]
             if self._handshakes is not None:
@@ -264,19 +268,20 @@ class StreamTestServer(Admitting):
         standing = [(each.index, text) for each in live if (text := self._drivers.standing(each)) is not None]
         return [f"# {text} (connection {index})" for index, text in standing[:3]] + super()._remarks()
 
-    def _under_way(self, since: float = 0.0) -> list[Failure]:
+    def _take_missing(
+        self, period: Period | None = None, *, which: Callable[[Demand], bool] | None = None
+    ) -> list[Failure]:
         self._probes.look()
-        return [Failure(error, connection._where()) for connection, error in self._drivers.under_way(since)]
+        return super()._take_missing(period, which=which)
 
-    def _missing(self, since: float) -> list[Failure]:
-        self._probes.look()
-        missing = [self._unmet(error) for error in self._drivers.not_taken(since)]
-        book = self._handshakes
-        hands = [self._unmet(error) for error in book.unmet(since)] if book is not None else []
-        return self._left_waiting() + missing + self._under_way(since) + hands + super()._missing(since)
+    def _past_disturbances(self) -> str:
+        with self._recorder.lock:
+            away = [each for each in self._connections if each._stream.detached or each._tape.handed_over is not None]
+        return (
+            f"\n  connection {away[0].index} was detached: what passes its own socket is not disturbed" if away else ""
+        )
 
     def _left_waiting(self) -> list[Failure]:
-        """Return the failures about connections that came before the scripts, and for which there is none; once."""
         with self._recorder.lock:
             waiting = [each for each in self._untaken if each.closed_by is None] if self._drivers.is_used_up else []
             self._untaken = [each for each in self._untaken if each not in waiting]

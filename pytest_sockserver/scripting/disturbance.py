@@ -17,7 +17,7 @@ from .acts import Close, Delay, EndAfter, Gate, Jitter, Open, ReadSlowly, Reset,
 from .chance import fraction
 from .modifiers import Append, Corrupt, Cut, Drip, Overwrite, Prepend, Split, Spoof, Throttle
 from .parts import DATA, DATAGRAMS, Modifier, Part, check_fit, checked_parts, shown
-from .times import Times
+from .times import Times, checked_times
 
 __tracebackhide__ = True
 
@@ -38,6 +38,7 @@ class Disturbance:
         connections: The indices of the connections; on datagrams of the peers, in order of appearance.
         at: The indices of the writes of a connection, or of the server's datagrams, since the declaration.
         probability, seed: How likely it is, for each of those; and what it is drawn from.
+        times: How often at most, and how often at least where that is demanded.
     """
 
     parts: tuple[Part, ...]
@@ -56,7 +57,9 @@ class Disturbance:
         for name, indices in (("connections", self.connections), ("at", self.at)):
             if indices is not None:
                 said.append(f"{name}={sorted(indices)}")
-        if self.times.most is not None:
+        if self.times.least != (self.probability is None):
+            said.append(f"times={(self.times.least, self.times.most)}")
+        elif self.times.most is not None:
             said.append(f"times={self.times.most}")
         if self.probability is not None:
             said += [f"probability={self.probability!r}", f"seed={self.seed}"]
@@ -111,15 +114,20 @@ def checked_disturbance(
         _indices(at, "at"),
         probability,
         seed or 0,  # type: ignore[arg-type]
-        _checked_most(times),
+        _checked_times(times, least=0 if probability is not None else 1),
     )
 
 
-def _checked_most(times: object) -> Times:
+def _checked_times(times: object, *, least: int) -> Times:
+    """Return how often it may hit; ``least`` is how often it must, unless a pair says otherwise."""
     __tracebackhide__ = True
+    if isinstance(times, tuple):
+        return checked_times(times)
     if times is not None and (type(times) is not int or times < 1):
-        raise ValueError(f"disturb() expected times= to be how often at most, 1 or more, not {times!r}")
-    return Times(0, times)
+        raise ValueError(
+            f"disturb() expected times= to be how often at most, 1 or more, or (least, most), not {times!r}"
+        )
+    return Times(least, times)
 
 
 def _check_received(parts: tuple[Part, ...], transport: str) -> None:

@@ -34,6 +34,12 @@ def test_first_and_third_write_come_twice(counter):
     assert read_all(counter) == b"one\none\ntwo\nthree\nthree\n"
 
 
+def test_fault_that_may_hit_nothing(counter):
+    counter.disturb(Reset(), at=9, times=(0, 1))  # "one", "two", "three": there is no tenth write
+
+    assert read_all(counter) == b"one\ntwo\nthree\n"
+
+
 def test_writes_of_the_second_connection_are_late(counter):
     counter.disturb(Delay(0.01), DATA, connections=1)
 

@@ -133,7 +133,7 @@ HEARD = [
     *heard("stalled", Stall(), said=b"", end=SILENCE),
     *heard("stalled within", Cut(DATA, 4), Stall(), said=SAID[:4], end=SILENCE),
     *heard("limited in bytes, then reset", Cut(DATA, 4), Reset(), said=SAID[:4], end=RESET, transports=TCP),
-    *heard("of the second connection", Cut(DATA, 4), said=SAID, connections=1),
+    *heard("of the second connection", Cut(DATA, 4), said=SAID, connections=1, times=(0, None)),
     *heard("never", Cut(DATA, 4), said=SAID, probability=0.0, seed=1),
     *heard("always", Cut(DATA, 4), said=SAID[:4], probability=1.0, seed=1),
 ]

@@ -381,7 +381,7 @@ WRONG: list[tuple[Callable[[Servers], object], type[Exception], str]] = [
     (
         lambda its: its.tcp.disturb(Cut(DATA, 1), times=0),
         ValueError,
-        "disturb() expected times= to be how often at most, 1 or more, not 0",
+        "disturb() expected times= to be how often at most, 1 or more, or (least, most), not 0",
     ),
     (
         lambda its: its.tcp.disturb(Cut(DATA, 1), direction="received", at=0),
