@@ -198,8 +198,12 @@ def untaken_connection(server: StreamTestServer, timeout: float | None) -> Wait[
             refused = before  # and nobody else is on his way
         if refused:
             server._refused.clear()
-            raise failed_early("accept", refused[0]._stream.tls_error())
+            return Undecided(partial(refuse, refused[0]))  # whose text is made without the lock
         return PENDING
+
+    def refuse(connection: Connection) -> Any:
+        __tracebackhide__ = True
+        raise failed_early("accept", connection._stream.tls_error())
 
     def again() -> float | None:
         return may_be_probe(server._untaken[0]) if server._untaken else None

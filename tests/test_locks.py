@@ -806,6 +806,7 @@ def test_a_request_of_the_applications_own_is_ended_and_closed_without_a_lock() 
         with first, second:
             first.sendall(b"x")
             assert slow.called.wait(PATIENCE)
+            until(lambda: server._request_threads().count_running() == 2)  # else the second is still in the queue
             ended = threading.Thread(target=server.server_close)
             ended.start()
             assert read_to_end(second) == b""  # ended, although the first is being closed
