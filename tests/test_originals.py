@@ -300,11 +300,11 @@ async def test_awaitable_waits_run_out_while_the_loops_clock_is_frozen(tcp_serve
 async def test_an_awaitable_wait_runs_out_if_the_clock_freezes_meanwhile(
     tcp_server: StreamTestServer, moment: str
 ) -> None:
-    waiting = asyncio.ensure_future(tcp_server.aio.wait_connection(timeout=0.2))
-    await asyncio.sleep(0)
-
-    with freeze_time(moment), taking(0.2), pytest.raises(DeadlineExceeded):
-        await waiting
+    with taking(0.2):
+        waiting = asyncio.ensure_future(tcp_server.aio.wait_connection(timeout=0.2))
+        await asyncio.sleep(0)
+        with freeze_time(moment), pytest.raises(DeadlineExceeded):
+            await waiting
 
 
 @pytest.mark.asyncio
