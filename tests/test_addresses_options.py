@@ -342,7 +342,7 @@ def test_where_ipv6_is_missing_it_is_said(sockserver: SockServer, monkeypatch: p
             raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
         return make(family, *args, **kwargs)
 
-    monkeypatch.setattr("pytest_sockserver.addresses.socket.socket", without_ipv6)
+    monkeypatch.setattr("pytest_sockserver.originals.original.socket", without_ipv6)
 
     with pytest.raises(AddressUnavailable) as raised:
         sockserver.tcp(host="::1")

@@ -259,7 +259,7 @@ def test_datagrams_of_several_peers_stand_under_their_heads_in_the_order_they_pa
 
 def test_what_happened_at_one_tick_of_the_clock_keeps_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """monotonic() moves every 15 ms on Windows."""
-    monkeypatch.setattr("pytest_sockserver.recording.recorder.monotonic", lambda: 7.0)
+    monkeypatch.setattr("pytest_sockserver.originals.original.monotonic", lambda: 7.0)
     tape = tape_of(Recorder(10_000))
     for data in (b"c", b"a", b"b"):
         tape.received(data)
