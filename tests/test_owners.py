@@ -698,10 +698,13 @@ def test_who_came_after_an_earlier_call_fails_no_later_test(inner: Runner) -> No
                 assert sock.recv(9) == b""
         """,
         *IN_ORDER,
+        "-W",
+        "default::pytest_sockserver.SockServerWarning",
     )
 
     assert run.phases("test_three") == ["call failed"]
     assert "ConnectionResetError" in run.stdout
+    assert "SockServerWarning: shared, connection 0" in run.stdout
     assert "sockserver: raised on the server's side" not in run.stdout
 
 
