@@ -522,7 +522,6 @@ class DatagramTestServer(BaseTestServer):
 
     def _said(self) -> str:
         with self._recorder.lock:
-            said = list(transcript.datagram_lines(self._recorder.tapes, limit=200))
-        if len(said) > transcript.MESSAGE_LINES:
-            said = [f"#! ... {len(said) - transcript.MESSAGE_LINES} lines before", *said[-transcript.MESSAGE_LINES :]]
-        return "\n".join(said) if said else "no datagram has come so far"
+            said = partial(transcript.datagram_lines, list(self._recorder.tapes), limit=200)
+            shown = transcript.ends_of(said, 0, transcript.MESSAGE_LINES, "lines before")
+        return "\n".join(shown) if shown else "no datagram has come so far"

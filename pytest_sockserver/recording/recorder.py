@@ -50,6 +50,7 @@ class Recorder:
         self.began = monotonic()
         self.tapes: list[Tape] = []
         self.requests: list[Any] = []
+        self._requests_of: dict[Any, list[Any]] = {}  # by connection: one of 10,000 is not looked for among all of them
         self.untaken: deque[Any] = deque()  # those of the requests that take() has not given away
         self.arrivals = 0  # connections and chunks of bytes, kept or not: what assert_quiet() looks at
         self.changed_at = 0.0  # when anything happened last
@@ -69,7 +70,7 @@ class Recorder:
     def forget(self) -> None:
         """Drop all that was kept and begin to count anew; open connections go on being recorded."""
         with self.lock:
-            self.requests, self.untaken = [], deque()
+            self.requests, self._requests_of, self.untaken = [], {}, deque()
             self.tapes = []
             self.size = self.dropped = 0
 
@@ -89,20 +90,24 @@ class Recorder:
             if self._room(len(request)):
                 self.requests.append(request)
                 self.untaken.append(request)
+                if request.connection is not None:
+                    self._requests_of.setdefault(request.connection, []).append(request)
             else:
                 self.dropped = max(dropped, len(request))
             self.changed()
 
     def forget_requests(self, connection: Any) -> None:
         """Drop the requests of a connection.  The lock must be held."""
+        if self._requests_of.pop(connection, None) is None:
+            return
         self.requests = [each for each in self.requests if each.connection is not connection]
         self.untaken = deque(each for each in self.untaken if each.connection is not connection)
 
-    def kept_requests(self) -> list[Any]:
-        """Return the requests so far; raise if any bytes were dropped."""
+    def kept_requests(self, connection: Any = None) -> list[Any]:
+        """Return the requests so far, of one connection if one is given; raise if any bytes were dropped."""
         with self.lock:
             self.check_complete("requests")
-            return list(self.requests)
+            return list(self.requests if connection is None else self._requests_of.get(connection, ()))
 
     def check_complete(self, what: str) -> None:
         """Raise if anything was dropped.  The lock must be held."""
@@ -236,9 +241,11 @@ class Tape:
         time, index, kind, data = noted
         with self.recorder.lock:
             self.sent_count -= len(data) - count
-            at = next((at for at in range(len(self.events) - 1, -1, -1) if self.events[at] is noted), None)
-            if at is None:
-                return  # not kept, or cleared meanwhile
+            at = len(self.events) - 1
+            while at >= 0 and self.events[at] is not noted and self.events[at][0] >= time:
+                at -= 1  # not further back than it was noted: what was not kept would cost a look at all that was
+            if at < 0 or self.events[at] is not noted:
+                return  # not kept
             self.events[at : at + 1] = [(time, index, kind, data[:count])] if count else []
             self.recorder.size -= len(data) - count + (0 if count else OVERHEAD)
 
@@ -299,7 +306,7 @@ class Tape:
             if each == kind:
                 chunks.append(data)
             elif each == UNSENT and kind == SENT:
-                chunks = [b"".join(chunks)[: -int(data)]]
+                _take_back(chunks, int(data))
         return b"".join(chunks)
 
     def public_events(self) -> list[Event]:
@@ -308,3 +315,12 @@ class Tape:
             self.recorder.check_complete("events")
             events = list(self.events)
         return [Event(*event) for event in events]
+
+
+def _take_back(chunks: list[bytes], count: int) -> None:
+    """Remove the last ``count`` bytes."""
+    while chunks and count:
+        last = chunks.pop()
+        if len(last) > count:
+            chunks.append(last[:-count])
+        count -= min(count, len(last))

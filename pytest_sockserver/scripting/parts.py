@@ -168,16 +168,18 @@ def checked_parts(parts: Iterable[object], verb: str, *, data: bool = False) -> 
         data: ``DATA`` is known here.
     """
     __tracebackhide__ = True
-    checked: tuple[Part, ...] = ()
+    checked: list[Part] = []
     for part in parts:  # no comprehension: before 3.12 it is a frame that a traceback would show
-        checked += (_checked_part(part, verb, data=data),)
+        checked.append(_checked_part(part, verb, data=data))
     for before, after in pairwise(checked):
         if ends([before]):
             raise ValueError(f"{verb} expected nothing after {before!r}: {shown(after)} would never be reached")
-    for at, part in enumerate(checked):
-        if isinstance(part, Act) and part.ends_saying and any(isinstance(each, _SAID) for each in checked[at:]):
+    ended = False
+    for part in checked:
+        if ended and isinstance(part, _SAID):
             raise ValueError(f"{verb} expected no bytes after SendEof(): it ends what the server says")
-    return checked
+        ended = ended or (isinstance(part, Act) and part.ends_saying)
+    return tuple(checked)
 
 
 def _checked_part(part: object, verb: str, *, data: bool = False) -> Part:
