@@ -244,7 +244,7 @@ class DatagramTestServer(BaseTestServer):
         return DatagramScript(section.script, checked_times(1), chatter, values, self._recorder)
 
     def _captured_by_scripts(self) -> set[str]:
-        return {name for each in self._all_scripts() for name in each.captured}
+        return set().union(*[each.captured for each in self._all_scripts()])
 
     def _all_scripts(self) -> list[DatagramScript]:
         with self._recorder.lock:

@@ -37,9 +37,9 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Runner:
 
 @contextmanager
 def in_linear_time(seconds: float = 2.0) -> Iterator[None]:
-    began = time.perf_counter()
+    began = time.thread_time()  # of the processor: others may load the machine
     yield
-    assert time.perf_counter() - began < seconds
+    assert time.thread_time() - began < seconds
 
 
 def tape_of(*chunks: tuple[str, bytes], recorder: Recorder | None = None) -> Tape:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator, Iterator
+from pathlib import PurePath
 from typing import Any, Final, cast
 
 from .buffer import Buffer
@@ -53,6 +54,10 @@ LOOK_AHEAD: Final = _Wish("LOOK_AHEAD")
 Need = int | bytes | _Wish
 Framing = Callable[[], Generator[Need, bytes, object]]
 
+#: Needs that may be met in a row without a byte, within one frame.  A length of 0 is one such; and as many fields as a
+#: count of two bytes can announce may all be empty.  Beyond that there is no end: an error after a tenth of a second.
+EMPTY_NEEDS: Final = 65_536
+
 # Bytes of one look.  A burst of small messages is looked at again by each of them: without a bound that would be
 # quadratic.  A page, since no parser minds getting a large message in pieces of it.
 _LOOK = 4096
@@ -70,7 +75,7 @@ def take_frame(buffer: Buffer, framing: Framing, max_frame: int) -> Steps[bytes]
 def frame_size(buffer: Buffer, framing: Framing, max_frame: int) -> Steps[int]:
     """Return how many bytes the next frame has, once it is whole; take nothing."""
     __tracebackhide__ = True
-    steps, taken, got = framing(), 0, None
+    steps, taken, got, empty = framing(), 0, None, 0
     while (need := _next_need(steps, got, framing)) is not None:
         while True:
             stop, there = _stop(buffer, need, taken, max_frame)
@@ -83,6 +88,9 @@ def frame_size(buffer: Buffer, framing: Framing, max_frame: int) -> Steps[int]:
             buffer.lacks = need, stop
             yield bool(buffer)
         got = buffer.peek(taken, stop)
+        empty = 0 if got else empty + 1
+        if empty > EMPTY_NEEDS:
+            _throw(steps, _no_progress(steps, need, framing))
         taken = taken if need is LOOK_AHEAD else stop
     if not taken:
         raise _took_nothing(framing)
@@ -233,8 +241,11 @@ def checked_framing(framing: object, max_frame: int) -> Framing | None:
         return None
     checked = _checked_function(framing)
     steps = _started(checked)
-    need = _next_need(steps, None, checked)
+    need, empty = _next_need(steps, None, checked), 0
     while need == 0:
+        empty += 1
+        if empty > EMPTY_NEEDS:
+            _throw(steps, _no_progress(steps, need, checked))
         need = _next_need(steps, b"", checked)
     if need is None:
         raise _took_nothing(checked)
@@ -340,6 +351,21 @@ def _refusal(need: object, framing: Framing) -> Exception | None:
     return ValueError(text) if known else TypeError(text)
 
 
+def _no_progress(steps: Generator[Need, bytes, object], need: Need, framing: Framing) -> ValueError:
+    return ValueError(
+        f"framing {name_of(framing)} makes no progress: its yield{_line_of(steps)} took no byte {EMPTY_NEEDS:,} times "
+        f"in a row, the last time it yielded {need!r}; write return where the frame is whole"
+    )
+
+
+def _line_of(steps: object) -> str:
+    """Return the line where a generator yields, or one that it yields from: `` (test_mail.py:31)``."""
+    while (inner := getattr(steps, "gi_yieldfrom", None)) is not None and hasattr(inner, "gi_frame"):
+        steps = inner
+    frame = getattr(steps, "gi_frame", None)
+    return f" ({PurePath(frame.f_code.co_filename).name}:{frame.f_lineno})" if frame is not None else ""
+
+
 def _throw(steps: Generator[Need, bytes, object], error: Exception) -> None:
     """Raise ``error`` where the framing yielded, so that the traceback shows that line."""
     __tracebackhide__ = True
@@ -368,7 +394,11 @@ def _stop(buffer: Buffer, need: Need, start: int, max_frame: int) -> tuple[int, 
 
 
 def _took_nothing(framing: Framing) -> ValueError:
-    return ValueError(f"framing {name_of(framing)} took nothing: a frame has at least one byte")
+    text = f"framing {name_of(framing)} took nothing: a frame has at least one byte"
+    code = getattr(framing, "__code__", None)
+    if code is not None and not str(framing.__module__).startswith(__package__ or "."):  # not one that is ready-made
+        text += f"; at {PurePath(code.co_filename).name}:{code.co_firstlineno} yield its size, its delimiter, or EOF"
+    return ValueError(text)
 
 
 def _too_long(buffer: Buffer, need: Need, taken: int, max_frame: int) -> Mismatch:

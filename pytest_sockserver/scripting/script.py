@@ -25,7 +25,7 @@ from .framing import Framing, checked_framing
 from .matching import ANY, Match, PatternText, Text, described, names_captured
 from .matching import names_demanded as names_demanded_by_match
 from .parts import Part, check_fit, checked_parts, ends, names_demanded
-from .steps import Step, first_literal, may_start_alike, walk
+from .steps import Step, first_literal, may_start_alike, progresses, walk
 from .tls_acts import StartTLS
 
 if TYPE_CHECKING:
@@ -206,6 +206,8 @@ class Script:
             raise TypeError(f"repeat() expected a Script, not {script!r}: write repeat({n}, Script().expect(...))")
         if not script.steps:
             raise ValueError("repeat() expected a script that has steps")
+        if not any(map(progresses, script.steps)):
+            raise ValueError("repeat() expected a script that sends or takes something: this one does nothing")
         if script is self:
             raise ValueError("repeat() expected another script than the one it stands in")
         return self._nest("repeat", (n,), script)
