@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
 
 from .captured import Request, looked_up
 from .datagram_script import DatagramScript
@@ -25,6 +26,9 @@ from .scripting.parts import Part, check_fit, parts_of
 
 if TYPE_CHECKING:
     from .datagram_server import DatagramTestServer
+
+#: Parts that a handler may return for one datagram.  All are judged before the first is sent.
+_MOST_PARTS: Final = 10_000
 
 
 class Reply:
@@ -114,7 +118,11 @@ class Reply:
             return
         result = handler.target(request)
         try:
-            parts = list(parts_of(result, f"handler {handler.name}"))
+            parts = list(islice(parts_of(result, f"handler {handler.name}"), _MOST_PARTS + 1))
+            if len(parts) > _MOST_PARTS:
+                raise ValueError(
+                    f"handler {handler.name} returned more than {_MOST_PARTS:,} parts: expected a reply that has an end"
+                )
             check_fit(parts, self._server.transport, f"handler {handler.name}")
             yield from self._parts(parts, partial(looked_up, self._captured, {}, request))
         except (TypeError, ValueError) as error:  # about what it returned: it is no longer running, so point at its def

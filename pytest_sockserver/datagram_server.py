@@ -264,7 +264,7 @@ class DatagramTestServer(BaseTestServer):
         return script
 
     def _captured_by_scripts(self) -> set[str]:
-        return {name for each in self._all_scripts() for name in each.captured}
+        return set().union(*[each.captured for each in self._all_scripts()])
 
     def _all_scripts(self) -> list[DatagramScript]:
         with self._recorder.lock:
@@ -601,7 +601,6 @@ class DatagramTestServer(BaseTestServer):
     def _said(self) -> str:
         losses = self._losses()  # first: it notes them in the record
         with self._recorder.lock:
-            said = list(transcript.datagram_lines(self._recorder.tapes, limit=200))
-        if len(said) > transcript.MESSAGE_LINES:
-            said = [f"#! ... {len(said) - transcript.MESSAGE_LINES} lines before", *said[-transcript.MESSAGE_LINES :]]
-        return with_losses("\n".join(said) if said else "no datagram has come so far", losses)
+            said = partial(transcript.datagram_lines, list(self._recorder.tapes), limit=200)
+            shown = transcript.ends_of(said, 0, transcript.MESSAGE_LINES, "lines before")
+        return with_losses("\n".join(shown) if shown else "no datagram has come so far", losses)

@@ -63,7 +63,7 @@ def _in_test(call: Origin, text: str) -> Callable[[int], Origin]:
     near = range(call.lineno - 1, min(call.lineno + 29, last + 1))
     for start in (*near, *range(last + 1)):
         # A line of the text may stand between quotes.
-        if all(line in each for line, each in zip(lines, source[start : start + len(lines)], strict=False)):
+        if all(line in source[at] for at, line in enumerate(lines, start)):
             if start in near:
                 return lambda line: call.at_line(start + line)
             code = compile("", call.code.co_filename, "exec").replace(co_firstlineno=start + 1)

@@ -62,7 +62,7 @@ class Drivers:
 
     def captured(self) -> set[str]:
         """Return the names under which the scripts capture."""
-        return {name for declared in list(self._scripts) for name in declared.captured}
+        return set().union(*[declared.captured for declared in list(self._scripts)])
 
     # Driving
 

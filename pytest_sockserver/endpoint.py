@@ -110,7 +110,7 @@ class Endpoint:
     @property
     def requests(self) -> list[Request]:
         """The requests of this connection, in order of arrival."""
-        return [request for request in self._tape.recorder.kept_requests() if request.connection is self]
+        return self._tape.recorder.kept_requests(self)
 
     @property
     def events(self) -> list[Event]:

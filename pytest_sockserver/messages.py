@@ -29,8 +29,12 @@ def printable(text: str) -> str:
     """Return text that every terminal and reporter takes: control characters and lone surrogates are escaped."""
     if text.isprintable():
         return text
+    return "\n".join(line if line.isprintable() else _escaped(line) for line in text.split("\n"))
+
+
+def _escaped(line: str) -> str:
     return "".join(
-        each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode("ascii") for each in text
+        each if each.isprintable() or each == "\t" else each.encode("unicode_escape").decode("ascii") for each in line
     )
 
 

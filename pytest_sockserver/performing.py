@@ -48,6 +48,11 @@ ROOM: Final = "room"  # until the kernel takes bytes again
 INPUT: Final = "input"  # until something can be received
 PAUSE: Final = "pause"  # until ``over()`` says so, which is asked at each change of what was recorded
 
+#: What follows one another leaves in one write, up to so many parts or bytes: a function may say bytes without an end.
+#: More than replies have that are no stream, and less than the memory that a test has.
+_MOST_GATHERED: Final = 10_000
+_LARGEST_WRITE: Final = 16 * 1024 * 1024
+
 Say = Callable[["Connection", bytes, float], "Iterator[Need]"]
 
 
@@ -98,10 +103,14 @@ def after_held(connection: Connection, saying: Iterator[Need], timeout: float) -
 def _perform(connection: Connection, acts: Iterable[Action], timeout: float, say: Say) -> Iterator[Need]:
     __tracebackhide__ = True
     said: list[bytes] = []
+    size = 0
     for action in acts:
         if isinstance(action, bytes):
             said.append(action)
-            continue
+            size += len(action)
+            if len(said) < _MOST_GATHERED and size < _LARGEST_WRITE:
+                continue
+        size = 0
         if said:
             yield from say(connection, b"".join(said), timeout)
             said = []

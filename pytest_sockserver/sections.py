@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -43,11 +45,9 @@ def sections(node: Any, factories: list[SockServer], told: list[Failure]) -> Ite
         asked_for = factory._fixture in getattr(node, "fixturenames", (factory._fixture,))
         for server in factory.servers:
             losses = server._losses()  # before the lines: it notes them in the record
-            lines = list(_lines_of(server, everything))
+            lines = list(_lines_of(server, None)) if everything else _in_about_a_screen(server)
             if not lines and not losses and not asked_for:
                 continue  # of a wider scope, and no business of this test
-            if not everything:
-                lines = _in_about_a_screen(lines)
             if not server._went_wrong:
                 lines += server._remarks() if lines else []
             if losses:
@@ -110,11 +110,9 @@ def _without_conversation(error: BaseException) -> BaseException:
     return short
 
 
-def _in_about_a_screen(lines: list[str]) -> list[str]:
-    if len(lines) > _HEAD_LINES + _TAIL_LINES:
-        hidden = len(lines) - _HEAD_LINES - _TAIL_LINES
-        lines[_HEAD_LINES:-_TAIL_LINES] = [f"#! ... {hidden} {_HIDDEN}"]
-    return [_cut(line) for line in lines]
+def _in_about_a_screen(server: BaseTestServer) -> list[str]:
+    said = partial(_lines_of, server, transcript.SAID_LIMIT)
+    return [_cut(line) for line in transcript.ends_of(said, _HEAD_LINES, _TAIL_LINES, _HIDDEN)]
 
 
 def _cut(line: str) -> str:
@@ -133,23 +131,23 @@ def _title(server: BaseTestServer) -> str:
     return f"sockserver: {server.name} {where} ({count}{before})"
 
 
-def _lines_of(server: BaseTestServer, everything: bool) -> Iterator[str]:
-    limit = None if everything else transcript.SAID_LIMIT
+def _lines_of(server: BaseTestServer, limit: int | None, *, backwards: bool = False) -> Iterator[str]:
     with server._recorder.lock:
         tapes = [tape for tape in server._recorder.tapes if _concerns_this_test(server, tape)]
     if not _has_streams(server):
-        yield from transcript.datagram_lines(tapes, limit=limit, since=server._test_began)
+        yield from transcript.datagram_lines(tapes, limit=limit, since=server._test_began, backwards=backwards)
         return
-    for tape in tapes:
-        yield transcript.head(tape)
-        yield from transcript.lines(tape, limit=limit, since=server._test_began)
+    for tape in reversed(tapes) if backwards else tapes:
+        head, lines = (transcript.head(tape),), transcript.lines
+        said = lines(tape, limit=limit, since=server._test_began, backwards=backwards)
+        yield from chain(said, head) if backwards else chain(head, said)
 
 
 def _concerns_this_test(server: BaseTestServer, tape: Tape) -> bool:
     """Tell whether anything has happened on a connection since the test began, or it is still open."""
     if _has_streams(server) and tape.ended_at is None:
         return True
-    return tape.began >= server._test_began or any(event[0] >= server._test_began for event in tape.events)
+    return tape.began >= server._test_began or any(event[0] >= server._test_began for event in tape.events[-1:])
 
 
 def _has_streams(server: BaseTestServer) -> bool:

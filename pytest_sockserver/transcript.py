@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from heapq import merge
+from itertools import chain, groupby, islice
+from operator import itemgetter
 
 from .messages import format_peer
+from .recording.events import RawEvent
 from .recording.recorder import Tape
 from .scripting.writing import format_datagrams, format_lines, line_ending
 
 #: Lines of a conversation in a message: its last ones tell why it ended.  A screen has about fifty.
 MESSAGE_LINES = 12
+
+#: Lines that are counted of those that are not shown.  To count all of 500,000 took three seconds.
+LINES_COUNTED = 1000
 
 #: Bytes that are written out of what one side says in a row.
 SAID_LIMIT = 2000
@@ -24,32 +33,50 @@ def of_connection(tape: Tape, *, limit: int | None = SAID_LIMIT) -> str:
 
 def so_far(tape: Tape) -> str:
     """Return the end of one connection's conversation, short enough for a message."""
-    said = list(lines(tape, limit=200))
-    if not said:
-        return "nothing was said so far"
-    if len(said) > MESSAGE_LINES:
-        said = [f"#! ... {len(said) - MESSAGE_LINES} lines before", *said[-MESSAGE_LINES:]]
-    return "\n".join(said)
+    said = ends_of(partial(lines, tape, limit=200), 0, MESSAGE_LINES, "lines before")
+    return "\n".join(said) if said else "nothing was said so far"
 
 
-def lines(tape: Tape, *, limit: int | None = SAID_LIMIT, since: float = 0.0) -> Iterator[str]:
+def ends_of(said: Callable[..., Iterator[str]], first: int, last: int, what: str) -> list[str]:
+    """Return the first and the last lines of a conversation, and between them a remark: how many others there are.
+
+    Args:
+        said: Yields its lines, with ``backwards=True`` from the last one on.  It is asked for no more of them than are
+            shown, or counted.
+        what: What the remark calls them: ``lines before``.
+    """
+    counted = list(islice(said(), LINES_COUNTED + 1))
+    if len(counted) <= first + last:
+        return counted
+    if len(counted) <= LINES_COUNTED:
+        hidden, tail = f"{len(counted) - first - last}", counted[len(counted) - last :]
+    else:
+        hidden, tail = f"over {LINES_COUNTED - first - last}", list(islice(said(backwards=True), last))[::-1]
+    return [*counted[:first], f"#! ... {hidden} {what}", *tail]
+
+
+def lines(tape: Tape, *, limit: int | None = SAID_LIMIT, since: float = 0.0, backwards: bool = False) -> Iterator[str]:
     """Yield the lines of one stream's conversation.
 
     Args:
         since: What happened before that time is counted, not written.
+        backwards: From the last line to the first.
     """
     with tape.recorder.lock:
-        events = [event for event in tape.events if event[0] >= since]
-        before = len(tape.events) - len(events)
+        before = _before(tape, since)
+        events = tape.events[before:]
         dropped = tape.recorder.dropped
-    if before:
-        yield f"#! {before} event{'' if before == 1 else 's'} before this test"
-    ending = line_ending(events)
-    if ending != b"\r\n":
-        yield "% eol lf"
-    yield from format_lines(events, ending=ending, limit=limit)
-    if dropped:
-        yield _NOT_KEPT
+    ending = line_ending(events, limit=limit)
+    opening = [f"#! {before} event{'' if before == 1 else 's'} before this test"] if before else []
+    opening += ["% eol lf"] if ending != b"\r\n" else []
+    closing = [_NOT_KEPT] if dropped else []
+    said = format_lines(events, ending=ending, limit=limit, backwards=backwards)
+    return chain(closing, said, reversed(opening)) if backwards else chain(opening, said, closing)
+
+
+def _before(tape: Tape, since: float) -> int:
+    """Return how many events happened before that time.  The recorder's lock must be held."""
+    return bisect_left(tape.events, since, key=itemgetter(0))
 
 
 def head(tape: Tape) -> str:
@@ -61,15 +88,26 @@ def head(tape: Tape) -> str:
     return f"== {tape.index}  from {format_peer(tape.peer)}, {end}"
 
 
-def datagram_lines(tapes: Sequence[Tape], *, limit: int | None = SAID_LIMIT, since: float = 0.0) -> Iterator[str]:
+def datagram_lines(
+    tapes: Sequence[Tape], *, limit: int | None = SAID_LIMIT, since: float = 0.0, backwards: bool = False
+) -> Iterator[str]:
     """Yield the lines of all peers' datagrams in the order they passed; with several peers, each under its head."""
     peers = {tape.index: tape.peer for tape in tapes}
-    events = [event for tape in tapes for event in tape.events if event[0] >= since]
-    last = None
-    for event in sorted(events, key=lambda event: event[0]):
-        if len(peers) > 1 and event[1] != last:
-            last = event[1]
-            yield f"== {last}  {format_peer(peers[last])}"
-        yield from format_datagrams([event], limit=limit)
-    if tapes and tapes[0].recorder.dropped:
-        yield _NOT_KEPT
+    several = [_datagrams(tape, since, backwards) for tape in tapes]
+    closing = [_NOT_KEPT] if tapes and tapes[0].recorder.dropped else []
+    yield from closing if backwards else ()
+    events = merge(*several, key=itemgetter(0), reverse=backwards)  # one after the other, as they are asked for
+    for index, in_a_row in groupby(events, itemgetter(1)):
+        title = [f"== {index}  {format_peer(peers[index])}"] if len(peers) > 1 else []
+        yield from title if not backwards else ()
+        for event in in_a_row:
+            said = list(format_datagrams([event], limit=limit))
+            yield from reversed(said) if backwards else said
+        yield from title if backwards else ()
+    yield from () if backwards else closing
+
+
+def _datagrams(tape: Tape, since: float, backwards: bool) -> Iterator[RawEvent]:
+    with tape.recorder.lock:
+        events = tape.events[_before(tape, since) :]
+    return reversed(events) if backwards else iter(events)

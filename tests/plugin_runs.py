@@ -18,6 +18,8 @@ import pytest_sockserver.aio
 import pytest_sockserver.clients
 import pytest_sockserver.report
 
+from .expected_texts import steady
+
 # Runs outside import this package, installed or not.
 ROOT = str(Path(pytest_sockserver.__file__).parent.parent)
 
@@ -55,8 +57,8 @@ class Run:
     def __init__(self, result: pytest.RunResult) -> None:
         self.result = result
         self.code = result.ret
-        self.stdout = plain(result.stdout.str())
-        self.stderr = plain(result.stderr.str())
+        self.stdout = steady(result.stdout.str())
+        self.stderr = steady(result.stderr.str())
 
     def phases(self, test: str) -> list[str]:
         """Return how each phase of a test ended, but for setups and teardowns that passed; of in-process runs only."""
@@ -110,17 +112,6 @@ class Runner:
         if source is not None:
             self.write(source)
         return Run(self.pytester.runpytest_subprocess(*ALWAYS, *loaded, *args, timeout=30))
-
-
-def plain(text: str) -> str:
-    """Return text without what differs between runs: ports, times, carets, widths, blank lines, a prefix on 3.10."""
-    text = re.sub(r"\bexceptiongroup\.((Base)?ExceptionGroup: )", r"\1", text)
-    text = re.sub(r"\[\d+\.\d{3}\]", "[T]", text)
-    text = re.sub(r"after \d+\.\d{3} s", "after T s", text)
-    text = re.sub(r"(127\.0\.0\.1|\[::1\]):\d{4,5}\b", r"\1:PORT", text)
-    text = re.sub(r"(?m)^([-_=])[-_=]* (\S.*?) \1+$", r"\1\1\1 \2 \1\1\1", text)
-    lines = [line.rstrip() for line in text.splitlines()]
-    return "\n".join(line for line in lines if line and not re.fullmatch(r"[\s|]*[~^]+", line))
 
 
 def dedent(text: str) -> str:

@@ -377,6 +377,14 @@ def zero() -> Iterator[int]:
     yield 0
 
 
+def took_nothing(framing: Any) -> str:
+    line = framing.__code__.co_firstlineno
+    return (
+        f"framing {framing.__qualname__} took nothing: a frame has at least one byte; "
+        f"at test_declarations.py:{line} yield its size, its delimiter, or EOF"
+    )
+
+
 async def later() -> Any:
     yield 1
 
@@ -403,8 +411,8 @@ WRONG_FRAMINGS: list[tuple[object, type[Exception], str]] = [
     (until_eof(), TypeError, "expected a framing, not a generator: write framing=until_eof, without calling it"),
     (later, TypeError, f"{FRAMING} the async function later: write def, without async"),
     (plain, TypeError, f"{FRAMING} plain: it returned b'', it yields nothing"),
-    (nothing, ValueError, "framing nothing took nothing: a frame has at least one byte"),
-    (zero, ValueError, "framing zero took nothing: a frame has at least one byte"),
+    (nothing, ValueError, took_nothing(nothing)),
+    (zero, ValueError, took_nothing(zero)),
     (text, TypeError, "framing text yielded 'a line': expected a number of bytes, a delimiter (bytes) or EOF"),
     (negative, ValueError, "framing negative yielded -1: expected a number of bytes, a delimiter (bytes) or EOF"),
     (
@@ -471,10 +479,7 @@ def test_a_framing_that_turns_out_to_take_nothing_fails_at_the_connection(sockse
     with server.raises(ValueError) as caught:
         reset_or_end(server, b"AB")
 
-    assert str(caught.value) == (
-        "framing test_a_framing_that_turns_out_to_take_nothing_fails_at_the_connection.<locals>.may_be_empty "
-        "took nothing: a frame has at least one byte"
-    )
+    assert str(caught.value) == took_nothing(may_be_empty)
 
 
 def test_a_framing_that_asks_for_what_is_no_need_fails_at_its_own_line(sockserver: SockServer) -> None:

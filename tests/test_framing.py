@@ -668,10 +668,7 @@ def test_a_framing_that_takes_nothing_is_refused_instead_of_running_for_ever() -
         assert cutter.feed(b"abc") == [b"a"]
         cutter.feed(b"")
 
-    assert str(raised.value) == (
-        "framing test_a_framing_that_takes_nothing_is_refused_instead_of_running_for_ever.<locals>.sometimes "
-        "took nothing: a frame has at least one byte"
-    )
+    assert str(raised.value) == took_nothing(sometimes)
 
 
 def test_what_a_framing_raises_is_left_as_it_is() -> None:
@@ -952,6 +949,14 @@ class Parser:
         return "Parser()"
 
 
+def took_nothing(framing: Any) -> str:
+    line = framing.__code__.co_firstlineno
+    return (
+        f"framing {framing.__qualname__} took nothing: a frame has at least one byte; "
+        f"at test_framing.py:{line} yield its size, its delimiter, or EOF"
+    )
+
+
 def returning_at_once() -> Steps:
     if False:
         yield 1
@@ -1038,8 +1043,8 @@ NEEDS = "expected a number of bytes, a delimiter (bytes) or EOF"
 @pytest.mark.parametrize(
     ("framing", "kind", "message"),
     [
-        (returning_at_once, ValueError, "framing returning_at_once took nothing: a frame has at least one byte"),
-        (taking_nothing, ValueError, "framing taking_nothing took nothing: a frame has at least one byte"),
+        (returning_at_once, ValueError, took_nothing(returning_at_once)),
+        (taking_nothing, ValueError, took_nothing(taking_nothing)),
         (yielding_text, TypeError, f"framing yielding_text yielded '\\n': {NEEDS}"),
         (yielding_less_than_nothing, ValueError, f"framing yielding_less_than_nothing yielded -1: {NEEDS}"),
         (fixed(1001), ValueError, "framing fixed(1001) needs 1,001 bytes at once: max_frame is 1,000"),

@@ -9,7 +9,8 @@ import pytest
 
 from pytest_sockserver import stopping
 
-from .plugin_runs import Runner, dedent, plain
+from .expected_texts import SameText, steady
+from .plugin_runs import Runner
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Runner:
 # A handler's failure fails the test, in its call, once
 
 
-def test_a_handler_that_raises_fails_its_test_though_the_client_ignores_it(inner: Runner) -> None:
+def test_a_handler_that_raises_fails_its_test_though_the_client_ignores_it(inner: Runner, same_text: SameText) -> None:
     run = inner(
         """
         from client import ask
@@ -36,27 +37,11 @@ def test_a_handler_that_raises_fails_its_test_though_the_client_ignores_it(inner
     )
 
     assert run.phases("test_it") == ["call failed"]
-    assert run.block("test_it") == dedent(
-        r"""
-        conn = <Connection 0 from 127.0.0.1:PORT, reset by the server>
-            @tcp_server.handler
-            def greet(conn):
-                line = conn.recv_line()
-        >       raise ValueError(f"cannot parse {line!r}")
-        E       ValueError: cannot parse b'hi\n'
-        test_it.py:7: ValueError
-        --- sockserver: tcp_server 127.0.0.1:PORT (1 connection) ---
-        == 0  from 127.0.0.1:PORT, reset by the server after T s
-        % eol lf
-        [T] C: hi
-        # ValueError: test_it.py:7, cannot parse b'hi\n'
-        [T] S! reset
-        """
-    )
+    same_text(run.block("test_it"))
     assert run.summary() == ["FAILED test_it.py::test_it - ValueError: cannot parse b'hi\\n'", "1 failed"]
 
 
-def test_a_handler_that_raises_after_the_client_was_answered_fails_its_test(inner: Runner) -> None:
+def test_a_handler_that_raises_after_the_client_was_answered_fails_its_test(inner: Runner, same_text: SameText) -> None:
     run = inner(
         """
         from client import ask
@@ -72,27 +57,10 @@ def test_a_handler_that_raises_after_the_client_was_answered_fails_its_test(inne
     )
 
     assert run.phases("test_it") == ["call failed"]
-    assert run.block("test_it") == dedent(
-        r"""
-        conn = <Connection 0 from 127.0.0.1:PORT, reset by the server>
-            @tcp_server.handler
-            def greet(conn):
-                conn.send(b"hello " + conn.recv_line())
-        >       raise ValueError("cannot log")
-        E       ValueError: cannot log
-        test_it.py:7: ValueError
-        --- sockserver: tcp_server 127.0.0.1:PORT (1 connection) ---
-        == 0  from 127.0.0.1:PORT, reset by the server after T s
-        % eol lf
-        [T] C: bob
-        [T] S: hello bob
-        # ValueError: test_it.py:7, cannot log
-        [T] S! reset
-        """
-    )
+    same_text(run.block("test_it"))
 
 
-def test_two_handlers_that_raise_fail_as_a_group_that_points_at_the_test(inner: Runner) -> None:
+def test_two_handlers_that_raise_fail_as_a_group_that_points_at_the_test(inner: Runner, same_text: SameText) -> None:
     run = inner(
         """
         from client import ask
@@ -110,36 +78,7 @@ def test_two_handlers_that_raise_fail_as_a_group_that_points_at_the_test(inner: 
     assert run.phases("test_it") == ["call failed"]
     assert "INTERNALERROR" not in run.stdout + run.stderr
     said = re.sub(r'File "\S*?(test_it\.py)"', r'File "\1"', run.block("test_it"))
-    assert said == dedent(
-        r"""
-          + Exception Group Traceback (most recent call last):
-          |   File "test_it.py", line 3, in test_it
-          |     def test_it(tcp_server):
-          | ExceptionGroup: 2 failures on the server's side: tcp_server, connection 0 (127.0.0.1:PORT); tcp_server, connection 1 (127.0.0.1:PORT) (2 sub-exceptions)
-          +-+---------------- 1 ----------------
-            | Traceback (most recent call last):
-            |   File "test_it.py", line 6, in greet
-            |     raise ValueError(f"cannot parse {conn.recv_line()!r}")
-            | ValueError: cannot parse b'one\n'
-            +---------------- 2 ----------------
-            | Traceback (most recent call last):
-            |   File "test_it.py", line 6, in greet
-            |     raise ValueError(f"cannot parse {conn.recv_line()!r}")
-            | ValueError: cannot parse b'two\n'
-            +------------------------------------
-        --- sockserver: tcp_server 127.0.0.1:PORT (2 connections) ---
-        == 0  from 127.0.0.1:PORT, reset by the server after T s
-        % eol lf
-        [T] C: one
-        # ValueError: test_it.py:6, cannot parse b'one\n'
-        [T] S! reset
-        == 1  from 127.0.0.1:PORT, reset by the server after T s
-        % eol lf
-        [T] C: two
-        # ValueError: test_it.py:6, cannot parse b'two\n'
-        [T] S! reset
-        """  # noqa: E501
-    )
+    same_text(said)
 
 
 def test_forty_handlers_that_raise_are_told_in_a_headline_that_ends(inner: Runner) -> None:
@@ -165,7 +104,7 @@ def test_forty_handlers_that_raise_are_told_in_a_headline_that_ends(inner: Runne
     )
 
 
-def test_a_mismatch_points_at_the_line_that_expected_something_else(inner: Runner) -> None:
+def test_a_mismatch_points_at_the_line_that_expected_something_else(inner: Runner, same_text: SameText) -> None:
     run = inner(
         """
         from client import ask
@@ -180,27 +119,10 @@ def test_a_mismatch_points_at_the_line_that_expected_something_else(inner: Runne
     )
 
     assert run.phases("test_it") == ["call failed"]
-    assert run.block("test_it") == dedent(
-        r"""
-        conn = <Connection 0 from 127.0.0.1:PORT, reset by the server>
-            @tcp_server.handler
-            def log_in(conn):
-        >       conn.expect(b"USER bob\r\n")
-        E       pytest_sockserver.ScriptMismatch: expected b'USER bob\r\n'
-        E         got b'USER eve\r\n' (differs at byte 5: b'e' is not b'b')
-        E         on tcp_server, connection 0 (127.0.0.1:PORT)
-        test_it.py:6: ScriptMismatch
-        --- sockserver: tcp_server 127.0.0.1:PORT (1 connection) ---
-        == 0  from 127.0.0.1:PORT, reset by the server after T s
-        [T] C: USER eve
-        # ScriptMismatch: test_it.py:6, expected b'USER bob\r\n'
-        #   got b'USER eve\r\n' (differs at byte 5: b'e' is not b'b')
-        [T] S! reset
-        """
-    )
+    same_text(run.block("test_it"))
 
 
-def test_a_datagram_handler_without_return_points_at_the_handler(inner: Runner) -> None:
+def test_a_datagram_handler_without_return_points_at_the_handler(inner: Runner, same_text: SameText) -> None:
     run = inner(
         """
         from client import tell
@@ -215,17 +137,7 @@ def test_a_datagram_handler_without_return_points_at_the_handler(inner: Runner) 
     )
 
     assert run.phases("test_it") == ["call failed"]
-    assert run.block("test_it") == dedent(
-        """
-            @udp_server.handler
-        >   def answer(request):
-        E   TypeError: handler test_it.<locals>.answer returned None: return the bytes of the reply, a list of replies, or () for no reply
-        test_it.py:5: TypeError
-        --- sockserver: udp_server 127.0.0.1:PORT (1 peer) ---
-        [T] C: hello
-        # TypeError: test_it.py:5, handler test_it.<locals>.answer returned None: return the bytes of the reply, a list of replies, or () for no reply
-        """  # noqa: E501
-    )
+    same_text(run.block("test_it"))
 
 
 def test_failures_of_two_servers_and_of_a_client_in_a_thread_are_told_together(inner: Runner) -> None:
@@ -337,7 +249,7 @@ def test_an_exception_is_told_whatever_it_says_of_itself(inner: Runner, text: st
 # The test's own failure gets the server's side, and no second one
 
 
-def test_a_wait_that_times_out_says_what_did_come(inner: Runner) -> None:
+def test_a_wait_that_times_out_says_what_did_come(inner: Runner, same_text: SameText) -> None:
     run = inner(
         """
         from client import ask
@@ -353,30 +265,10 @@ def test_a_wait_that_times_out_says_what_did_come(inner: Runner) -> None:
     )
 
     assert run.phases("test_it") == ["call failed"]
-    assert run.block("test_it") == dedent(
-        r"""
-        tcp_server = <StreamTestServer tcp_server 127.0.0.1:PORT, started>
-            def test_it(tcp_server):
-                @tcp_server.handler
-                def echo(conn):
-                    conn.send(conn.recv_line())
-                ask(tcp_server, b"PIGN\n")
-        >       tcp_server.wait_for(b"PING\n", timeout=0.05)
-        E       pytest_sockserver.DeadlineExceeded: wait_for() waited 0.05 s for b'PING\n'
-        E         the request so far: b'PIGN\n'
-        E         on tcp_server
-        test_it.py:9: DeadlineExceeded
-        --- sockserver: tcp_server 127.0.0.1:PORT (1 connection) ---
-        == 0  from 127.0.0.1:PORT, closed by the server after T s
-        % eol lf
-        [T] C: PIGN
-        [T] S: PIGN
-        [T] S! close
-        """
-    )
+    same_text(run.block("test_it"))
 
 
-def test_the_clients_own_error_is_told_with_the_handlers_that_caused_it(inner: Runner) -> None:
+def test_the_clients_own_error_is_told_with_the_handlers_that_caused_it(inner: Runner, same_text: SameText) -> None:
     run = inner(
         """
         from client import connect
@@ -393,44 +285,14 @@ def test_the_clients_own_error_is_told_with_the_handlers_that_caused_it(inner: R
     )
 
     assert run.phases("test_it") == ["call failed"]
-    assert run.block("test_it") == dedent(
-        r"""
-        tcp_server = <StreamTestServer tcp_server 127.0.0.1:PORT, started>
-            def test_it(tcp_server):
-                @tcp_server.handler
-                def greet(conn):
-                    conn.expect_line(b"EHLO me")
-                with connect(tcp_server) as client:
-                    client.sendall(b"EHLO you\r\n")
-        >           client.recv(100)
-        E           ConnectionResetError: [Errno 104] Connection reset by peer
-        E           on the server's side, tcp_server, connection 0 (127.0.0.1:PORT):
-        E             ScriptMismatch: test_it.py:6, expected a line matching b'EHLO me'
-        E             got b'EHLO you\r\n' (differs at byte 5: b'y' is not b'm')
-        test_it.py:10: ConnectionResetError
-        --- sockserver: raised on the server's side, tcp_server, connection 0 (127.0.0.1:PORT) ---
-        conn = <Connection 0 from 127.0.0.1:PORT, reset by the server>
-            @tcp_server.handler
-            def greet(conn):
-        >       conn.expect_line(b"EHLO me")
-        E       pytest_sockserver.ScriptMismatch: expected a line matching b'EHLO me'
-        E         got b'EHLO you\r\n' (differs at byte 5: b'y' is not b'm')
-        test_it.py:6: ScriptMismatch
-        --- sockserver: tcp_server 127.0.0.1:PORT (1 connection) ---
-        == 0  from 127.0.0.1:PORT, reset by the server after T s
-        [T] C: EHLO you
-        # ScriptMismatch: test_it.py:6, expected a line matching b'EHLO me'
-        #   got b'EHLO you\r\n' (differs at byte 5: b'y' is not b'm')
-        [T] S! reset
-        """
-    )
+    same_text(run.block("test_it"))
     assert run.summary() == [
         "FAILED test_it.py::test_it - ConnectionResetError: [Errno 104] Connection res...",
         "1 failed",
     ]
 
 
-def test_a_wait_that_a_failure_ends_has_it_as_its_cause(inner: Runner) -> None:
+def test_a_wait_that_a_failure_ends_has_it_as_its_cause(inner: Runner, same_text: SameText) -> None:
     run = inner(
         """
         from client import tell
@@ -446,29 +308,7 @@ def test_a_wait_that_a_failure_ends_has_it_as_its_cause(inner: Runner) -> None:
     )
 
     assert run.phases("test_it") == ["call failed"]
-    assert run.block("test_it") == dedent(
-        """
-        request = b'hello'
-            @udp_server.handler
-            def answer(request):
-        >       raise ValueError("cannot answer")
-        E       ValueError: cannot answer
-        test_it.py:6: ValueError
-        The above exception was the direct cause of the following exception:
-        udp_server = <DatagramTestServer udp_server 127.0.0.1:PORT, started>
-            def test_it(udp_server):
-                @udp_server.handler
-                def answer(request):
-                    raise ValueError("cannot answer")
-                tell(udp_server, b"hello")
-        >       udp_server.wait_for(b"bye")
-        E       pytest_sockserver.ServerFailed: wait_for() ended early, since the server's side failed: ValueError: cannot answer
-        test_it.py:9: ServerFailed
-        --- sockserver: udp_server 127.0.0.1:PORT (1 peer) ---
-        [T] C: hello
-        # ValueError: test_it.py:6, cannot answer
-        """  # noqa: E501
-    )
+    same_text(run.block("test_it"))
 
 
 def test_an_exception_that_takes_no_note_is_told_with_a_section(inner: Runner) -> None:
@@ -499,7 +339,7 @@ def test_an_exception_that_takes_no_note_is_told_with_a_section(inner: Runner) -
     )
 
 
-def test_a_fixture_that_is_built_on_ours_and_fails_is_told_the_servers_side(inner: Runner) -> None:
+def test_a_fixture_that_is_built_on_ours_and_fails_is_told_the_servers_side(inner: Runner, same_text: SameText) -> None:
     run = inner(
         """
         import pytest
@@ -523,30 +363,10 @@ def test_a_fixture_that_is_built_on_ours_and_fails_is_told_the_servers_side(inne
 
     assert run.phases("test_it") == ["setup failed"]
     said = run.block("ERROR at setup of test_it")
-    assert said[said.index("E  ") :] == dedent(
-        r"""
-        E           ConnectionResetError: [Errno 104] Connection reset by peer
-        E           on the server's side, tcp_server, connection 0 (127.0.0.1:PORT):
-        E             ValueError: test_it.py:8, cannot parse b'EHLO\n'
-        test_it.py:12: ConnectionResetError
-        --- sockserver: raised on the server's side, tcp_server, connection 0 (127.0.0.1:PORT) ---
-        conn = <Connection 0 from 127.0.0.1:PORT, reset by the server>
-            @tcp_server.handler
-            def greet(conn):
-        >       raise ValueError(f"cannot parse {conn.recv_line()!r}")
-        E       ValueError: cannot parse b'EHLO\n'
-        test_it.py:8: ValueError
-        --- sockserver: tcp_server 127.0.0.1:PORT (1 connection) ---
-        == 0  from 127.0.0.1:PORT, reset by the server after T s
-        % eol lf
-        [T] C: EHLO
-        # ValueError: test_it.py:8, cannot parse b'EHLO\n'
-        [T] S! reset
-        """
-    )
+    same_text(said[said.index("E  ") :])
 
 
-def test_a_failing_test_is_told_that_nobody_came(inner: Runner) -> None:
+def test_a_failing_test_is_told_that_nobody_came(inner: Runner, same_text: SameText) -> None:
     run = inner(
         """
         def test_it(tcp_server, udp_server, unix_server):
@@ -557,16 +377,7 @@ def test_a_failing_test_is_told_that_nobody_came(inner: Runner) -> None:
     said = run.block("test_it")
     path = re.search(r"unix_server (\S+),", said)
     assert path is not None
-    assert said[said.index("--- sock") :].replace(path[1], "PATH") == dedent(
-        """
-        --- sockserver: tcp_server 127.0.0.1:PORT (0 connections) ---
-        # nobody has come
-        --- sockserver: udp_server 127.0.0.1:PORT (0 peers) ---
-        # nobody has come
-        --- sockserver: unix_server PATH (0 connections) ---
-        # nobody has come
-        """
-    )
+    same_text(said[said.index("--- sock") :].replace(path[1], "PATH"))
 
 
 # Every kind of test, every outcome
@@ -610,7 +421,7 @@ def test_xfail_means_what_it_says(inner: Runner) -> None:
     assert run.phases("test_own") == ["call xskipped"]
 
 
-def test_sections_keep_their_order_where_a_report_is_mere_text(inner: Runner) -> None:
+def test_sections_keep_their_order_where_a_report_is_mere_text(inner: Runner, same_text: SameText) -> None:
     run = inner(
         """
         import pytest
@@ -624,15 +435,7 @@ def test_sections_keep_their_order_where_a_report_is_mere_text(inner: Runner) ->
     )
 
     assert run.phases("test_it") == ["call failed"]
-    assert run.block("test_it") == dedent(
-        """
-        [XPASS(strict)]
-        --- sockserver: one 127.0.0.1:PORT (1 peer) ---
-        [T] C: 1
-        --- sockserver: two 127.0.0.1:PORT (0 connections) ---
-        # nobody has come
-        """
-    )
+    same_text(run.block("test_it"))
 
 
 def test_a_unittest_test_fails_as_every_other(inner: Runner) -> None:
@@ -683,7 +486,7 @@ def test_a_unittest_test_fails_as_every_other(inner: Runner) -> None:
     assert r"E       ValueError: cannot parse b'hi\n'" in run.block("Tests.test_skipping").splitlines()
 
 
-def test_a_doctest_passes_and_fails_as_every_other(inner: Runner) -> None:
+def test_a_doctest_passes_and_fails_as_every_other(inner: Runner, same_text: SameText) -> None:
     run = inner(
         '''
         import pytest
@@ -720,22 +523,7 @@ def test_a_doctest_passes_and_fails_as_every_other(inner: Runner) -> None:
     assert run.phases("test_it.first") == ["call passed"]
     assert run.phases("test_it.ignoring") == ["call failed"]
     assert run.phases("test_it.wrong") == ["call failed"]
-    assert run.block("[doctest] test_it.ignoring") == dedent(
-        r"""
-        conn = <Connection 0 from 127.0.0.1:PORT, reset by the server>
-            @tcp_server.handler
-            def greet(conn):
-        >       raise ValueError(f"cannot parse {conn.recv_line()!r}")
-        E       ValueError: cannot parse b'hi\n'
-        test_it.py:8: ValueError
-        --- sockserver: tcp_server 127.0.0.1:PORT (1 connection) ---
-        == 0  from 127.0.0.1:PORT, reset by the server after T s
-        % eol lf
-        [T] C: hi
-        # ValueError: test_it.py:8, cannot parse b'hi\n'
-        [T] S! reset
-        """
-    )
+    same_text(run.block("[doctest] test_it.ignoring"))
     assert [line for line in run.block("[doctest] test_it.wrong").splitlines() if line.startswith("--- ")] == [
         "--- sockserver: raised on the server's side, tcp_server, connection 0 (127.0.0.1:PORT) ---",
         "--- sockserver: tcp_server 127.0.0.1:PORT (1 connection) ---",
@@ -962,7 +750,9 @@ def test_a_test_that_the_user_leaves_is_left_at_once_and_the_server_stops(
 # What is found after the call
 
 
-def test_a_stuck_handler_is_an_error_at_teardown_that_names_thread_peer_and_line(inner: Runner) -> None:
+def test_a_stuck_handler_is_an_error_at_teardown_that_names_thread_peer_and_line(
+    inner: Runner, same_text: SameText
+) -> None:
     run = inner(
         """
         import threading, pytest
@@ -993,31 +783,10 @@ def test_a_stuck_handler_is_an_error_at_teardown_that_names_thread_peer_and_line
     assert run.phases("test_it") == ["call passed", "teardown failed"]
     said = re.sub(r'"\S*/(\w+\.py)"', r'"\1"', run.block("ERROR at teardown of test_it"))
     said = re.sub(r'"threading.py", line \d+', r'"threading.py", line N', said)
-    assert said == dedent(
-        """
-            @tcp_server.handler
-            def wait(conn):
-                conn.send(b"!")
-        >       think()
-        E       pytest_sockserver.HandlerStuck: a handler did not end within 0.1 s: thread 'sockserver tcp 127.0.0.1:PORT #0' for 127.0.0.1:PORT stands at test_it.py:19
-        E         File "test_it.py", line 16, in wait
-        E           think()
-        E         File "test_it.py", line 19, in think
-        E           done.wait(10)
-        E         File "threading.py", line N, in wait
-        E           signaled = self._cond.wait(timeout)
-        E         File "threading.py", line N, in wait
-        E           gotit = waiter.acquire(True, timeout)
-        E       Stopping a server ends what waits on its own sockets; anything else must end by itself: give it a timeout
-        test_it.py:16: HandlerStuck
-        --- sockserver: tcp_server 127.0.0.1:PORT (1 connection) ---
-        == 0  from 127.0.0.1:PORT, still open
-        [T] S- !
-        """  # noqa: E501
-    )
+    same_text(said)
 
 
-def test_a_handler_that_fails_in_the_teardown_of_a_client_is_an_error_there(inner: Runner) -> None:
+def test_a_handler_that_fails_in_the_teardown_of_a_client_is_an_error_there(inner: Runner, same_text: SameText) -> None:
     run = inner(
         """
         import pytest
@@ -1042,25 +811,7 @@ def test_a_handler_that_fails_in_the_teardown_of_a_client_is_an_error_there(inne
     )
 
     assert run.phases("test_it") == ["call passed", "teardown failed"]
-    assert run.block("ERROR at teardown of test_it") == dedent(
-        r"""
-        conn = <Connection 0 from 127.0.0.1:PORT, reset by the server>
-            @tcp_server.handler
-            def greet(conn):
-        >       conn.expect_line(b"BYE")
-        E       pytest_sockserver.ScriptMismatch: expected a line matching b'BYE'
-        E         got b'QUIT\n' (differs at byte 0: b'Q' is not b'B')
-        E         on tcp_server, connection 0 (127.0.0.1:PORT)
-        test_it.py:17: ScriptMismatch
-        --- sockserver: tcp_server 127.0.0.1:PORT (1 connection) ---
-        == 0  from 127.0.0.1:PORT, reset by the server after T s
-        % eol lf
-        [T] C: QUIT
-        # ScriptMismatch: test_it.py:17, expected a line matching b'BYE'
-        #   got b'QUIT\n' (differs at byte 0: b'Q' is not b'B')
-        [T] S! reset
-        """
-    )
+    same_text(run.block("ERROR at teardown of test_it"))
 
 
 # Servers that outlive a test
@@ -1115,7 +866,9 @@ def test_a_failure_of_a_server_of_wider_scope_is_that_of_the_test_that_runs(inne
     assert run.result.parseoutcomes() == {"passed": 3, "failed": 2}
 
 
-def test_what_earlier_tests_said_to_a_server_of_wider_scope_is_no_part_of_a_later_report(inner: Runner) -> None:
+def test_what_earlier_tests_said_to_a_server_of_wider_scope_is_no_part_of_a_later_report(
+    inner: Runner, same_text: SameText
+) -> None:
     run = inner(
         """
         import pytest
@@ -1164,38 +917,9 @@ def test_what_earlier_tests_said_to_a_server_of_wider_scope_is_no_part_of_a_late
     )
 
     said = run.block("test_two")
-    assert said[said.index("--- sock") :] == dedent(
-        """
-        --- sockserver: udp 127.0.0.1:PORT (1 peer, 1 before this test) ---
-        [T] C: of two
-        --- sockserver: unused 127.0.0.1:PORT (0 connections) ---
-        # nobody has come
-        --- sockserver: tcp 127.0.0.1:PORT (2 connections, 1 before this test) ---
-        == 0  from 127.0.0.1:PORT, still open
-        #! 2 events before this test
-        % eol lf
-        [T] C: of two, persistent
-        [T] S: of two, persistent
-        == 2  from 127.0.0.1:PORT, closed by the client after T s
-        % eol lf
-        [T] C: of two
-        [T] S: of two
-        [T] C! eof
-        [T] S! close
-        """
-    )
+    same_text(said[said.index("--- sock") :])
     said = run.block("test_three")
-    assert said[said.index("--- sock") :] == dedent(
-        """
-        --- sockserver: udp 127.0.0.1:PORT (0 peers, 2 before this test) ---
-        # nobody has come during this test
-        --- sockserver: unused 127.0.0.1:PORT (0 connections) ---
-        # nobody has come
-        --- sockserver: tcp 127.0.0.1:PORT (1 connection, 2 before this test) ---
-        == 0  from 127.0.0.1:PORT, still open
-        #! 4 events before this test
-        """
-    )
+    same_text(said[said.index("--- sock") :])
 
 
 # The ways to show a report
@@ -1253,7 +977,7 @@ def test_the_servers_side_is_shown_though_captured_output_is_not(inner: Runner) 
     assert "printed by the handler" not in said.splitlines()
 
 
-def test_what_a_handler_prints_while_the_end_of_the_call_waits_is_captured(inner: Runner) -> None:
+def test_what_a_handler_prints_while_the_end_of_the_call_waits_is_captured(inner: Runner, same_text: SameText) -> None:
     run = inner(
         """
         import logging, sys, threading
@@ -1278,20 +1002,11 @@ def test_what_a_handler_prints_while_the_end_of_the_call_waits_is_captured(inner
     )
 
     said = run.block("test_it")
-    assert said[said.index("--- Captured") :] == dedent(
-        """
-        --- Captured stdout call ---
-        printed late
-        --- Captured stderr call ---
-        and to stderr
-        --- Captured log call ---
-        WARNING  root:test_it.py:11 logged late
-        """
-    )
+    same_text(said[said.index("--- Captured") :])
     assert run.stdout.count("printed late") == 2  # in the source line, and as output
 
 
-def test_nothing_is_said_of_a_test_that_passes(inner: Runner) -> None:
+def test_nothing_is_said_of_a_test_that_passes(inner: Runner, same_text: SameText) -> None:
     source = """
         from client import ask
 
@@ -1311,16 +1026,7 @@ def test_nothing_is_said_of_a_test_that_passes(inner: Runner) -> None:
         quiet.stdout.splitlines()[-1],
     ]
     assert "sockserver" not in quiet.stdout.partition("collected")[2] + quiet.stderr
-    assert asked.block("test_it") == dedent(
-        """
-        --- sockserver: tcp_server 127.0.0.1:PORT (1 connection) ---
-        == 0  from 127.0.0.1:PORT, closed by the server after T s
-        % eol lf
-        [T] C: hi
-        [T] S: hi
-        [T] S! close
-        """
-    )
+    same_text(asked.block("test_it"))
 
 
 def test_junits_xml_has_the_servers_side(inner: Runner) -> None:
@@ -1329,7 +1035,7 @@ def test_junits_xml_has_the_servers_side(inner: Runner) -> None:
     assert run.code == 1
     tree = xml.etree.ElementTree.parse(inner.pytester.path / "out.xml")
     (failure,) = tree.iter("failure")
-    lines = plain(failure.text or "").splitlines()
+    lines = steady(failure.text or "").splitlines()
     assert "--- sockserver: tcp_server 127.0.0.1:PORT (1 connection) ---" in lines
     assert r"# ValueError: test_it.py:7, cannot parse b'hi\n'" in lines
 

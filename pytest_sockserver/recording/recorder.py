@@ -51,6 +51,7 @@ class Recorder:
         self.began = original.monotonic()
         self.tapes: list[Tape] = []
         self.requests: list[Any] = []  # grows at its end, or is replaced: one may walk through it without the lock
+        self._requests_of: dict[Any, list[Any]] = {}  # by connection: one of 10,000 is not looked for among all of them
         self._untaken: set[int] = set()  # the id() of each of them that take() has not given away
         self.first_untaken = 0  # the index of the first such request
         self.arrivals = 0  # connections and chunks of bytes, kept or not: what assert_quiet() looks at
@@ -76,8 +77,8 @@ class Recorder:
             What is to be let go without the lock: a ``__del__`` of the user's may come with it.
         """
         with self.lock:
-            gone: list[object] = [self.requests, self.tapes]
-            self.requests, self.tapes = [], []
+            gone: list[object] = [self.requests, self.tapes, self._requests_of]
+            self.requests, self.tapes, self._requests_of = [], [], {}
             self._untaken, self.first_untaken = set(), 0
             self.size = self.dropped = 0
             return gone
@@ -98,6 +99,8 @@ class Recorder:
             if self._room(len(request)):
                 self.requests.append(request)
                 self._untaken.add(id(request))
+                if request.connection is not None:
+                    self._requests_of.setdefault(request.connection, []).append(request)
             else:
                 self.dropped = max(dropped, len(request))
             self.changed()
@@ -118,18 +121,19 @@ class Recorder:
 
     def forget_requests(self, connection: Any) -> list[Any]:
         """Drop the requests of a connection; return them, to be let go without the lock, which must be held."""
-        gone = [each for each in self.requests if each.connection is connection]
+        gone = self._requests_of.pop(connection, [])
         if gone:
             self.requests = [each for each in self.requests if each.connection is not connection]
             self._untaken.difference_update(map(id, gone))
             self.first_untaken = 0
         return gone
 
-    def kept_requests(self) -> list[Any]:
-        """Return the requests so far; raise if any bytes were dropped."""
+    def kept_requests(self, connection: Any = None) -> list[Any]:
+        """Return the requests so far, of one connection if one is given; raise if any bytes were dropped."""
         with self.lock:
             self.check_complete("requests")
-            return [each for each in self.requests if each._is_sure]
+            requests = self.requests if connection is None else self._requests_of.get(connection, ())
+            return [each for each in requests if each._is_sure]
 
     def check_complete(self, what: str) -> None:
         """Raise if anything was dropped.  The lock must be held."""
@@ -281,9 +285,11 @@ class Tape:
         time, index, kind, data = noted
         with self.recorder.lock:
             self.sent_count -= len(data) - count
-            at = next((at for at in range(len(self.events) - 1, -1, -1) if self.events[at] is noted), None)
-            if at is None:
-                return  # not kept, or cleared meanwhile
+            at = len(self.events) - 1
+            while at >= 0 and self.events[at] is not noted and self.events[at][0] >= time:
+                at -= 1  # not further back than it was noted: what was not kept would cost a look at all that was
+            if at < 0 or self.events[at] is not noted:
+                return  # not kept
             self.events[at : at + 1] = [(time, index, kind, data[:count])] if count else []
             self.recorder.size -= len(data) - count + (0 if count else OVERHEAD)
 
@@ -344,7 +350,7 @@ class Tape:
             if each == kind:
                 chunks.append(data)
             elif each == UNSENT and kind == SENT:
-                chunks = [b"".join(chunks)[: -int(data)]]
+                _take_back(chunks, int(data))
         return b"".join(chunks)
 
     def public_events(self) -> list[Event]:
@@ -353,3 +359,12 @@ class Tape:
             self.recorder.check_complete("events")
             events = list(self.events)
         return [Event(*event) for event in events]
+
+
+def _take_back(chunks: list[bytes], count: int) -> None:
+    """Remove the last ``count`` bytes."""
+    while chunks and count:
+        last = chunks.pop()
+        if len(last) > count:
+            chunks.append(last[:-count])
+        count -= min(count, len(last))

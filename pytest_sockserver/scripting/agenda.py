@@ -22,6 +22,7 @@ class Item:
         siblings: The steps among which it stands; those at the top may still grow.
         within: The place of the block that it stands in.
         turn: Of a ``repeat``, how often it was performed.
+        began: Of a ``repeat``, how many items had been taken when its last round began.
     """
 
     step: Step
@@ -29,6 +30,7 @@ class Item:
     at: int
     within: str = ""
     turn: int = 0
+    began: int = -1
 
     @property
     def place(self) -> str:
@@ -38,12 +40,12 @@ class Item:
             return here
         return f"{self.within}, {here}" if len(self.siblings) > 1 else self.within
 
-    def unrolled(self) -> list[Item]:
-        """Return the items of one round of a ``repeat``, and what is left of it."""
+    def unrolled(self, taken: int) -> list[Item]:
+        """Return the items of one round of a ``repeat``, which begins now, and what is left of it."""
         (times,) = self.step.args
         place = f"{self.place}, round {self.turn + 1} of {times}"
         inner = [Item(step, self.step.steps, at, place) for at, step in enumerate(self.step.steps)]
-        return [*inner, replace(self, turn=self.turn + 1)] if self.turn + 1 < times else inner
+        return [*inner, replace(self, turn=self.turn + 1, began=taken)] if self.turn + 1 < times else inner
 
     def belonging(self) -> list[Item]:
         """Return the items that belong to an optional step which was taken."""
@@ -62,6 +64,7 @@ class Agenda:
         self._steps = steps
         self._known = 0  # so many of the steps are, or were, in what is ahead
         self._ahead: deque[Item] = deque()
+        self._taken = 0  # how many items were taken
         self.passed = 0  # optional items at the front that were passed over, for now
 
     @property
@@ -75,8 +78,12 @@ class Agenda:
                 item = self._ahead[at]
                 if item.step.verb != "repeat":
                     return item
+                if at == self.passed and item.began == self._taken:
+                    # Nothing of its last round was taken: what has come is not for the next round either.
+                    self.passed, at = self.passed + 1, at + 1
+                    continue
                 del self._ahead[at]
-                for each in reversed(item.unrolled()):
+                for each in reversed(item.unrolled(self._taken)):
                     self._ahead.insert(at, each)
             elif self._known < len(self._steps):
                 self._ahead.append(Item(self._steps[self._known], self._steps, self._known))
@@ -92,7 +99,7 @@ class Agenda:
         """Go on: the item was performed."""
         for _ in range(self.passed):
             self._ahead.popleft()
-        self.passed = 0
+        self.passed, self._taken = 0, self._taken + 1
         item = self._ahead.popleft()
         if item.step.verb == "maybe":
             self._ahead.extendleft(reversed(item.belonging()))

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from ..errors import DialogueError
 from ..origin import Origin
+from .acts import SendEof
 from .dialogue_lines import (
     CRLF,
     Adding,
@@ -37,6 +38,7 @@ from .dialogue_lines import (
 from .framing import Framing
 from .framings import lines
 from .matching import Hex, PatternText, Text, names_captured, names_demanded
+from .notation import joined
 from .parts import Part
 from .parts import names_demanded as names_said
 from .script import Script
@@ -149,10 +151,10 @@ class _Reader:
 
     def _take(self, line: Line) -> None:
         __tracebackhide__ = True
-        words = line.body.split()
+        words = line.body.split() if line.marker == "%" else []
         if line.marker == "==":
             self._begin(line)
-        elif words[:2] == ["%", "eol"]:
+        elif words[1:2] == ["eol"]:
             self._set_ending(checked_ending(words[2:], self._settings.datagrams))
         else:
             self._section(0, line).take(line)
@@ -232,6 +234,7 @@ class _Answer:
     line: Line
     match: bytes | Text | Hex | PatternText
     parts: list[Part] = field(default_factory=list)
+    last: list[Part] = field(default_factory=list)  # what the next part is judged by: the one before it, an end
     names: list[tuple[Line, str]] = field(default_factory=list)
 
 
@@ -283,7 +286,8 @@ class _SectionReader:
         self._flush()
         self._check_names()
         exchanges = [
-            Exchange(each.match, tuple(each.parts), self._place(each.line), each.line.number) for each in self._answers
+            Exchange(each.match, tuple(self._joined(each.parts)), self._place(each.line), each.line.number)
+            for each in self._answers
         ]
         self._script.place = Origin  # no longer this reader's: a script that nothing else holds counts as whole
         return Section(self._index, self._script, tuple(exchanges), self.line.number, self._framing)
@@ -300,7 +304,7 @@ class _SectionReader:
         if self._said is None or self._is_later(line, self._said.line):
             self._flush()
             self._said = _Said(line)
-        _append(self._said.parts, part, self._datagrams)
+        self._said.parts.append(part)
 
     def _is_later(self, line: Line, before: Line) -> bool:
         return self._settings.timed and (line.at or 0.0) > (before.at or 0.0)
@@ -332,7 +336,7 @@ class _SectionReader:
         __tracebackhide__ = True
         said, self._said = self._said, None
         if said is not None:
-            self._add(said.line, lambda script: script.send(*said.parts))
+            self._add(said.line, lambda script: script.send(*self._joined(said.parts)))
 
     def _add(self, line: Line, adding: Adding) -> None:
         """Add a step that stands at a line, and is wrong there if it is."""
@@ -348,6 +352,10 @@ class _SectionReader:
 
     def _place(self, line: Line) -> Origin:
         return Origin() if self._settings.place is None else self._settings.place(line.number)
+
+    def _joined(self, parts: list[Part]) -> list[Part]:
+        """Return the parts with bytes that follow one another as one, unless each is a datagram."""
+        return parts if self._datagrams else joined(parts)
 
     # Blocks
 
@@ -420,26 +428,19 @@ class _SectionReader:
         __tracebackhide__ = True
         is_event = line.marker == "S!"
         part = event(line, self._datagrams) if is_event else literal(line, self.ending, self._datagrams)
-        self._script.checked_reply([*answer.parts, part])
+        self._script.checked_reply([*answer.last, part])
         answer.names += [(line, name) for name in names_said([part])]
-        _append(answer.parts, part, self._datagrams)
+        answer.parts.append(part)
+        answer.last = [*(each for each in answer.last[:1] if each == SendEof()), part]
 
     def _check_names(self) -> None:
         """Refuse names that nothing captures: an answer may use those of the whole section."""
         __tracebackhide__ = True
         captured = [name for answer in self._answers for name in names_captured(answer.match)]
-        known = sorted({*self._script.known_names(), *captured})
+        known = {*self._script.known_names(), *captured}
         for answer in self._answers:
             for line, name in answer.names:
                 if name not in known:
-                    said = ", ".join(known) or "nothing"
+                    said = ", ".join(sorted(known)) or "nothing"
                     text = rf"\g<{name}> names what nothing in this section captures: it knows {said}"
                     raise refused(line, text)
-
-
-def _append(parts: list[Part], part: Part, datagrams: bool) -> None:
-    """Append a part; bytes join those before them, unless each is a datagram."""
-    if parts and not datagrams and isinstance(part, bytes) and isinstance(last := parts[-1], bytes):
-        parts[-1] = last + part
-    else:
-        parts.append(part)

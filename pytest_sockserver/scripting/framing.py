@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator, Iterator
+from pathlib import PurePath
 from typing import Any, Final, cast
 
 from .buffer import Buffer
@@ -57,6 +58,10 @@ Framing = Callable[[], Generator[Need, bytes, object]]
 #: The module of the ready-made framings.
 READY_MADE: Final = f"{__name__}s"
 
+#: Needs that may be met in a row without a byte, within one frame.  A length of 0 is one such; and as many fields as a
+#: count of two bytes can announce may all be empty.  Beyond that there is no end: an error after a tenth of a second.
+EMPTY_NEEDS: Final = 65_536
+
 # Bytes of one look.  A burst of small messages is looked at again by each of them: without a bound that would be
 # quadratic.  A page, since no parser minds getting a large message in pieces of it.
 _LOOK = 4096
@@ -83,7 +88,7 @@ def frame_size(buffer: Buffer, framing: Framing, max_frame: int) -> Steps[int]:
     A frame of no byte is one that took the end of the stream where no byte was left, and no frame before it had.
     """
     __tracebackhide__ = True
-    steps, taken, got, through_end = framing(), 0, None, False
+    steps, taken, got, empty, through_end = framing(), 0, None, 0, False
     while (need := _next_need(steps, got, framing)) is not None:
         while True:
             stop, there = _stop(buffer, need, taken, max_frame)
@@ -96,6 +101,9 @@ def frame_size(buffer: Buffer, framing: Framing, max_frame: int) -> Steps[int]:
             buffer.lacks = need, stop
             yield bool(buffer)
         got = buffer.peek(taken, stop)
+        empty = 0 if got else empty + 1
+        if empty > EMPTY_NEEDS:
+            _throw(steps, _no_progress(steps, need, framing))
         taken = taken if need is LOOK_AHEAD else stop
         through_end = through_end or need is EOF
     if not taken and not through_end:
@@ -250,8 +258,11 @@ def checked_framing(framing: object, max_frame: int) -> Framing | None:
         return None
     checked = _checked_function(framing)
     steps = _started(checked)
-    need = _next_need(steps, None, checked)
+    need, empty = _next_need(steps, None, checked), 0
     while need == 0:
+        empty += 1
+        if empty > EMPTY_NEEDS:
+            _throw(steps, _no_progress(steps, need, checked))
         need = _next_need(steps, b"", checked)
     if need is None:
         raise _took_nothing(checked)
@@ -376,6 +387,21 @@ def _refusal(need: object, framing: Framing) -> Exception | None:
     return ValueError(text) if known else TypeError(text)
 
 
+def _no_progress(steps: Generator[Need, bytes, object], need: Need, framing: Framing) -> ValueError:
+    return ValueError(
+        f"framing {name_of(framing)} makes no progress: its yield{_line_of(steps)} took no byte {EMPTY_NEEDS:,} times "
+        f"in a row, the last time it yielded {need!r}; write return where the frame is whole"
+    )
+
+
+def _line_of(steps: object) -> str:
+    """Return the line where a generator yields, or one that it yields from: `` (test_mail.py:31)``."""
+    while (inner := getattr(steps, "gi_yieldfrom", None)) is not None and hasattr(inner, "gi_frame"):
+        steps = inner
+    frame = getattr(steps, "gi_frame", None)
+    return f" ({PurePath(frame.f_code.co_filename).name}:{frame.f_lineno})" if frame is not None else ""
+
+
 def _throw(steps: Generator[Need, bytes, object], error: Exception) -> None:
     """Raise ``error`` where the framing yielded, so that the traceback shows that line."""
     __tracebackhide__ = True
@@ -405,7 +431,11 @@ def _stop(buffer: Buffer, need: Need, start: int, max_frame: int) -> tuple[int, 
 
 
 def _took_nothing(framing: Framing) -> ValueError:
-    return ValueError(f"framing {name_of(framing)} took nothing: a frame has at least one byte")
+    text = f"framing {name_of(framing)} took nothing: a frame has at least one byte"
+    code = getattr(framing, "__code__", None)
+    if code is not None and not str(framing.__module__).startswith(__package__ or "."):  # not one that is ready-made
+        text += f"; at {PurePath(code.co_filename).name}:{code.co_firstlineno} yield its size, its delimiter, or EOF"
+    return ValueError(text)
 
 
 def _too_long(buffer: Buffer, need: Need, taken: int, max_frame: int) -> Mismatch:

@@ -29,6 +29,7 @@ from .parts import (
     check_count,
     check_seconds,
     checked_parts,
+    in_progress,
 )
 
 __tracebackhide__ = True
@@ -103,10 +104,11 @@ class Repeat(Modifier):
     def applied(self, actions: Iterator[Action]) -> Iterator[Action]:
         """Yield the actions again and again."""
         __tracebackhide__ = True
-        kept = list(_bounded(actions))
+        kept = list(_bounded(actions, "Repeat()"))
         if self.times is not None:
-            for _ in range(self.times):
-                yield from kept
+            if kept:  # else the most that times= can be is no time at all
+                again = (action for _ in range(self.times) for action in kept)
+                yield from in_progress(again, "Repeat()")
             return
         size = sum(len(each) for each in kept if isinstance(each, bytes))
         if not size:
@@ -411,7 +413,9 @@ class Hold(Modifier):
 
     def applied(self, actions: Iterator[Action]) -> Iterator[Action]:
         """Yield what is to be held."""
-        return (Held(action, self.after) if isinstance(action, bytes) else action for action in actions)
+        return (
+            Held(action, self.after) if isinstance(action, bytes) else action for action in _bounded(actions, "Hold()")
+        )
 
 
 # Elsewhere
@@ -438,14 +442,14 @@ class Spoof(Modifier):
         return (Spoofed(action, self.host) if isinstance(action, bytes) else action for action in actions)
 
 
-def _bounded(actions: Iterator[Action]) -> Iterator[Action]:
+def _bounded(actions: Iterator[Action], verb: str) -> Iterator[Action]:
     """Yield the actions, as long as they may have an end: a function may return what has none."""
     __tracebackhide__ = True
     size = 0
     for action in actions:
         size += len(action) if isinstance(action, bytes) else 0
         if size > _LONGEST:
-            raise ValueError(f"Repeat() was to say more than {_LONGEST:,} bytes again: what has no end is said once")
+            raise ValueError(f"{verb} was to keep more than {_LONGEST:,} bytes: what has no end is said once")
         yield action
 
 

@@ -10,16 +10,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, TypeVar
 
 # pytest shows no frame of this module: what cannot be read is in the user's line.
 __tracebackhide__ = True
 
-_ESCAPES = {0x5C: "\\\\", 0x0D: "\\r", 0x0A: "\\n", 0x09: "\\t", 0x00: "\\0"}
+_ESCAPES = {"\\": "\\\\", "\r": "\\r", "\n": "\\n", "\t": "\\t", "\0": "\\0"}
 _MEANINGS = {"\\": b"\\", "r": b"\r", "n": b"\n", "t": b"\t", "0": b"\0"}
-_NO_TEXT = frozenset(["\x7f", *map(chr, range(0xDC80, 0xDD00))])  # DEL, and what surrogateescape makes of odd bytes
+_CONTROL = re.compile("[\0-\x08\n-\x1f\x7f\udc80-\udcff]")  # DEL too, and what surrogateescape makes of odd bytes
+_NO_CONTROL = bytes({*range(256)} - {*range(0x20), 0x7F} | {*b"\r\n\t"})
 _REFERENCE = re.compile(r"\\g<([^>]*)>")
 _NAMED_HOLE = re.compile(r"<([^:>]*):([^>]*)>")
 _HEX_PAIR = re.compile(r"[0-9a-fA-F]{2}")
+_HEX_PAIRS = re.compile(r"[0-9a-fA-F \t\r\n]+")
+_HEX_TOKEN = re.compile(r"[ \t\r\n]+|[0-9a-fA-F]{2}|(.)", re.DOTALL)
 
 
 class NotationError(ValueError):
@@ -50,6 +55,7 @@ class Hole:
 
 
 Piece = bytes | Name | Hole
+T = TypeVar("T")
 
 
 def read_text(text: str) -> tuple[Piece, ...]:
@@ -63,17 +69,17 @@ def read_text(text: str) -> tuple[Piece, ...]:
     while at < len(text):
         piece, at = _read_escape(text, at) if text[at] == "\\" else _read_plain(text, at)
         pieces.append(piece)
-    return _joined(pieces)
+    return tuple(joined(pieces))
 
 
 def _read_plain(text: str, at: int) -> tuple[Piece, int]:
     end = text.find("\\", at)
     end = len(text) if end < 0 else end
-    for index in range(at, end):
-        if (text[index] < " " and text[index] != "\t") or text[index] in _NO_TEXT:
-            raise NotationError(
-                f"expected text, not the control character {text[index]!r}: write r before the string?", index
-            )
+    found = _CONTROL.search(text, at, end)
+    if found is not None:
+        raise NotationError(
+            f"expected text, not the control character {found[0]!r}: write r before the string?", found.start()
+        )
     return text[at:end].encode("utf-8", "surrogatepass"), end
 
 
@@ -109,21 +115,30 @@ def read_hex(text: str, *, holes: bool) -> tuple[Piece, ...]:
     pieces: list[Piece] = []
     at = 0
     while at < len(text):
-        if text[at] in " \t\r\n":
-            at += 1
+        run = _HEX_PAIRS.match(text, at)
+        if run is not None:
+            data, at = _read_hex_run(run)
+            pieces += [data] if data else []
             continue
         piece, end = _read_hex_piece(text, at)
         if isinstance(piece, Hole) and not holes:
             raise NotationError(f"{text[at:end]} says what may come, and cannot be sent", at)
         pieces.append(piece)
         at = end
-    return _joined(pieces)
+    return tuple(joined(pieces))
+
+
+def _read_hex_run(run: re.Match[str]) -> tuple[bytes, int]:
+    """Read digits and blanks at once; where they are no pairs, find the place."""
+    try:
+        return bytes.fromhex(run[0]), run.end()
+    except ValueError:
+        odd = next(found for found in _HEX_TOKEN.finditer(run.string, run.start(), run.end()) if found[1])
+        raise _no_hex(run.string, odd.start()) from None
 
 
 def _read_hex_piece(text: str, at: int) -> tuple[Piece, int]:
     pair = text[at : at + 2]
-    if _HEX_PAIR.fullmatch(pair):
-        return bytes.fromhex(pair), at + 2
     if pair == "??":
         return Hole(1), at + 2
     if pair == "\\g":
@@ -131,18 +146,20 @@ def _read_hex_piece(text: str, at: int) -> tuple[Piece, int]:
     found = _NAMED_HOLE.match(text, at)
     if found is not None and found[1].isidentifier() and found[2].isdigit() and int(found[2]) > 0:
         return Hole(int(found[2]), found[1]), found.end()
-    raise NotationError(f"expected pairs of hex digits, ??, <name:n> or \\g<name>, not {text[at : at + 12]!r}", at)
+    raise _no_hex(text, at)
 
 
-def _joined(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
-    """Return the pieces with bytes that follow one another as one."""
-    joined: list[Piece] = []
-    for piece in pieces:
-        if joined and isinstance(piece, bytes) and isinstance(last := joined[-1], bytes):
-            joined[-1] = last + piece
-        else:
-            joined.append(piece)
-    return tuple(joined)
+def _no_hex(text: str, at: int) -> NotationError:
+    return NotationError(f"expected pairs of hex digits, ??, <name:n> or \\g<name>, not {text[at : at + 12]!r}", at)
+
+
+def joined(pieces: Iterable[T]) -> list[T]:
+    """Return pieces, or parts, with bytes that follow one another as one; each is copied once."""
+    whole: list[Any] = []
+    for plain, several in groupby(pieces, lambda piece: isinstance(piece, bytes)):
+        in_a_row: list[Any] = list(several)
+        whole += [b"".join(in_a_row)] if plain else in_a_row
+    return whole
 
 
 def references(pieces: Iterable[Piece]) -> tuple[str, ...]:
@@ -182,9 +199,12 @@ def escaped(data: bytes) -> str:
 
 
 def _escaped(data: bytes) -> str:
+    text = data.decode("utf-8", "surrogateescape")
+    if text.isprintable() and "\\" not in text:
+        return text
     return "".join(
-        _ESCAPES.get(ord(character)) or (character if character.isprintable() else _hex_escape(character))
-        for character in data.decode("utf-8", "surrogateescape")
+        _ESCAPES.get(character) or (character if character.isprintable() else _hex_escape(character))
+        for character in text
     )
 
 
@@ -199,6 +219,8 @@ def _hex_escape(character: str) -> str:
 
 def is_binary(data: bytes) -> bool:
     """Tell whether ``data`` is better read as hex: more than a quarter of it is no text."""
-    text = data.decode("utf-8", "surrogateescape")
-    odd = sum((character < " " and character not in "\r\n\t") or character in _NO_TEXT for character in text)
-    return odd * 4 > len(text)
+    odd = len(data.translate(None, _NO_CONTROL))
+    if data.isascii():
+        return odd * 4 > len(data)
+    characters = len(data.decode("utf-8", "surrogateescape"))  # a byte that is no UTF-8 is one of them
+    return (odd + characters - len(data.decode("utf-8", "ignore"))) * 4 > characters

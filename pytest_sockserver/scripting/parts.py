@@ -21,6 +21,7 @@ from itertools import pairwise
 from typing import Any, ClassVar, Final
 
 from ..errors import UnsupportedFault
+from ..origin import traceback_at_definition
 from .matching import Hex, Lookup, Text, function_shown, is_async, rendered
 from .notation import Hole, references
 
@@ -150,6 +151,13 @@ class Endless(Act):
 ENDLESS: Final = Endless()
 
 
+#: Functions that parts may be returned through.  Nobody nests three; without a bound Python's recursion limit speaks.
+_FUNCTIONS_WITHIN: Final = 50
+
+#: Parts in a row without a byte.  Pauses of a millisecond take ten seconds by then, and parts that take no time 0.1 s.
+_IDLE: Final = 10_000
+
+
 class _Flush:
     def __repr__(self) -> str:
         return "FLUSH"
@@ -173,16 +181,18 @@ def checked_parts(parts: Iterable[object], verb: str, *, data: bool = False) -> 
         data: ``DATA`` is known here.
     """
     __tracebackhide__ = True
-    checked: tuple[Part, ...] = ()
+    checked: list[Part] = []
     for part in parts:  # no comprehension: before 3.12 it is a frame that a traceback would show
-        checked += (_checked_part(part, verb, data=data),)
+        checked.append(_checked_part(part, verb, data=data))
     for before, after in pairwise(checked):
         if ends([before]):
             raise ValueError(f"{verb} expected nothing after {before!r}: {shown(after)} would never be reached")
-    for at, part in enumerate(checked):
-        if isinstance(part, Act) and part.ends_saying and any(isinstance(each, _SAID) for each in checked[at:]):
+    ended = False
+    for part in checked:
+        if ended and isinstance(part, _SAID):
             raise ValueError(f"{verb} expected no bytes after SendEof(): it ends what the server says")
-    return checked
+        ended = ended or (isinstance(part, Act) and part.ends_saying)
+    return tuple(checked)
 
 
 def _checked_part(part: object, verb: str, *, data: bool = False) -> Part:
@@ -248,6 +258,7 @@ def actions(
     call: Callable[[Function], Iterable[Part]],
     lookup: Lookup,
     data: Callable[[], Iterable[Action]] = no_data,
+    depth: int = 0,
 ) -> Iterator[Action]:
     """Yield what is to be done: bytes, and the parts that are more than bytes.
 
@@ -255,6 +266,7 @@ def actions(
         call: Calls a function with the request, and returns the parts that it returned.
         lookup: What was captured under a name.
         data: Returns what ``DATA`` stands for.
+        depth: How many functions these parts were returned through.
     """
     __tracebackhide__ = True
     for part in parts:
@@ -263,12 +275,37 @@ def actions(
         elif isinstance(part, (Text, Hex)):
             yield rendered(part, lookup)
         elif isinstance(part, Modifier):
-            yield from part.applied(actions([part.data], call, lookup, data))
+            yield from part.applied(actions([part.data], call, lookup, data, depth))
         elif isinstance(part, _Data):
             yield from data()
         else:
             yield FLUSH
-            yield from actions(call(part), call, lookup, data)
+            if depth >= _FUNCTIONS_WITHIN:
+                text = (
+                    f"{shown(part)} was returned through {depth} functions: one that returns itself has no end; "
+                    "return bytes, or Repeat(..., times=None)"
+                )
+                raise ValueError(text).with_traceback(traceback_at_definition(part))
+            yield from in_progress(actions(call(part), call, lookup, data, depth + 1), shown(part), part)
+
+
+def in_progress(acts: Iterable[Action], what: str, function: object = None) -> Iterator[Action]:
+    """Yield the actions, as long as they come to a byte now and then: what says nothing for ever has no end.
+
+    Args:
+        function: The one that returned them, at which the error points.
+    """
+    __tracebackhide__ = True
+    idle = 0
+    for action in acts:
+        idle = 0 if isinstance(action, bytes) and action else idle + 1
+        if idle > _IDLE:
+            text = (
+                f"{what} makes no progress: it came to {_IDLE:,} parts in a row without a byte; "
+                "return, or write Stall() to stay silent"
+            )
+            raise ValueError(text).with_traceback(traceback_at_definition(function))
+        yield action
 
 
 def check_fit(parts: Iterable[Part], transport: str, verb: str, *, tls: bool = True) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Final
 
@@ -167,13 +168,17 @@ def nearest(rules: Iterable[Rule], data: bytes, lookup: Lookup = nothing_kept) -
             continue
         shape = _shape(rule.match, lookup)
         if shape is not None:
-            literals.append((parted(shape, data), rule, departure(shape, data)))
+            literals.append((parted(shape, data), rule, partial(departure, shape, data)))
         else:
-            size = matched_size(rule.match, data, lookup)
-            others.append((size, rule, rule.meant + beginning(rule.match, data, lookup)))
+            how = partial(_pattern_departure, rule, data, lookup)
+            others.append((matched_size(rule.match, data, lookup), rule, how))
     literals.sort(key=lambda each: (-each[0], -each[1].number))
     others.sort(key=lambda each: (-each[0], -each[1].number))
-    return [(rule, how) for _, rule, how in (literals + others)[:NEAREST]]
+    return [(rule, how()) for _, rule, how in (literals + others)[:NEAREST]]
+
+
+def _pattern_departure(rule: Rule, data: bytes, lookup: Lookup) -> str:
+    return rule.meant + beginning(rule.match, data, lookup)
 
 
 def _shape(match: RuleMatch, lookup: Lookup) -> Shape | None:

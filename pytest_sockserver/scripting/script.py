@@ -25,7 +25,7 @@ from .framing import Framing, checked_framing
 from .matching import ANY, Match, PatternText, Text, described, names_captured
 from .matching import names_demanded as names_demanded_by_match
 from .parts import Part, check_fit, checked_parts, ends, names_demanded
-from .steps import Step, first_literal, may_start_alike, walk
+from .steps import Step, first_literal, may_start_alike, progresses, walk
 from .tls_acts import StartTLS
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Script:
         self.grown: Callable[[], None] = _nobody_waits
         self.place: Callable[[], Origin] = Origin  # where the step that is added stands
         self._transport, self._names, self._max_frame, self._tls = transport, names, max_frame, tls
-        self.captured: list[str] = []
+        self.captured: set[str] = set()
         self._asked = False  # of datagrams: somebody who can be answered has spoken before its first step
         self._wanted: list[tuple[str, str]] = []  # names that a part of a script expects of the whole, and by whom
 
@@ -206,6 +206,8 @@ class Script:
             raise TypeError(f"repeat() expected a Script, not {script!r}: write repeat({n}, Script().expect(...))")
         if not script.steps:
             raise ValueError("repeat() expected a script that has steps")
+        if not any(map(progresses, script.steps)):
+            raise ValueError("repeat() expected a script that sends or takes something: this one does nothing")
         if script is self:
             raise ValueError("repeat() expected another script than the one it stands in")
         return self._nest("repeat", (n,), script)
@@ -225,7 +227,7 @@ class Script:
             self._check_name(name, where)
         for step in script.steps:
             self._append(step)
-        self.captured += script.captured
+        self.captured |= script.captured
         return self
 
     def first(self, n: int) -> Script:
@@ -234,7 +236,7 @@ class Script:
         checked_index(n, "first() expected a number of steps, 0 or more", least=0)
         part = self._part()
         part.steps = self.steps[:n]
-        part.captured = [name for step in walk(part.steps) for name in step.captures]
+        part.captured = {name for step in walk(part.steps) for name in step.captures}
         wanted = {name for step in walk(part.steps) for name in step.names}
         part._wanted = [(name, where) for name, where in self._wanted if name in wanted]
         return part
@@ -266,7 +268,7 @@ class Script:
 
     def known_names(self) -> frozenset[str]:
         """Return the names that what is said next may use."""
-        return frozenset([*self.captured, *(self._names() if self._names is not None else ())])
+        return frozenset({*self.captured, *(self._names() if self._names is not None else ())})
 
     def checked_reply(self, parts: Iterable[object]) -> tuple[Part, ...]:
         """Return the parts, or raise the error that says why its transport cannot say them."""
@@ -307,7 +309,7 @@ class Script:
         for name in names_demanded_by_match(match):
             self._check_name(name, f"{verb}()")
         self._add(verb, match, timeout=checked_timeout(timeout), **options)
-        self.captured += names_captured(match)
+        self.captured.update(names_captured(match))
         return self
 
     def _nest(self, verb: str, args: tuple[Any, ...], script: Script) -> Self:
@@ -318,7 +320,7 @@ class Script:
         for step in inner:
             self._check_transport(step)
         self._append(Step(verb, args, origin=self.place(), steps=inner))
-        self.captured += script.captured
+        self.captured |= script.captured
         return self
 
     def _check_name(self, name: str, where: str) -> None:
@@ -327,9 +329,8 @@ class Script:
             if name not in self.captured:
                 self._wanted.append((name, where))
             return
-        known = sorted(self.known_names())
-        if name not in known:
-            said = ", ".join(known) if known else "nothing"
+        if name not in self.captured and name not in self._names():
+            said = ", ".join(sorted(self.known_names())) or "nothing"
             raise ValueError(
                 rf"{where} names the group \g<{name}>, which nothing before it captures: known so far: {said}"
             )

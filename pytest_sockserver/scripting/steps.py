@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..origin import Origin
+from .acts import Open
 from .matching import PatternText, described, is_literal, matching, names_captured, names_demanded, shape_of
 from .parts import names_demanded as names_demanded_by_parts
 from .parts import shown
@@ -135,3 +136,10 @@ def demands(step: Step) -> bool:
     if step.verb == "maybe":
         return False
     return step.verb in READING or any(demands(each) for each in step.steps)
+
+
+def progresses(step: Step) -> bool:
+    """Tell whether a step takes a byte, sends one, or takes a time; what a function comes to is not known yet."""
+    if step.verb == "send":
+        return any(part != b"" and not isinstance(part, Open) for part in step.args)
+    return step.verb != "open"

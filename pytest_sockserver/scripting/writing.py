@@ -17,12 +17,13 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby, islice
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from .acts import Close, Delay, Gate, Open, Reset, SendEof, Stall
 from .matching import ANY, Hex, Match, PatternText, Text
-from .notation import Hole, Name, Piece, escaped, is_binary, written_hex, written_text
+from .notation import Hole, Name, Piece, escaped, is_binary, joined, written_hex, written_text
 from .parts import Part
 from .tls_acts import StartTLS
 
@@ -40,52 +41,93 @@ _MARKS = {
     "send-eof": "S! send-eof",
     "start-tls": "S! start-tls",
 }
+_RUNS_LOOKED_AT = 1000  # to find how lines end: more than a report shows
 _HEX_WIDTH = 16  # bytes in a line of hex, as hexdump(1) and every protocol analyser print them
 
 
-def line_ending(events: Sequence[Event]) -> bytes:
-    r"""Return the ending most lines of a conversation have: CRLF, unless all of them end in a bare LF."""
-    runs = (b"".join(data for _, data in chunks) for kind, chunks in _runs(events) if kind in _SIDES)
-    said = b"".join(run for run in runs if not is_binary(run))  # a 0a in what is written in hex ends no line
-    return b"\n" if b"\n" in said and b"\r\n" not in said else b"\r\n"
+def line_ending(events: Sequence[Event], *, limit: int | None = None) -> bytes:
+    r"""Return the ending most lines of a conversation have: CRLF, unless all of them end in a bare LF.
+
+    Args:
+        limit: As of ``format_lines``.  Only what that shows is looked at, and of many runs only the first ones: with
+            either ending the lines are read back as the same bytes.
+    """
+    found = b"\r\n"
+    for kind, run in islice(_runs(events), None if limit is None else _RUNS_LOOKED_AT):
+        head, tail = _head_and_tail(run, limit) if kind in _SIDES else (b"", b"")
+        if (b"\n" in head or b"\n" in tail) and not is_binary(head + tail):  # a 0a in hex ends no line
+            if b"\r\n" in head or b"\r\n" in tail:
+                return b"\r\n"
+            found = b"\n"
+    return found
 
 
-def format_lines(events: Sequence[Event], *, ending: bytes = b"\r\n", limit: int | None = None) -> Iterator[str]:
+def format_lines(
+    events: Sequence[Event], *, ending: bytes = b"\r\n", limit: int | None = None, backwards: bool = False
+) -> Iterator[str]:
     """Yield the lines of one connection's conversation, each with its time.
+
+    A line costs what it shows, but for a look at how many bytes each event has: who wants the first ones or the last
+    ones asks for no more.
 
     Args:
         limit: Bytes that are written out of what one side said in a row, of its beginning and its end; what lies
             between is counted in a line that cannot be read back.
+        backwards: From the last line to the first.
     """
-    for kind, chunks in _runs(events):
-        if kind not in _SIDES:
-            for time, data in chunks:
-                yield f"[{time:.3f}] {_MARKS[kind]}" if kind in _MARKS else _remark(data)
-            continue
-        side, said = _SIDES[kind], b"".join(data for _, data in chunks)
-        starts, binary = _starts(chunks), is_binary(said)
-        head, tail = _head_and_tail(said, ending, limit)
-        for offset, text in _said(side, said[:head], ending, binary=binary):
-            yield f"[{starts(offset):.3f}] {text}"
-        if head < tail:
-            yield _gap(tail - head, len(said))
-        for offset, text in _said(side, said[tail:], ending, binary=binary):
-            yield f"[{starts(tail + offset):.3f}] {text}"
+    for kind, run in _runs(events, backwards=backwards):
+        lines = _lines_of_run(kind, run, ending, limit)
+        yield from reversed(list(lines)) if backwards else lines
 
 
-def _head_and_tail(said: bytes, ending: bytes, limit: int | None) -> tuple[int, int]:
-    """Return where the beginning that is shown ends and where the end that is shown begins.
+def _lines_of_run(kind: str, run: list[Event], ending: bytes, limit: int | None) -> Iterator[str]:
+    if kind not in _SIDES:
+        for time, _, _, data in run:
+            yield f"[{time:.3f}] {_MARKS[kind]}" if kind in _MARKS else _remark(data)
+        return
+    size = _size(run)
+    head, tail = _head_and_tail(run, limit)
+    binary = is_binary(head + tail)
+    if tail:
+        head, tail = _whole_lines(head, tail, ending)
+    left_out = size - len(head) - len(tail)
+    starts = _starts(run)
+    for offset, text in _said(_SIDES[kind], head, ending, binary=binary):
+        yield f"[{starts(offset):.3f}] {text}"
+    if left_out:
+        yield _gap(left_out, size)
+    for offset, text in _said(_SIDES[kind], tail, ending, binary=binary):
+        yield f"[{starts(size - len(tail) + offset):.3f}] {text}"
 
-    Between lines, if there are any: a line that was cut would look like one that was sent without its ending.
-    """
-    if limit is None or len(said) <= limit:
-        return len(said), len(said)
+
+def _head_and_tail(run: list[Event], limit: int | None) -> tuple[bytes, bytes]:
+    """Return what is looked at of a run: the beginning and the end of what was said, or all of it and nothing."""
+    size = _size(run)
+    if limit is None or size <= limit:
+        return b"".join(event[3] for event in run), b""
     half = limit // 2
-    last = said.rfind(ending, 0, half)
-    first = said.find(ending, len(said) - half, len(said) - len(ending))
-    head = last + len(ending) if last >= 0 else half
-    tail = first + len(ending) if first >= 0 else len(said) - half
-    return head, tail
+    return _beginning(run, half), _beginning(reversed(run), half, at_end=True)
+
+
+def _beginning(run: Iterable[Event], size: int, *, at_end: bool = False) -> bytes:
+    """Return the first bytes of a run; of one that comes backwards the last ones."""
+    pieces: list[bytes] = []
+    for event in run:
+        piece = event[3][max(0, len(event[3]) - size) :] if at_end else event[3][:size]
+        pieces.append(piece)
+        size -= len(piece)
+        if not size:
+            break
+    return b"".join(reversed(pieces) if at_end else pieces)
+
+
+def _whole_lines(head: bytes, tail: bytes, ending: bytes) -> tuple[bytes, bytes]:
+    """Cut the beginning after a line and the end before one, if there are any.
+
+    A line that was cut would look like one that was sent without its ending.
+    """
+    last, first = head.rfind(ending), tail.find(ending, 0, len(tail) - len(ending))
+    return head[: last + len(ending)] if last >= 0 else head, tail[first + len(ending) :] if first >= 0 else tail
 
 
 def format_datagrams(events: Sequence[Event], *, limit: int | None = None) -> Iterator[str]:
@@ -96,7 +138,7 @@ def format_datagrams(events: Sequence[Event], *, limit: int | None = None) -> It
             yield f"[{time:.3f}] # not sent" if kind == "unsent" else _remark(data)
             continue
         shown = data if limit is None else data[:limit]
-        line = f"{side}x {shown.hex(' ')}" if is_binary(data) else f"{side}: {escaped(shown)}".rstrip(" ")
+        line = f"{side}x {shown.hex(' ')}" if is_binary(shown) else f"{side}: {escaped(shown)}".rstrip(" ")
         yield f"[{time:.3f}] {line}"
         if len(shown) < len(data):
             yield _gap(len(data) - len(shown), len(data))
@@ -110,22 +152,18 @@ def _remark(text: bytes) -> str:
     return "\n".join(f"# {line}" for line in text.decode("utf-8", "backslashreplace").splitlines())
 
 
-def _runs(events: Sequence[Event]) -> Iterator[tuple[str, list[tuple[float, bytes]]]]:
-    """Yield what happened, with what one side said in a row together."""
-    kind_now = ""
-    chunks: list[tuple[float, bytes]] = []
-    for time, _, kind, data in _really_sent(events):
-        if kind != kind_now and chunks:
-            yield kind_now, chunks
-            chunks = []
-        kind_now = kind
-        chunks.append((time, data))
-    if chunks:
-        yield kind_now, chunks
+def _runs(events: Sequence[Event], *, backwards: bool = False) -> Iterator[tuple[str, list[Event]]]:
+    """Yield what happened, with what one side said in a row together, in the order in which it said it."""
+    really = _really_sent(events)
+    for kind, group in groupby(reversed(really) if backwards else really, itemgetter(2)):
+        run = list(group)
+        yield kind, run[::-1] if backwards else run
 
 
-def _really_sent(events: Sequence[Event]) -> list[Event]:
+def _really_sent(events: Sequence[Event]) -> Sequence[Event]:
     """Return the events without the bytes that were noted before they were sent, and then could not be."""
+    if "unsent" not in map(itemgetter(2), events):
+        return events
     kept: list[Event] = []
     for event in events:
         if event[2] != "unsent":
@@ -142,10 +180,14 @@ def _really_sent(events: Sequence[Event]) -> list[Event]:
     return kept
 
 
-def _starts(chunks: list[tuple[float, bytes]]) -> Callable[[int], float]:
-    """Return the function from an offset in the joined chunks to the time at which that byte passed."""
-    ends = list(accumulate(len(data) for _, data in chunks))
-    return lambda offset: chunks[min(bisect_right(ends, offset), len(chunks) - 1)][0]
+def _size(run: list[Event]) -> int:
+    return sum(map(len, map(itemgetter(3), run)))
+
+
+def _starts(run: list[Event]) -> Callable[[int], float]:
+    """Return the function from an offset in what a run said to the time at which that byte passed."""
+    ends = list(accumulate(map(len, map(itemgetter(3), run))))
+    return lambda offset: run[min(bisect_right(ends, offset), len(run) - 1)][0]
 
 
 def _said(side: str, data: bytes, ending: bytes, *, binary: bool) -> Iterator[tuple[int, str]]:
@@ -229,7 +271,7 @@ class _Printer:
     # Saying
 
     def _send(self, step: Step) -> Iterator[str]:
-        for part in step.args if not self._ending else _joined(step.args):
+        for part in joined(map(_plain, step.args)) if self._ending else step.args:
             yield from self._said(part)
 
     def _said(self, part: Part) -> Iterator[str]:
@@ -367,19 +409,11 @@ def _without_ending(pieces: tuple[Piece, ...], ending: bytes) -> tuple[tuple[Pie
     return pieces, "-"
 
 
-def _joined(parts: Iterable[Part]) -> Iterator[Part]:
-    """Yield the parts with bytes that follow one another as one, text that names nothing included."""
-    data = b""
-    for part in parts:
-        if isinstance(part, (bytes, Text)) and all(isinstance(piece, bytes) for piece in _pieces(part)):
-            data += b"".join(piece for piece in _pieces(part) if isinstance(piece, bytes))
-            continue
-        if data:
-            yield data
-        data = b""
-        yield part
-    if data:
-        yield data
+def _plain(part: Part) -> Part:
+    """Return a text that names nothing as its bytes, which join those beside it."""
+    if isinstance(part, Text) and all(isinstance(piece, bytes) for piece in part.pieces):
+        return b"".join(part.pieces)  # type: ignore[arg-type]
+    return part
 
 
 # Patterns
