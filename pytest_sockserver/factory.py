@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from . import leaving
 from .addresses import bind_pair, checked_host
 from .base_server import BaseTestServer
 from .datagram_server import DatagramTestServer
@@ -40,7 +41,8 @@ class SockServer:
         """Return a running TCP server.
 
         Args:
-            options: ``host port framing timeout tls rcvbuf mss backlog record_limit max_frame allow_remote name``.
+            options: ``host port framing timeout stop_timeout tls rcvbuf mss backlog record_limit max_frame allow_remote
+                name``.
         """
         __tracebackhide__ = True
         return self._stream("tcp", options)
@@ -62,8 +64,8 @@ class SockServer:
         r"""Return a running server on a unix stream socket.
 
         Args:
-            options: ``path timeout rcvbuf backlog record_limit max_frame name``.  Without ``path`` the
-                socket has a short one in a private directory, removed afterwards; ``"\0name"`` is an abstract
+            options: ``path timeout stop_timeout rcvbuf backlog record_limit max_frame name``.  Without ``path``
+                the socket has a short one in a private directory, removed afterwards; ``"\0name"`` is an abstract
                 name, and ``"\0"`` one that the kernel chooses (Linux).
         """
         __tracebackhide__ = True
@@ -73,7 +75,7 @@ class SockServer:
         """Return a running UDP server.
 
         Args:
-            options: ``host port timeout rcvbuf record_limit allow_remote name``.
+            options: ``host port timeout stop_timeout rcvbuf record_limit allow_remote name``.
         """
         __tracebackhide__ = True
         return self._datagram("udp", options)
@@ -119,20 +121,38 @@ class SockServer:
 
     def stop(self) -> None:
         """Stop all servers; what went wrong in them stays recorded."""
+        self._stop(leaving.haste())
+
+    def _stop(self, haste: leaving.Haste | None) -> None:
+        """Stop all servers; Ctrl-C meanwhile is raised when all are stopped, in haste."""
+        interrupt: BaseException | None = None
         for server in reversed(self.servers):
-            server.stop()
+            try:
+                server._stop(haste)
+            except Exception:
+                raise
+            except BaseException as error:
+                interrupt, haste = interrupt or error, haste or leaving.Haste()
+        if interrupt is not None:
+            raise interrupt
 
     def __enter__(self) -> SockServer:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
         __tracebackhide__ = True
-        self.stop()
+        try:
+            self._stop(leaving.haste(error))
+        except BaseException as own:  # Ctrl-C meanwhile
+            add_note(own, self._take_failures())
+            raise
         failures = self._take_failures()
-        if failures and error is None:
-            raise combined(failures)
-        if failures and error is not None:
+        if error is not None:
             add_note(error, failures)
+        elif leaving.is_under_way():  # in the teardown of a fixture of the user's
+            leaving.keep(failures)
+        elif failures:
+            raise combined(failures)
 
     def _take_failures(self, *, is_over: bool | None = None, alone: bool = True) -> list[Failure]:
         """Return what went wrong in all servers and was not told yet; if nothing did, what is missing.
@@ -176,5 +196,9 @@ class SockServer:
     def _begin(self, server: BaseTestServer, bound: socket.socket | None) -> None:
         __tracebackhide__ = True
         server._bound = bound
-        server.start()
-        self.servers.append(server)
+        self.servers.append(server)  # before its start: Ctrl-C in the midst of that is followed by its stop
+        try:
+            server.start()
+        except Exception:
+            self.servers.remove(server)
+            raise

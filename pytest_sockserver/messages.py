@@ -20,6 +20,14 @@ def format_peer(peer: Any) -> str:
     return printable(path.replace("\0", "@"))
 
 
+def format_seconds(seconds: float) -> str:
+    """Return a time as messages write it: ``5 s``, ``0.25 s``, ``20 s``, ``3,600 s``; four digits are enough."""
+    if seconds >= 1000:
+        return f"{seconds:,.0f} s"
+    text = f"{seconds:.4g}" if seconds >= 1e-4 else f"{seconds:.7f}".rstrip("0")
+    return f"{text} s"
+
+
 def printable(text: str) -> str:
     """Return text that every terminal and reporter takes: control characters and lone surrogates are escaped."""
     if text.isprintable():

@@ -14,7 +14,7 @@ from .captured import Request
 from .deadline import Deadline
 from .errors import DeadlineExceeded, UnexpectedRequest, UnmetExpectation, WrongState
 from .failures import Expected, said_shortly
-from .messages import with_conversation
+from .messages import format_seconds, with_conversation
 from .recording.events import RECEIVED
 from .scripting.checks import checked_index, checked_literal, checked_seconds, checked_timeout
 from .scripting.matching import HexMatch, Match, checked_match, described, matches, shortened
@@ -98,7 +98,9 @@ def quiet(server: BaseTestServer, seconds: float) -> Wait[None]:
         __tracebackhide__ = True
         if recorder.arrivals == before:
             return PENDING
-        text = f"expected nothing for {seconds:g} s\n  got something after {recorder.elapsed() - began:.3f} s"
+        text = (
+            f"expected nothing for {format_seconds(seconds)}\n  got something after {recorder.elapsed() - began:.3f} s"
+        )
         raise with_conversation(UnexpectedRequest, server.name, text, server._said())
 
     def late(deadline: Deadline) -> None:

@@ -10,18 +10,25 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
+import warnings
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import deadline, stopping
+from . import deadline, leaving, stopping
 from .errors import HandlerStuck
-from .failures import Failure, add_note, combined, is_skip
+from .failures import Failure, add_note, combined, is_skip, text_of
+from .messages import printable
 from .origin import traceback_at
 from .plugin import ends_key
 from .sections import said_once, sections, without_surrogates
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup  # which pytest requires on 3.10
 
 if TYPE_CHECKING:
     from .factory import SockServer
@@ -40,6 +47,15 @@ _calling_key = pytest.StashKey[bool]()
 
 #: On the item: its setup or call has raised.
 _failed_key = pytest.StashKey[bool]()
+
+#: On the item: what its setup or call has raised leaves it, and is not about it.
+_left_key = pytest.StashKey[bool]()
+
+#: On the config: what fixtures of ours have raised in the teardown that runs, and the failures that it is about.
+_raised_key = pytest.StashKey["list[tuple[BaseException, list[Failure]]]"]()
+
+#: On the config: the factories that are to be finished, and the nodes whose scopes they have.
+_unfinished_key = pytest.StashKey["list[tuple[SockServer, Any]]"]()
 
 _NAME = "sockserver-reports"
 
@@ -60,21 +76,83 @@ def limit_deadlines(node: Any) -> None:
         deadline.limit_test(*limit)
 
 
+def begin(factory: SockServer, node: Any) -> None:
+    """List a factory that a fixture of the node's scope has made."""
+    node.stash.setdefault(factories_key, []).append(factory)
+    node.config.stash.setdefault(_unfinished_key, []).append((factory, node))
+
+
 def finish(factory: SockServer, node: Any) -> None:
     """Stop a factory's servers, and raise what was not told in the call: a late handler, a thread that is stuck.
 
-    A test that failed already gets no second failure, but for what it leaves behind.
+    A test that failed already gets no second failure, but for what it leaves behind.  Once the run is being left
+    nothing is raised but what leaves it: failures are kept for the end of the run.
     """
     __tracebackhide__ = True
-    factory.stop()
+    unfinished = node.config.stash.get(_unfinished_key, [])
+    if (factory, node) not in unfinished:
+        return  # Ctrl-C in the teardown of another fixture has left this one's to the end of the run, and then to gc
+    unfinished.remove((factory, node))
+    node.stash[factories_key].remove(factory)
+    left = leaving.is_under_way() or node.stash.get(_left_key, False)
+    try:
+        factory._stop(leaving.haste() or (leaving.Haste() if node.stash.get(_left_key, False) else None))
+    except BaseException as own:  # Ctrl-C, or a time limit, in the midst of it: all is stopped nevertheless
+        if leaving.is_leaving(own):
+            leaving.keep(factory._take_failures(), node.nodeid)
+            if leaving.haste() is not None:
+                return  # it was for us to be quick; pytest is ending the run already
+        else:
+            add_note(own, factory._take_failures())
+        raise
     if any(server._pid != os.getpid() for server in factory.servers):
         return  # a forked child of the test
     failures = factory._take_failures()
+    if left:
+        leaving.keep(failures, node.nodeid)
+        return
     if node.stash.get(_failed_key, False):
         failures = [failure for failure in failures if isinstance(failure.error, HandlerStuck)]
     if failures:
         node.stash[_late_key] = list(sections(node, [factory], []))
-        raise _raised(combined(failures))
+        error = combined(failures)
+        node.config.stash.setdefault(_raised_key, []).append((error, failures))
+        raise _raised(error)
+
+
+@contextmanager
+def run_ends(session: pytest.Session, exitstatus: int) -> Iterator[None]:
+    """For the length of pytest's ending keep failures, if the run did not come to its end by itself; then report them.
+
+    A run that did has torn down everything before.
+    """
+    config = session.config
+    deadline.pause(False)  # a debugger that was left by ``q`` says nothing of it
+    if exitstatus != pytest.ExitCode.OK:
+        leaving.begin(in_haste=False)
+    try:
+        with ExitStack() as rest:
+            # Ctrl-C in a teardown makes pytest forget those of the same node that it has not come to.
+            for factory, node in config.stash.get(_unfinished_key, []):
+                rest.callback(finish, factory, node)
+            yield
+    finally:
+        for place, failure in leaving.end():
+            _warn(config, place, failure)
+
+
+def _warn(config: pytest.Config, place: str, failure: Failure) -> None:
+    """Report a failure as a warning.  Not by ``warnings.warn()``, which ``-W error`` would make an exception."""
+    path, line = "", 0
+    if (at := failure.error.__traceback__) is not None:
+        path, line = at.tb_frame.f_code.co_filename, at.tb_lineno
+    where = f"{failure.where}: " if getattr(failure.error, "where", None) is None else ""  # else its text has it
+    said = printable(f"{type(failure.error).__name__}: {where}{text_of(failure.error)}")
+    text = f"this was pending when the run was left: {said}"
+    message = warnings.WarningMessage(pytest.PytestWarning(text), pytest.PytestWarning, path, line, line="")
+    config.hook.pytest_warning_recorded.call_historic(
+        kwargs={"warning_message": message, "nodeid": place, "when": "runtest", "location": None}
+    )
 
 
 def factories_of(item: pytest.Item | pytest.Collector) -> list[SockServer]:
@@ -88,7 +166,7 @@ class Reports:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Note where each server of a wider scope stands: its earlier connections are other tests' business."""
-        item.stash[_failed_key] = False  # a rerun uses the same item
+        item.stash[_failed_key] = item.stash[_left_key] = False  # a rerun uses the same item
         for factory in factories_of(item):
             factory._followed = False
             for server in factory.servers:
@@ -116,7 +194,7 @@ class Reports:
         except (KeyboardInterrupt, GeneratorExit, pytest.exit.Exception):
             raise  # the user wants to leave: wait for nothing
         except BaseException as own:
-            failures = tell(item, own)
+            failures = _tell_or_leave(item, own)
             if failures and is_skip(own):
                 _clear_unittests(item)
                 raise _raised(combined(failures, _code_of(item))) from None  # silence would be worse than a lost skip
@@ -136,12 +214,14 @@ class Reports:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        deadline.pause(False)  # whatever has left a debugger that was entered meanwhile: the end of its input, say
         if call.excinfo is not None:
             _show_from_users_frame(call)
             item.stash[_failed_key] = True
+            item.stash[_left_key] = leaving.is_leaving(call.excinfo.value)
             # A fixture built on ours that fails, and a subtest within the call, want the server's side as well.
             if factories_of(item) and (call.when == "setup" or item.stash.get(_calling_key, False)):
-                tell(item, call.excinfo.value, is_over=False)
+                _tell_or_leave(item, call.excinfo.value, is_over=False)
         texts = _texts(item, call) if call.excinfo is not None else None
         with said_once(call.excinfo.value if call.excinfo is not None else None, texts or []):
             report = yield
@@ -152,6 +232,25 @@ class Reports:
         if report.failed:
             without_surrogates(report.longrepr)
         return report
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Let an exit that a teardown asks for through: in a group with a failure of ours it would be an error."""
+        __tracebackhide__ = True
+        ours: list[tuple[BaseException, list[Failure]]] = []
+        item.config.stash[_raised_key] = ours
+        try:
+            return (yield)
+        except BaseExceptionGroup as group:
+            rest = group.split(lambda each: any(each is error for error, _ in ours))[1]
+            while isinstance(rest, BaseExceptionGroup) and len(rest.exceptions) == 1:
+                rest = rest.exceptions[0]
+            if not leaving.is_leaving(rest):
+                raise
+        for _, failures in ours:
+            leaving.keep(failures, item.nodeid)
+        assert rest is not None
+        raise rest
 
     def pytest_enter_pdb(self) -> None:
         deadline.pause(True)
@@ -191,6 +290,16 @@ def tell(item: pytest.Item, own: BaseException | None, *, is_over: bool = True) 
         add_note(own, beside)
         item.stash[_told_key] = [*item.stash.get(_told_key, []), *beside]
     return failures
+
+
+def _tell_or_leave(item: pytest.Item, own: BaseException, *, is_over: bool = True) -> list[Failure]:
+    """Do what ``tell`` does.  Ctrl-C while it waits does not lose the report of ``own``: the run ends after it."""
+    try:
+        return tell(item, own, is_over=is_over)
+    except KeyboardInterrupt:
+        leaving.begin(in_haste=True)
+        item.session.shouldstop = item.session.shouldstop or "KeyboardInterrupt"
+        return []
 
 
 def _chain_of(error: BaseException) -> list[BaseException]:

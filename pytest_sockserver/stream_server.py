@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from . import questions, stopping, transcript
@@ -380,19 +381,20 @@ class StreamTestServer(Admitting):
         reader = self._sink.close() if self._sink is not None else None
         self._close_fillers()
         clock = self._expiry.close() if self._expiry is not None else None
+        until = stopping.end_of_patience(deadline)
+        framework.close_timeout = until - monotonic()
+        handlers = list(framework._request_threads())
+        framework.server_close()  # which joins them
+        stuck = stopping.join([*handlers, reader, clock, *clients], until)
         self._expiry = None
-        framework.close_timeout = stopping.patience(deadline)
-        framework.server_close()  # which joins the handlers' threads
-        stuck = [each for each in framework._threads if each.is_alive() and each is not threading.current_thread()]
-        self._name_stuck([*stuck, *stopping.join([reader, clock, *clients], deadline)], peers, deadline)
         for connection in live:
             connection._finish()
         with self._recorder.lock:
             self._live.clear()
         if self._trust is not None:
             self._trust.release()
-        if self._place is not None:
-            self._place.release()
+        self._release_place()
+        self._name_stuck(stuck, peers, deadline)  # last: what is interrupted is done again, and this only once
 
     def _drain(self, deadline: Deadline) -> None:
         """Let the handlers take what has arrived."""
@@ -403,8 +405,7 @@ class StreamTestServer(Admitting):
                 live = list(self._live)
             return all(each._thread is current or stopping.connection_idle(each) for each in live)
 
-        left = deadline.left()
-        stopping.wait_idle(idle, min(stopping.DRAIN_BOUND, left if left is not None else stopping.DRAIN_BOUND))
+        stopping.wait_idle(idle, stopping.drain_bound(deadline))
 
     def _close_descriptors(self) -> None:
         """In a forked child: close copies, shut nothing down, join nothing, take no lock."""

@@ -975,7 +975,7 @@ def test_a_stuck_handler_is_an_error_at_teardown_that_names_thread_peer_and_line
             yield
             done.set()
 
-        @pytest.mark.sockserver(timeout=0.1)
+        @pytest.mark.sockserver(stop_timeout=0.1)
         def test_it(tcp_server):
             @tcp_server.handler
             def wait(conn):
@@ -999,7 +999,7 @@ def test_a_stuck_handler_is_an_error_at_teardown_that_names_thread_peer_and_line
             def wait(conn):
                 conn.send(b"!")
         >       think()
-        E       pytest_sockserver.HandlerStuck: a handler did not end within 0.1 s: thread 'sockserver tcp 127.0.0.1:PORT #0' for 127.0.0.1:PORT stands at test_it.py:19
+        E       pytest_sockserver.HandlerStuck: a handler did not end within 0.1 s (stop_timeout): thread 'sockserver tcp 127.0.0.1:PORT #0' for 127.0.0.1:PORT stands at test_it.py:19
         E         File "test_it.py", line 16, in wait
         E           think()
         E         File "test_it.py", line 19, in think

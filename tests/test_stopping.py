@@ -560,14 +560,14 @@ def stopped_late(server: Any) -> str:
     server.stop()
     took = monotonic() - began
 
-    assert server.timeout <= took < server.timeout + 1
+    assert server.stop_timeout <= took < server.stop_timeout + 1
     with pytest.raises(HandlerStuck) as raised:
         server.verify()
     return str(raised.value)
 
 
 def test_a_stuck_handler_is_named_with_its_thread_its_peer_and_its_line(sockserver: SockServer, lock: Any) -> None:
-    server = sockserver.tcp(timeout=0.2)
+    server = sockserver.tcp(stop_timeout=0.2)
 
     @server.handler
     def hang(conn: Connection) -> None:
@@ -582,7 +582,7 @@ def test_a_stuck_handler_is_named_with_its_thread_its_peer_and_its_line(sockserv
 
     line = hang.__code__.co_firstlineno + 2
     assert message == (
-        f"a handler did not end within 0.2 s: thread 'sockserver tcp 127.0.0.1:{server.port} #0' "
+        f"a handler did not end within 0.2 s (stop_timeout): thread 'sockserver tcp 127.0.0.1:{server.port} #0' "
         f"for {peer} stands at test_stopping.py:{line}\n"
         f'  File "{__file__}", line {line}, in hang\n'
         f"    lock.acquire()\n"
@@ -591,7 +591,7 @@ def test_a_stuck_handler_is_named_with_its_thread_its_peer_and_its_line(sockserv
 
 
 def test_the_stuck_handlers_stack_begins_where_the_users_code_does(sockserver: SockServer, lock: Any) -> None:
-    server = sockserver.tcp(timeout=0.2)
+    server = sockserver.tcp(stop_timeout=0.2)
 
     def wait_for_what_never_comes() -> None:
         lock.acquire()
@@ -618,7 +618,7 @@ def test_the_stuck_handlers_stack_begins_where_the_users_code_does(sockserver: S
 
 
 def test_a_handler_that_is_stuck_in_a_wait_of_ours_is_named_with_its_own_line(sockserver: SockServer) -> None:
-    server, other = sockserver.tcp(timeout=0.2), sockserver.udp(timeout=30)
+    server, other = sockserver.tcp(stop_timeout=0.2), sockserver.udp(timeout=30)
 
     @server.handler
     def hang(conn: Connection) -> None:
@@ -643,7 +643,7 @@ def test_a_handler_that_is_stuck_in_a_wait_of_ours_is_named_with_its_own_line(so
 
 
 def test_a_stuck_handlers_client_is_cut_off_all_the_same(sockserver: SockServer, lock: Any) -> None:
-    server = sockserver.tcp(timeout=0.2)
+    server = sockserver.tcp(stop_timeout=0.2)
 
     @server.handler
     def hang(conn: Connection) -> None:
@@ -658,7 +658,7 @@ def test_a_stuck_handlers_client_is_cut_off_all_the_same(sockserver: SockServer,
 
 
 def test_a_stuck_datagram_handler_is_named_with_its_peer(sockserver: SockServer, lock: Any) -> None:
-    server = sockserver.udp(timeout=0.2)
+    server = sockserver.udp(stop_timeout=0.2)
     begun = threading.Event()
 
     @server.handler
@@ -677,13 +677,13 @@ def test_a_stuck_datagram_handler_is_named_with_its_peer(sockserver: SockServer,
 
     line = hang.__code__.co_firstlineno + 3
     assert message.splitlines()[0] == (
-        f"a handler did not end within 0.2 s: thread 'sockserver udp 127.0.0.1:{server.port} answers' "
+        f"a handler did not end within 0.2 s (stop_timeout): thread 'sockserver udp 127.0.0.1:{server.port} answers' "
         f"for {peer} stands at test_stopping.py:{line}"
     )
 
 
 def test_a_stuck_client_is_named(sockserver: SockServer, lock: Any) -> None:
-    server = sockserver.tcp(timeout=0.2)
+    server = sockserver.tcp(stop_timeout=0.2)
 
     def hang() -> None:
         lock.acquire()
@@ -694,13 +694,14 @@ def test_a_stuck_client_is_named(sockserver: SockServer, lock: Any) -> None:
     message = stopped_late(server)
 
     assert message.splitlines()[0] == (
-        f"a client run by in_thread() did not end within 0.2 s: thread 'sockserver tcp 127.0.0.1:{server.port} client' "
+        "a client run by in_thread() did not end within 0.2 s (stop_timeout): "
+        f"thread 'sockserver tcp 127.0.0.1:{server.port} client' "
         f"stands at test_stopping.py:{hang.__code__.co_firstlineno + 1}"
     )
 
 
 def test_several_stuck_handlers_share_one_deadline(sockserver: SockServer, lock: Any) -> None:
-    server = sockserver.tcp(timeout=0.3)
+    server = sockserver.tcp(stop_timeout=0.3)
 
     @server.handler
     def hang(conn: Connection) -> None:
@@ -721,7 +722,7 @@ def test_several_stuck_handlers_share_one_deadline(sockserver: SockServer, lock:
 
 
 def test_a_server_with_a_stuck_handler_starts_again(sockserver: SockServer, lock: Any) -> None:
-    server = sockserver.tcp(timeout=0.2)
+    server = sockserver.tcp(stop_timeout=0.2)
 
     @server.handler
     def hang(conn: Connection) -> None:
@@ -740,7 +741,7 @@ def test_a_server_with_a_stuck_handler_starts_again(sockserver: SockServer, lock
 
 
 def test_a_datagram_server_with_a_stuck_handler_starts_again(sockserver: SockServer, lock: Any) -> None:
-    server: DatagramTestServer = sockserver.udp(timeout=0.2)
+    server: DatagramTestServer = sockserver.udp(stop_timeout=0.2)
     begun = threading.Event()
 
     @server.handler
