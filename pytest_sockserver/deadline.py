@@ -112,7 +112,8 @@ class Deadline:
             return "for ever"
         if self.seconds == self.asked:
             return format_seconds(self.seconds)
-        return f"{format_seconds(round(self.seconds, 2))} (not {format_seconds(self.asked)}: {self._why})"
+        granted = format_seconds(round(self.seconds, 1 if self.seconds >= 0.1 else 2))
+        return f"{granted} (not {format_seconds(self.asked)}: {self._why})"
 
     def left(self) -> float | None:
         """Return the seconds that are left, 0.0 when it is over, ``None`` when it never will be."""

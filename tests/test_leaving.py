@@ -101,8 +101,8 @@ class Left:
         seconds: What tearing down at the end of the run has taken, in the process that ran the test.
     """
 
-    def __init__(self, code: int, text: str, words: list[str]) -> None:
-        self.code, self.words = code, words
+    def __init__(self, pid: int, code: int, text: str, words: list[str]) -> None:
+        self.pid, self.code = pid, code
         self.text = re.sub(r"(127\.0\.0\.1|\[::1\]):\d{4,5}\b", r"\1:PORT", text)
         self.seconds = max([float(word) for word in words if word[0].isdigit()], default=0.0)
 
@@ -181,7 +181,7 @@ class Runs:
             finally:
                 server.shutdown(socket.SHUT_RDWR)
                 presser.join()
-        return Left(child.returncode, text, said)
+        return Left(child.pid, child.returncode, text, said)
 
 
 def _announced(server: socket.socket, said: list[str]) -> Iterator[str]:
@@ -213,10 +213,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return Runs(tmp_path_factory.mktemp("leaving"))
 
 
-def assert_left(left: Left) -> None:
+def assert_left(left: Left, failed: int = 1) -> None:
     assert left.code == pytest.ExitCode.INTERRUPTED, left.text
     assert "AssertionError: an earlier failure" in left.text
-    assert re.search(r"= 1 failed.* =", left.text.splitlines()[-1])
+    assert re.search(rf"= {failed} failed.* =", left.text.splitlines()[-1])
 
 
 WORKERS = pytest.mark.parametrize("workers", [(), ("-p", "xdist", "-n", "2")], ids=["alone", "-n 2"])
@@ -338,3 +338,304 @@ def test_ctrl_c_ends_the_run_with_its_report(runs: Runs, place: str, workers: tu
         if took[-1] <= LATER:
             break
     assert min(took) <= LATER
+
+
+@WORKERS
+@pytest.mark.parametrize("phase", ["call", "setup", "teardown"])
+def test_pytest_exit_ends_the_run_with_its_report(runs: Runs, phase: str, workers: tuple[str, ...]) -> None:
+    """In a teardown it is raised beside a failure of ours: in a group with that it would be an ordinary error."""
+    source = f"""
+    def leave(phase):
+        if phase == {phase!r}:
+            pytest.exit("enough")
+
+    @pytest.fixture
+    def client(tcp_server):
+        @tcp_server.handler
+        def fail(conn):
+            conn.recv()
+            tcp_server._failures.add(ValueError("after the call"), "tcp_server")
+        with connect(tcp_server) as client:
+            leave("setup")
+            yield client
+            client.sendall(b"x")
+            tcp_server._settle()
+            leave("teardown")
+
+    def test_it(client):
+        leave("call")
+    """
+    left = runs.pytest(source, *workers, presses=0)
+
+    assert_left(left, failed=2 if workers else 1)  # xdist itself counts the test of a worker that has left
+    assert "Exit: enough" in left.text or "keyboard-interrupt" in left.text
+    if phase == "teardown":
+        assert left.pending() == ["ValueError: tcp_server: after the call"]
+
+
+def test_ctrl_c_in_the_midst_of_a_stop_ends_the_run_soon_and_all_servers(runs: Runs) -> None:
+    """The second one comes while the stop, in haste already, waits for a stuck thread."""
+    source = """
+    @pytest.fixture
+    def stuck(sockserver):
+        for server in [sockserver.tcp(name=f"server {n}") for n in range(4)]:
+            @server.handler
+            def hang(conn):
+                while True:
+                    try:
+                        conn.recv()
+                    except ServerStopping:
+                        announce(at_once=True)
+                    time.sleep(60)
+            connect(server)
+            server.wait_connection()
+            server._settle()
+        yield
+    def test_it(stuck, unix_server):
+        announce()
+        time.sleep(60)
+    """
+    for _ in range(TRIES):
+        left = runs.pytest(source, presses=2)
+
+        assert_left(left)
+        assert len(left.pending()) == 4
+        assert list(Path("/tmp").glob(f"sockserver-{left.pid}-*")) == []
+        if left.seconds <= WAY_OUT + 0.1:
+            return
+    raise AssertionError(f"expected all servers to be stopped within {WAY_OUT} s, not {left.seconds}")
+
+
+def test_ctrl_c_in_another_teardown_leaves_no_server_and_no_socket_file(runs: Runs) -> None:
+    """pytest forgets the teardowns of the same test that come after it; a server made by hand is left to gc."""
+    source = """
+    @pytest.fixture
+    def by_hand():
+        with StreamTestServer(transport="unix") as server:
+            yield server
+
+    @pytest.fixture
+    def slow(unix_server, by_hand):
+        yield
+        unix_server.on(b"never", times=1).reply(b"")
+        announce()
+        time.sleep(60)
+
+    def test_it(slow):
+        pass
+    """
+    left = runs.pytest(source)
+
+    assert_left(left)
+    assert left.pending() == [
+        "UnmetExpectation: unix_server: rule 1 (test_it.py:21), on(b'never'), was to be taken once, and was never"
+    ]
+    assert list(Path("/tmp").glob(f"sockserver-{left.pid}-*")) == []
+
+
+def test_a_server_made_by_hand_in_a_fixture_does_not_cost_the_report_either(runs: Runs) -> None:
+    source = """
+    @pytest.fixture
+    def server():
+        with SockServer() as sockserver, StreamTestServer(name="mine") as server:
+            sockserver.udp().on(b"never", times=1).reply(b"")
+            server.script().expect(b"never")
+            yield server
+
+    def test_it(server):
+        announce()
+        time.sleep(60)
+    """
+    left = runs.pytest(source, "-W", "error")
+
+    assert_left(left)
+    assert [text.partition(",")[0] for text in left.pending()] == [
+        "UnmetExpectation: mine: the script at test_it.py:17",
+        "UnmetExpectation: udp: rule 1 (test_it.py:16)",
+    ]
+
+
+def test_a_run_that_stops_at_a_failed_teardown_keeps_its_report(runs: Runs) -> None:
+    """-x: the first error is one of a teardown, and only pytest's own ending tears down the module."""
+    source = """
+    @pytest.fixture(scope="module")
+    def server(sockserver_module):
+        server = sockserver_module.tcp()
+        yield server
+        server.script().expect(b"never")
+
+    @pytest.fixture
+    def broken():
+        yield
+        assert 0, "a teardown"
+
+    def test_it(server, broken):
+        pass
+    def test_not_run(server):
+        pass
+    """
+    left = runs.pytest(source, "-x", "-k", "not fails_first", presses=0)
+
+    assert left.code == pytest.ExitCode.TESTS_FAILED
+    assert "AssertionError: a teardown" in left.text
+    pending = [text.partition(",")[0] for text in left.pending()]
+    assert pending == ["UnmetExpectation: tcp: the script at test_it.py:17"]
+
+
+def test_ctrl_c_while_the_end_of_a_failed_call_waits_does_not_lose_that_failure(runs: Runs) -> None:
+    source = """
+    def test_it(tcp_server):
+        begun = threading.Event()
+        @tcp_server.handler
+        def busy(conn):
+            begun.set()
+            announce()
+            time.sleep(60)
+        connect(tcp_server)
+        begun.wait()
+        assert 0, "its own failure"
+    """
+    left = runs.pytest(source)
+
+    assert left.code == pytest.ExitCode.INTERRUPTED
+    assert "AssertionError: its own failure" in left.text
+    assert "= 2 failed" in left.text
+
+
+SCRIPT_UNDER_WAY = """
+    def test_it(tcp_server):
+        tcp_server.script().send(b"220 hi\\r\\n").expect(b"QUIT\\r\\n")
+        with connect(tcp_server) as client:
+            client.recv(8, socket.MSG_WAITALL)
+            {}
+    def test_last():
+        pass
+"""
+
+
+@pytest.mark.parametrize("way", ["breakpoint()", "assert 0", "time.sleep(60)"])
+@pytest.mark.parametrize("entered", ["q", "c"])
+def test_the_debugger_is_left(runs: Runs, way: str, entered: str) -> None:
+    """Both by the failing step of a script; ``time.sleep()`` is interrupted by Ctrl-C."""
+    presses = int(way.startswith("time"))
+    source = SCRIPT_UNDER_WAY.format(f"announce(); {way}" if presses else way)
+
+    left = runs.pytest(
+        source, "--pdb", "-k", "not fails_first", entered=f"{entered}\n" * 3, wait_for=("now",), presses=presses
+    )
+
+    counts = re.sub(r" in .*", "", left.text.splitlines()[-1].strip("= "))
+    if entered == "q":
+        assert left.code == pytest.ExitCode.INTERRUPTED
+        assert "Quitting debugger" in left.text
+        assert "INTERNALERROR" not in left.text
+    else:
+        assert left.code == pytest.ExitCode.TESTS_FAILED
+        assert re.fullmatch(r"1 failed, 1 passed, 1 deselected(, 1 warning)?", counts), left.text
+
+
+def test_the_end_of_the_debuggers_input_does_not_stop_our_deadlines(runs: Runs) -> None:
+    source = """
+    def test_it(tcp_server):
+        breakpoint()
+    def test_last(tcp_server):
+        from pytest_sockserver.deadline import debugging
+        assert not debugging()
+    """
+    left = runs.pytest(source, "-k", "not fails_first", entered="", presses=0)
+
+    assert "1 failed, 1 passed" in left.text.splitlines()[-1]
+
+
+def test_ctrl_c_leaves_a_block_unharmed_and_soon(runs: Runs) -> None:
+    """Without pytest: the exception itself goes on, with a note, and nothing waits for the handler that is stuck."""
+    program = """
+    import socket, sys, time
+    sys.path.insert(0, "")
+    from announcing import announce
+    from pytest_sockserver import SockServer
+
+    try:
+        with SockServer() as sockserver:
+            server = sockserver.tcp()
+            @server.handler
+            def hang(conn):
+                time.sleep(60)
+            client = socket.create_connection(server.address)
+            server.wait_connection()
+            announce()
+            time.sleep(60)
+    except KeyboardInterrupt as error:
+        note, = error.__notes__
+        assert "HandlerStuck: " in note and "the run is being left" in note, note
+        assert not server.is_running
+        print("left")
+    """
+    (runs.path / "program.py").write_text(textwrap.dedent(program))
+
+    left = runs.python("program.py")
+
+    assert (left.code, left.text) == (0, "left\n")
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_ctrl_c_leaves_an_awaited_wait(runs: Runs, loop: str) -> None:
+    pytest.importorskip(loop)
+    source = f"""
+    def test_it(udp_server):
+        import {loop}
+        async def wait():
+            announce()
+            await udp_server.aio.wait_for(b"never", timeout=60)
+        {"asyncio.run(wait())" if loop == "asyncio" else "trio.run(wait)"}
+    """
+
+    assert_left(runs.pytest(source))
+
+
+def test_a_time_limit_in_the_midst_of_a_stop_is_an_error_that_names_what_was_stuck(runs: Runs) -> None:
+    """By a signal, whose exception may come at any line of ours; and the run goes on."""
+    source = """
+    def give_up(*_):
+        pytest.fail("too late")
+
+    def test_it(unix_server):
+        @unix_server.handler
+        def hang(conn):
+            try:
+                conn.recv()
+            finally:
+                os.kill(os.getpid(), signal.SIGALRM)
+                time.sleep(60)
+        signal.signal(signal.SIGALRM, give_up)
+        global client
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(unix_server.address)
+        unix_server.wait_connection()
+
+    def test_last(tcp_server):
+        assert [each.name for each in threading.enumerate() if "accept" in each.name] == []
+    """
+    left = runs.pytest(source, "-k", "not fails_first", presses=0)
+
+    assert left.code == pytest.ExitCode.TESTS_FAILED
+    assert "Failed: too late" in left.text
+    assert "HandlerStuck: " in left.text
+    assert "2 passed, 1 deselected, 1 error" in left.text.splitlines()[-1]
+
+
+def test_ctrl_c_in_a_check_up_does_not_wait_for_the_rest_of_it(runs: Runs) -> None:
+    source = """
+    from pytest_sockserver import check_up
+
+    def client(server):
+        with connect(server) as client:
+            return client.recv(1)
+
+    def test_it():
+        threading.Timer(0.01, announce).start()
+        check_up(client, lambda server: server.on(CONNECT).reply(b"x"), workers=1, patience=1)
+    """
+    left = runs.pytest(source)
+
+    assert_left(left)

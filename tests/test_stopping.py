@@ -26,6 +26,8 @@ from pytest_sockserver import (
     WrongState,
     socketserver,
 )
+from pytest_sockserver.deadline import Deadline
+from pytest_sockserver.messages import format_seconds
 
 from .peers import PATIENCE, connect, datagram_client, place, read_to_end, threads_of_servers, tls_contexts, until
 
@@ -808,3 +810,117 @@ def test_a_descriptor_that_became_another_file_is_not_cut(server: Any) -> None:
 
             here.sendall(b"still connected")
             assert there.recv(100) == b"still connected"
+
+
+# A handler that only computes
+
+
+def test_is_running_is_false_from_the_moment_a_stop_begins_so_that_a_computing_handler_ends(
+    sockserver: SockServer,
+) -> None:
+    """What it sends then still leaves, and is recorded."""
+    server = sockserver.tcp()
+    begun = threading.Event()
+
+    @server.handler
+    def compute(conn: Connection) -> None:
+        begun.set()
+        while server.is_running:
+            pass
+        conn.send(b"bye")
+
+    with connect(server) as client:
+        assert begun.wait(PATIENCE)
+        began = monotonic()
+        server.stop()
+        took = monotonic() - began
+
+        assert client.recv(10) == b"bye"
+    assert took < 1
+    assert server.connections[0].sent == b"bye"
+    assert not server.is_running
+    server.start()
+    assert server.is_running
+
+
+def test_what_a_computing_handler_raises_in_its_last_moments_is_a_failure(sockserver: SockServer) -> None:
+    server = sockserver.tcp()
+    begun = threading.Event()
+
+    @server.handler
+    def compute(conn: Connection) -> None:
+        begun.set()
+        while server.is_running:
+            pass
+        raise ValueError("in its last moments")
+
+    with connect(server):
+        assert begun.wait(PATIENCE)
+        server.stop()
+
+    with pytest.raises(ValueError, match="^in its last moments$"):
+        server.verify()
+
+
+def test_a_computing_datagram_handler_ends_with_its_server_and_still_answers(sockserver: SockServer) -> None:
+    server = sockserver.udp()
+    begun = threading.Event()
+
+    @server.handler
+    def compute(request: Request) -> bytes:
+        begun.set()
+        while server.is_running:
+            pass
+        return b"bye"
+
+    with datagram_client(server) as client:
+        client.send(b"hi")
+        assert begun.wait(PATIENCE)
+        server.stop()
+
+        assert client.recv(10) == b"bye"
+
+
+def test_a_client_in_a_thread_that_asks_is_running_ends_with_its_server(sockserver: SockServer) -> None:
+    server = sockserver.unix()
+
+    def poll() -> str:
+        while server.is_running:
+            pass
+        return "ended"
+
+    future = server.in_thread(poll)
+    server.stop()
+
+    assert future.result() == "ended"
+
+
+def test_a_stop_is_bounded_by_its_own_timeout_and_not_by_that_of_the_verbs(sockserver: SockServer) -> None:
+    server = sockserver.tcp(timeout=0.05)
+    begun, go_on = threading.Event(), threading.Event()
+
+    @server.handler
+    def slow(conn: Connection) -> None:
+        begun.set()
+        go_on.wait(PATIENCE)
+
+    with connect(server):
+        assert begun.wait(PATIENCE)
+        threading.Timer(0.5, go_on.set).start()
+        server.stop()
+
+    server.verify()
+    with pytest.raises(ValueError, match="^stop_timeout must be above 0 seconds and finite, not 0$"):
+        server.stop_timeout = 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(5.0, "5 s"), (0.25, "0.25 s"), (20.0, "20 s"), (1 / 3, "0.3333 s"), (3600, "3,600 s"), (0.00005, "0.00005 s")],
+)
+def test_seconds_are_numbers_that_one_can_read(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text
+
+
+def test_a_deadline_that_was_shortened_says_why() -> None:
+    assert str(Deadline(30, at_most=20.04, why="it is late")) == "20 s (not 30 s: it is late)"
