@@ -80,9 +80,15 @@ def join(threads: Iterable[threading.Thread | None], until: float) -> list[threa
     if sys.version_info >= (3, 13):
         return [thread for thread in others if thread.is_alive()]
     # Before, a thread whose join() an exception has interrupted (Ctrl-C) passes for ended (CPython issue 90882).
-    running = [thread for thread in others if thread.ident in sys._current_frames()]
-    wait_idle(lambda: not any(thread.ident in sys._current_frames() for thread in running), until - monotonic())
-    return [thread for thread in running if thread.ident in sys._current_frames()]
+    if _running(others):
+        wait_idle(lambda: not _running(others), until - monotonic())
+    return _running(others)
+
+
+def _running(threads: list[threading.Thread]) -> list[threading.Thread]:
+    """Return those of the threads that the interpreter has."""
+    frames = sys._current_frames()
+    return [thread for thread in threads if thread.ident in frames]
 
 
 def end_of_patience(deadline: Deadline) -> float:
