@@ -79,7 +79,7 @@ def join(threads: Iterable[threading.Thread | None], until: float) -> list[threa
         thread.join(max(0.0, until - monotonic()))
     if sys.version_info >= (3, 13):
         return [thread for thread in others if thread.is_alive()]
-    # Before, a thread whose join() an exception has interrupted (Ctrl-C) passes for ended: see bpo-45274 in threading.py.
+    # Before, a thread whose join() Ctrl-C has interrupted passes for ended: see bpo-45274 in threading.py.
     if _running(others):
         wait_idle(lambda: not _running(others), until - monotonic())
     return _running(others)
