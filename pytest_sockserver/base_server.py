@@ -55,7 +55,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import forgotten, questions, stopping
+from . import forgotten, leaving, questions, stopping
 from .addressed import Addressed
 from .addresses import UnixPlace, checked_host
 from .captured import Request
@@ -110,8 +110,8 @@ class BaseTestServer(Judged, Addressed):
 
     Args:
         transport: ``"tcp"``, ``"unix"``, ``"udp"`` or ``"unix_datagram"``.
-        options: Those of the factory: ``host port path timeout rcvbuf backlog record_limit max_frame
-            ignore_probes allow_remote name``, as far as they say something to the transport.
+        options: Those of the factory: ``host port path timeout stop_timeout rcvbuf backlog record_limit
+            max_frame ignore_probes allow_remote name``, as far as they say something to the transport.
     """
 
     _kind: socket.SocketKind
@@ -122,7 +122,7 @@ class BaseTestServer(Judged, Addressed):
         self.options: Options = options_for(transport, given, where=f"{type(self).__name__}()")
         self.transport = transport
         self.name = self.options.name or transport
-        self._timeout = self.options.timeout
+        self._timeout, self._stop_timeout = self.options.timeout, self.options.stop_timeout
         self._place = UnixPlace(self.options.path) if transport.startswith("unix") else None
         if self._place is None:
             self._family, self._host = checked_host(self.options)
@@ -142,6 +142,7 @@ class BaseTestServer(Judged, Addressed):
         self._over_since: float | None = None  # whoever comes from then on is recorded, and no failure
         self._between: list[tuple[float, float]] = []  # from the end of a call to the next test
         self._state = "new"
+        self._stopping = False  # a stop has begun, and not ended
         self._pid = os.getpid()
         self._life = original.RLock()  # guards the life cycle: one start, stop, refuse or listen at a time
         self._bound: socket.socket | None = None  # one that was bound before, for the first start
@@ -162,7 +163,7 @@ class BaseTestServer(Judged, Addressed):
 
     @property
     def timeout(self) -> float:
-        """Seconds that each wait, each verb of its connections and a stop may take."""
+        """Seconds that each wait, and each verb of its connections, may take."""
         return self._timeout
 
     @timeout.setter
@@ -171,6 +172,17 @@ class BaseTestServer(Judged, Addressed):
         check_option("timeout", seconds)
         self._timeout = seconds
 
+    @property
+    def stop_timeout(self) -> float:
+        """Seconds that a stop gives the server's threads to end."""
+        return self._stop_timeout
+
+    @stop_timeout.setter
+    def stop_timeout(self, seconds: float) -> None:
+        __tracebackhide__ = True
+        check_option("stop_timeout", seconds)
+        self._stop_timeout = seconds
+
     def __setattr__(self, name: str, value: Any) -> None:
         __tracebackhide__ = True
         if name == "handler":
@@ -178,7 +190,7 @@ class BaseTestServer(Judged, Addressed):
                 f"handler is declared by a call: write {self.name}.handler(...), or use it as a decorator"
             )
         if not name.startswith("_") and name not in ("options", "transport", "name") and not hasattr(type(self), name):
-            refuse_misspelt(self.name, name, ("framing", "handler", "timeout"))
+            refuse_misspelt(self.name, name, ("framing", "handler", "timeout", "stop_timeout"))
         super().__setattr__(name, value)
 
     # Life cycle
@@ -189,21 +201,29 @@ class BaseTestServer(Judged, Addressed):
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
         __tracebackhide__ = True
-        self.stop()
+        try:
+            self._stop(leaving.haste(error))
+        except BaseException as own:  # Ctrl-C meanwhile
+            add_note(own, self._take_failures())
+            raise
         if os.getpid() != self._pid:
             return
         failures = self._take_failures()
-        failures += issue(self._take_late(), Origin().place, raises=error is None)
-        if error is None:
-            if failures:
-                raise combined(failures)
-        elif failures:
+        failures += issue(self._take_late(), Origin().place, raises=error is None and not leaving.is_under_way())
+        if error is not None:
             add_note(error, failures)
+        elif leaving.is_under_way():  # in the teardown of a fixture of the user's
+            leaving.keep(failures)
+        elif failures:
+            raise combined(failures)
 
     @property
     def is_running(self) -> bool:
-        """Whether the server accepts, or receives."""
-        return self._state == "started"
+        """Whether the server accepts, or receives; ``False`` from the moment a stop begins.
+
+        A handler that only computes ends with its server by ``while server.is_running:``.
+        """
+        return self._state == "started" and not self._stopping
 
     def start(self) -> None:
         """Bind, listen and serve, on a background thread; return when clients can connect.
@@ -227,58 +247,94 @@ class BaseTestServer(Judged, Addressed):
                     self._place.release()
                 raise
             self._state = "started"
-            self._over = False
+            self._over = self._stopping = False
             forgotten.note_start(self)
 
     def stop(self) -> None:
         """End everything this server has: its loop, its connections, its threads, its socket file.
 
         What has arrived is still handled; live connections are then shut down.  Returns within a few
-        milliseconds, at the latest after ``timeout`` seconds, when a handler's thread does not end: that is
-        recorded as a failure.  Never raises what was recorded; ``verify()`` and the server's owner do.  A
+        milliseconds, at the latest after ``stop_timeout`` seconds, when a handler's thread does not end: that
+        is recorded as a failure.  Never raises what was recorded; ``verify()`` and the server's owner do.  A
         server that is stopped, or never was started, stays so.
+
+        Ctrl-C in the midst of it shortens the stop, and is raised when it is done.
         """
+        self._stop(leaving.haste())
+
+    def _stop(self, haste: leaving.Haste | None) -> None:
+        """Stop; in haste if there is cause.
+
+        An exception from a signal's handler (Ctrl-C, a time limit) may come at any line.  What it has interrupted is
+        done again, each step of which may be done twice, in haste; then it goes on its way.
+        """
+        interrupt: BaseException | None = None
+        while True:
+            try:
+                self._stop_once(haste)
+                break
+            except Exception:
+                raise
+            except BaseException as error:
+                interrupt, haste = interrupt or error, haste or leaving.Haste()
+                if not haste.left:
+                    break
+        if interrupt is not None:
+            raise interrupt
+
+    def _stop_once(self, haste: leaving.Haste | None) -> None:
         if os.getpid() != self._pid:
             # In a forked child, before any lock: another thread of the parent may have held it at the fork.
             self._close_descriptors()
             self._state = "stopped"
             return
+        if sys.is_finalizing():
+            # A generator that was never closed is closed now.  No daemon thread runs any more: none can be waited for.
+            self._close_descriptors()
+            self._release_place()
+            self._state = "stopped"
+            return
+        deadline = Deadline(self.stop_timeout) if haste is None else haste.deadline(self.stop_timeout)
         try:
-            with self._one_at_a_time():
+            with haste or contextlib.nullcontext(), self._one_at_a_time(None if haste is None else deadline.left()):
                 if self._state not in ("new", "stopped"):
+                    self._stopping = True
                     if self._in_own_thread():
                         self._left_over.append(current_thread())
-                    self._end(Deadline(self.timeout))
+                    self._end(deadline)
                     with self._recorder.lock:
-                        self._state = "stopped"
+                        self._state, self._stopping = "stopped", False
                         self._recorder.changed()
                     forgotten.note_stop(self)
-                self._join_left_over()
+                self._join_left_over(deadline)
         except ServerStopping:
-            return  # somebody else is stopping it, and waits for this very thread
+            return  # another thread is stopping it, and waits for this very one
 
-    @contextlib.contextmanager
-    def _one_at_a_time(self) -> Iterator[None]:
-        """Hold the life cycle.  A thread of this server does not wait for who has it: he may be joining that thread.
+    def _one_at_a_time(self, seconds: float | None = None) -> contextlib.AbstractContextManager[object]:
+        """Hold the life cycle for a block.  A thread of this server does not wait: its holder may be joining it.
+
+        Args:
+            seconds: How long to wait; ``None`` for no limit.
 
         Raises:
-            ServerStopping: In such a thread, when another one starts or stops the server.
+            ServerStopping: It was not to be had: another thread starts or stops the server.
         """
         __tracebackhide__ = True
-        if not self._life.acquire(blocking=not self._in_own_thread()):
+        own = self._in_own_thread()
+        if seconds is None and not own:
+            return self._life  # type: ignore[no-any-return] # itself: Ctrl-C between an acquire() and its try would leave it locked
+        if not self._life.acquire(timeout=0 if own or seconds is None else seconds):
             raise ServerStopping("the server is being started or stopped by another thread, which waits for this one")
-        try:
-            yield
-        finally:
-            self._life.release()
+        held = contextlib.ExitStack()
+        held.callback(self._life.release)
+        return held
 
-    def _join_left_over(self) -> None:
+    def _join_left_over(self, deadline: Deadline) -> None:
         """Join the threads that have stopped the server themselves, and so could not be joined by that stop."""
         threads = [each for each in self._left_over if each is not current_thread()]
         self._left_over = [each for each in self._left_over if each is current_thread()]
         if threads:
-            deadline = Deadline(self.timeout)
-            self._name_stuck(stopping.join(threads, deadline), {}, deadline)
+            self._name_stuck(stopping.join(threads, stopping.end_of_patience(deadline)), {}, deadline)
 
     def clear(self) -> None:
         """Forget what was declared and what was recorded; never a failure.  Open connections stay open.

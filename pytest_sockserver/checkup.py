@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from traceback import format_exception
@@ -199,9 +201,41 @@ def check_up(
     if not faults:
         names = ", ".join(each.name for each in faults_for(transport, said, most=1, seed=seed))
         raise ValueError(f"check_up() expected only= to be part of a fault's name, not {only!r}: {names}")
-    with ThreadPoolExecutor(workers, "sockserver check-up") as pool:
-        findings = list(pool.map(lambda fault: ward.examined(fault, result), faults))
+    findings = _each(faults, lambda fault: ward.examined(fault, result), workers)
     return Checkup(f"{getattr(client, '__name__', client)} over {transport}", result, findings)
+
+
+def _each(faults: Sequence[Fault], examine: Callable[[Fault], Finding], workers: int) -> list[Finding]:
+    """Examine all faults, some at a time; return the findings in their order, or raise the first error.
+
+    The threads are daemons, so that Ctrl-C in the midst of it ends it: an executor would go on to the last fault.
+    """
+    waiting = deque(enumerate(faults))
+    found: dict[int, Finding] = {}
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        while waiting and not errors:
+            try:
+                at, fault = waiting.popleft()
+            except IndexError:
+                return  # another thread was faster
+            try:
+                found[at] = examine(fault)
+            except BaseException as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=work, name="sockserver check-up", daemon=True) for _ in range(workers)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        waiting.clear()
+    if errors:
+        raise errors[0]
+    return [found[at] for at in range(len(faults))]
 
 
 @dataclass(frozen=True)
@@ -245,7 +279,7 @@ class _Ward:
             outcome, value = _outcome(future)
             seconds = original.monotonic() - began
         finally:
-            server.timeout = _GRACE
+            server.stop_timeout = _GRACE
             server.stop()  # which accepts whoever is queued, and joins the client's thread
         connections = _count(server)
         ended = outcome != HUNG or future.done()

@@ -285,7 +285,7 @@ class DatagramTestServer(BaseTestServer):
         __tracebackhide__ = True
         with self._one_at_a_time():
             if self._state == "started":
-                self._stop_receiving(Deadline(self.timeout))
+                self._stop_receiving(Deadline(self.stop_timeout))
                 self._hold_address()
                 self._state = "refusing"
             elif self._state != "refusing":
@@ -536,8 +536,7 @@ class DatagramTestServer(BaseTestServer):
         if self._state == "started":
             self._stop_receiving(deadline)
         if current_thread() is not self._answerer:
-            left = deadline.left()
-            stopping.wait_idle(self._all_answered, min(stopping.DRAIN_BOUND, 0.0 if left is None else left))
+            stopping.wait_idle(self._all_answered, stopping.drain_bound(deadline))
         with self._recorder.lock:
             self._closing = True
             self._todo.clear()
@@ -545,19 +544,21 @@ class DatagramTestServer(BaseTestServer):
             self._work.notify_all()
             answering = self._answering
         peers = {self._answerer: answering.peer} if answering is not None and self._answerer is not None else {}
-        self._name_stuck(stopping.join([self._answerer, *self._cut_clients()], deadline), peers, deadline)
+        until = stopping.end_of_patience(deadline)
+        stuck = stopping.join([self._answerer, *self._cut_clients()], until)
         self._note_drops()
         with self._recorder.lock:
             self._drops.closing(framework.socket)
             framework.server_close()
         self._release_place()
+        self._name_stuck(stuck, peers, deadline)  # last: what is interrupted is done again, and this only once
 
     def _stop_receiving(self, deadline: Deadline) -> None:
         """End the loop, and receive what is queued."""
         framework = self._framework
         assert framework is not None
         framework.shutdown()
-        stopping.join([self._loop], deadline)
+        stopping.join([self._loop], stopping.end_of_patience(deadline))
         before = -1 if framework.socket.fileno() >= 0 else self._recorder.arrivals
         while before < self._recorder.arrivals and ready(framework.socket, False, 0):
             before = self._recorder.arrivals

@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import sys
 
+from .messages import format_seconds
 from .originals import original
 
 #: Seconds.  Far above any loopback delay, far below a CI job's patience.
 DEFAULT_TIMEOUT = 5.0
+
+#: Seconds that the threads of a server get to end.  A sound one takes milliseconds.
+DEFAULT_STOP_TIMEOUT = 5.0
 
 #: Seconds between the last of our own deadlines and the time limit of the test.  The report has to be
 #: composed and the servers stopped within them; a stop takes milliseconds, a loaded machine some more.
@@ -25,7 +29,11 @@ _DEBUGGERS = ("pdb", "bdb", "pydevd", "_pydevd", "debugpy", "ipdb", "IPython")
 #: said is written down while it can be.  More than the accept loop's poll, less than what a fast test has.
 LAST_WORDS = 0.6
 
-_test_ends_at: float | None = None  # on the clock of monotonic(); one test runs in a process at a time
+#: Seconds that a stop waits for threads after its deadline: those that were cut need a moment to end, and only one
+#: that does not may be called stuck.
+LAST_CHANCE = 0.1
+
+_test_ends_at: float | None = None  # on the clock of original.monotonic(); one test runs in a process at a time
 _ends_process = False  # the time limit is enforced by os._exit(), without report or teardown
 _in_pdb = False
 
@@ -72,12 +80,23 @@ class Deadline:
 
     Args:
         seconds: ``None`` for no deadline.
+        at_most: So many seconds at most, and why so.
+        last_chance: Seconds that threads which were cut get to end even if it is over by then.
     """
 
-    __slots__ = ("asked", "at", "seconds")
+    __slots__ = ("_why", "asked", "at", "last_chance", "seconds")
 
-    def __init__(self, seconds: float | None) -> None:
-        self.asked = self.seconds = seconds
+    def __init__(
+        self,
+        seconds: float | None,
+        *,
+        at_most: float = float("inf"),
+        why: str = "the test's time limit is near",
+        last_chance: float = LAST_CHANCE,
+    ) -> None:
+        self.asked = seconds
+        self.seconds = seconds = seconds if seconds is None else min(seconds, at_most)
+        self.last_chance, self._why = last_chance, why
         if seconds is None:
             self.at: float | None = None
             return
@@ -92,8 +111,9 @@ class Deadline:
         if self.seconds is None or self.asked is None:
             return "for ever"
         if self.seconds == self.asked:
-            return f"{self.seconds:g} s"
-        return f"{self.seconds:.1g} s (not {self.asked:g} s: the test's time limit is near)"
+            return format_seconds(self.seconds)
+        granted = format_seconds(round(self.seconds, 1 if self.seconds >= 0.1 else 2))
+        return f"{granted} (not {format_seconds(self.asked)}: {self._why})"
 
     def left(self) -> float | None:
         """Return the seconds that are left, 0.0 when it is over, ``None`` when it never will be."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from . import leaving
 from .addresses import bind_pair, checked_host
 from .base_server import BaseTestServer
 from .datagram_server import DatagramTestServer
@@ -45,8 +45,8 @@ class SockServer:
         """Return a running TCP server.
 
         Args:
-            options: ``host port framing timeout tls rcvbuf mss backlog record_limit max_frame ignore_probes
-                allow_remote name``.
+            options: ``host port framing timeout stop_timeout tls rcvbuf mss backlog record_limit max_frame
+                ignore_probes allow_remote name``.
         """
         __tracebackhide__ = True
         return self._stream("tcp", options)
@@ -68,9 +68,9 @@ class SockServer:
         r"""Return a running server on a unix stream socket.
 
         Args:
-            options: ``path framing timeout tls rcvbuf backlog record_limit max_frame ignore_probes name``.  Without
-                ``path`` the socket has a short one in a private directory, removed afterwards; ``"\0name"`` is an
-                abstract name, and ``"\0"`` one that the kernel chooses (Linux).
+            options: ``path framing timeout stop_timeout tls rcvbuf backlog record_limit max_frame ignore_probes
+                name``.  Without ``path`` the socket has a short one in a private directory, removed afterwards;
+                ``"\0name"`` is an abstract name, and ``"\0"`` one that the kernel chooses (Linux).
         """
         __tracebackhide__ = True
         return self._stream("unix", options)
@@ -79,7 +79,7 @@ class SockServer:
         """Return a running UDP server.
 
         Args:
-            options: ``host port timeout rcvbuf record_limit allow_remote name``.
+            options: ``host port timeout stop_timeout rcvbuf record_limit allow_remote name``.
         """
         __tracebackhide__ = True
         return self._datagram("udp", options)
@@ -126,24 +126,42 @@ class SockServer:
     def stop(self) -> None:
         """Stop all servers; what went wrong in them stays recorded.
 
-        An error of one server's stop does not keep the others from being stopped; it is raised then.
+        An error of one server's stop, or Ctrl-C, does not keep the others from being stopped; it is raised then.
         """
-        with contextlib.ExitStack() as stack:
-            for server in self.servers:
-                stack.callback(server.stop)  # called from the last one to the first
+        self._stop(leaving.haste())
+
+    def _stop(self, haste: leaving.Haste | None) -> None:
+        """Stop all servers, from the last one to the first; once one stop was left, the others are in haste."""
+        raised: BaseException | None = None
+        for server in reversed(self.servers):
+            try:
+                server._stop(haste)
+            except Exception as error:
+                raised = raised or error
+            except BaseException as error:
+                haste = haste or leaving.Haste()
+                raised = raised if raised is not None and not isinstance(raised, Exception) else error
+        if raised is not None:
+            raise raised
 
     def __enter__(self) -> SockServer:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
         __tracebackhide__ = True
-        self.stop()
+        try:
+            self._stop(leaving.haste(error))
+        except BaseException as own:  # Ctrl-C meanwhile
+            add_note(own, self._take_failures())
+            raise
         failures = self._take_failures()
-        failures += issue(self._take_late(), Origin().place, raises=error is None)
-        if failures and error is None:
-            raise combined(failures)
-        if failures and error is not None:
+        failures += issue(self._take_late(), Origin().place, raises=error is None and not leaving.is_under_way())
+        if error is not None:
             add_note(error, failures)
+        elif leaving.is_under_way():  # in the teardown of a fixture of the user's
+            leaving.keep(failures)
+        elif failures:
+            raise combined(failures)
 
     def _take_failures(self) -> list[Failure]:
         """Return what went wrong in all servers and was not told yet; if nothing did, all that is missing."""
@@ -218,5 +236,9 @@ class SockServer:
         __tracebackhide__ = True
         server._bound = bound
         server._demands.are_judged_by_hooks = self._fixture is not None
-        server.start()
-        self.servers.append(server)
+        self.servers.append(server)  # before its start: Ctrl-C in the midst of that is followed by its stop
+        try:
+            server.start()
+        except Exception:
+            self.servers.remove(server)
+            raise

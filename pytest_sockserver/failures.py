@@ -129,7 +129,7 @@ class Expected:
 
 def _harmless(error: BaseException) -> BaseException:
     """Wrap what would end the run, not the test: pytest takes these for the user's own Ctrl-C or exit."""
-    if not isinstance(error, (KeyboardInterrupt, SystemExit)) and not _is_outcome(error, "Exit"):
+    if not isinstance(error, (KeyboardInterrupt, SystemExit)) and not is_exit(error):
         return error
     said = f": {error}" if str(error) else ""
     return RuntimeError(f"the handler raised {type(error).__name__}{said}").with_traceback(error.__traceback__)
@@ -164,6 +164,11 @@ def text_of(error: BaseException) -> str:
 def is_skip(error: BaseException) -> bool:
     """Tell whether an exception is pytest's skip, without importing pytest."""
     return _is_outcome(error, "Skipped")
+
+
+def is_exit(error: BaseException) -> bool:
+    """Tell whether an exception is that of ``pytest.exit()``, without importing pytest."""
+    return _is_outcome(error, "Exit")
 
 
 def _is_outcome(error: BaseException, name: str) -> bool:

@@ -169,7 +169,7 @@ class Listening(BaseTestServer):
                 self.disconnect()
                 self._listen_again()
                 return
-            self._end_loop(Deadline(self.timeout))
+            self._end_loop(Deadline(self.stop_timeout))
             self.disconnect()  # who comes back at once finds the queue open, and waits in it
             assert self._framework is not None
             self._serve(self._framework.socket)
@@ -205,7 +205,7 @@ class Listening(BaseTestServer):
         """End the accept loop, accept what is queued, and let the kernel refuse whoever comes now."""
         framework = self._framework
         assert framework is not None
-        self._end_loop(Deadline(self.timeout))
+        self._end_loop(Deadline(self.stop_timeout))
         if sys.platform == "linux" and self._place is None:
             # Keeps the port; and refuses even where a forked child holds a copy of the listener.  SO_REUSEADDR on both
             # sides would let somebody else listen there meanwhile.
@@ -222,7 +222,7 @@ class Listening(BaseTestServer):
         """End the accept loop, accept what is queued, and fill the queue with connections of our own."""
         framework = self._framework
         assert framework is not None
-        self._end_loop(Deadline(self.timeout))
+        self._end_loop(Deadline(self.stop_timeout))
         framework.socket.listen(0)
         for _ in range(_FILLERS):
             filler = original.socket(framework.socket.family, socket.SOCK_STREAM)
@@ -334,7 +334,7 @@ class Listening(BaseTestServer):
         framework = self._framework
         assert framework is not None
         framework.shutdown()
-        stopping.join([self._loop], deadline)
+        stopping.join([self._loop], stopping.end_of_patience(deadline))
         if framework.socket.fileno() < 0:
             return  # closed by an earlier stop that was interrupted, or by a handler
         framework.socket.setblocking(False)

@@ -20,9 +20,12 @@ def format_peer(peer: Any) -> str:
     return printable(path.replace("\0", "@"))
 
 
-def in_seconds(seconds: float) -> str:
-    """Return a time as messages write it, never with an exponent: ``20 s``, ``0.00005 s``."""
-    return f"{seconds:.9f}".rstrip("0").rstrip(".") + " s"
+def format_seconds(seconds: float) -> str:
+    """Return a time as messages write it: ``5 s``, ``0.25 s``, ``20 s``, ``3,600 s``; four digits are enough."""
+    if seconds >= 1000:
+        return f"{seconds:,.0f} s"
+    text = f"{seconds:.4g}" if seconds >= 1e-4 else f"{seconds:.7f}".rstrip("0")
+    return f"{text} s"
 
 
 def printable(text: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
-from .deadline import DEFAULT_TIMEOUT
+from .deadline import DEFAULT_STOP_TIMEOUT, DEFAULT_TIMEOUT
 from .scripting.checks import checked_seconds
 from .scripting.framing import Framing, checked_framing
 
@@ -28,7 +28,7 @@ DEFAULT_MAX_FRAME: Final = 16 * 1024 * 1024
 #: issue 80184), and of 1,000 clients at once 128 made some wait seconds for the retransmission of their SYN.
 DEFAULT_BACKLOG: Final = int(getattr(socket, "SOMAXCONN", 128))
 
-_COMMON = {"timeout", "record_limit", "name"}
+_COMMON = {"timeout", "stop_timeout", "record_limit", "name"}
 _OF_STREAMS = _COMMON | {"rcvbuf", "backlog", "framing", "max_frame", "tls", "ignore_probes"}
 _OF_TCP = _OF_STREAMS | {"host", "port", "mss", "allow_remote"}
 _OF_TRANSPORT: Final = {
@@ -42,13 +42,14 @@ _OF_TRANSPORT: Final = {
 
 @dataclass(frozen=True)
 class Options:
-    """What a server was asked to be.  Sizes are bytes, ``timeout`` is seconds."""
+    """What a server was asked to be.  Sizes are bytes, times are seconds."""
 
     host: str = "127.0.0.1"
     port: int = 0
     path: str | bytes | os.PathLike[str] | None = None
     framing: Framing | None = None
     timeout: float = DEFAULT_TIMEOUT
+    stop_timeout: float = DEFAULT_STOP_TIMEOUT
     rcvbuf: int | None = None
     backlog: int = DEFAULT_BACKLOG
     record_limit: int = DEFAULT_RECORD_LIMIT
@@ -116,9 +117,9 @@ def check_option(name: str, value: Any) -> None:
 
         checked_tls(value, "tls")
         return
-    if name == "timeout":
+    if name in ("timeout", "stop_timeout"):
         _check_number(name, value, (int, float), "a number of seconds")
-        checked_seconds(value, "timeout must be above 0 seconds and finite")
+        checked_seconds(value, f"{name} must be above 0 seconds and finite")
     elif name == "port":
         _check_number(name, value, int, "an int")
         if not 0 <= value <= 65535:

@@ -14,7 +14,7 @@ from .bound import original
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from typing import Any
 
     from .base_server import BaseTestServer
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
 MARKER = (
     "sockserver(**options): options of every server that the test's fixtures make: "
-    "host, port, path, framing, timeout, tls, rcvbuf, mss, backlog, record_limit, max_frame, ignore_probes, "
+    "host, port, path, framing, timeout, stop_timeout, tls, rcvbuf, mss, backlog, record_limit, max_frame, "
+    "ignore_probes, "
     "allow_remote, name"
 )
 
 _SETTINGS = {  # ini setting and flag: its type, and what it says
-    "timeout": ("float", "seconds that each wait, verb and stop of a server may take (default: 5)"),
+    "timeout": ("float", "seconds that each wait and verb of a server may take (default: 5)"),
+    "stop_timeout": ("float", "seconds that a stop gives the threads of a server to end (default: 5)"),
     "record_limit": ("int", "bytes of memory that a server's recording may take (default: 64 MiB)"),
     "host": ("string", "address that servers listen on (default: 127.0.0.1)"),
 }
@@ -73,8 +75,44 @@ def pytest_configure(config: pytest.Config) -> None:
             _check_option(f"--{setting.replace('_', '-')}", name, host)
 
 
-@pytest.hookimpl(trylast=True)  # the fixtures that were left are torn down by then
-def pytest_sessionfinish(session: pytest.Session) -> None:
+@pytest.hookimpl(optionalhook=True, wrapper=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> Iterator[Any]:
+    """Keep our deadlines below the test's time limit: pytest-timeout's report would name a lock of ours."""
+    if settings.timeout:
+        item.stash[ends_key] = limit = (original.monotonic() + settings.timeout, settings.method == "thread")
+        if "pytest_sockserver.deadline" in sys.modules:
+            sys.modules["pytest_sockserver.deadline"].limit_test(*limit)
+    return (yield)
+
+
+@pytest.hookimpl(optionalhook=True, wrapper=True)
+def pytest_timeout_cancel_timer(item: pytest.Item) -> Iterator[Any]:
+    if "pytest_sockserver.deadline" in sys.modules:
+        sys.modules["pytest_sockserver.deadline"].limit_test(None)
+    return (yield)
+
+
+def pytest_keyboard_interrupt(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+    """Note that somebody leaves the run: by Ctrl-C, by ``pytest.exit()``, by ``q`` in the debugger."""
+    if "pytest_sockserver.leaving" in sys.modules and not isinstance(excinfo.value, pytest.Session.Interrupted):
+        sys.modules["pytest_sockserver.leaving"].begin(in_haste=True)
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)  # innermost: what it reports is there before the terminal's summary
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[Any]:
+    """Report what pytest's own ending tears down: an exception from there would replace the report of the run."""
+    if "pytest_sockserver.leaving" in sys.modules:
+        from .report import run_ends
+
+        with run_ends(session, exitstatus):
+            result = yield
+    else:
+        result = yield
+    _tell_forgotten(session)
+    return result
+
+
+def _tell_forgotten(session: pytest.Session) -> None:
     """Tell which servers were started by hand in this session, and never stopped."""
     forgotten = sys.modules.get("pytest_sockserver.forgotten")
     if forgotten is None:
@@ -92,23 +130,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             warnings.warn_explicit(error, ResourceWarning, at.tb_frame.f_code.co_filename, at.tb_lineno)
     if session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-@pytest.hookimpl(optionalhook=True, wrapper=True)
-def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> Iterator[Any]:
-    """Keep our deadlines below the test's time limit: pytest-timeout's report would name a lock of ours."""
-    if settings.timeout:
-        item.stash[ends_key] = limit = (original.monotonic() + settings.timeout, settings.method == "thread")
-        if "pytest_sockserver.deadline" in sys.modules:
-            sys.modules["pytest_sockserver.deadline"].limit_test(*limit)
-    return (yield)
-
-
-@pytest.hookimpl(optionalhook=True, wrapper=True)
-def pytest_timeout_cancel_timer(item: pytest.Item) -> Iterator[Any]:
-    if "pytest_sockserver.deadline" in sys.modules:
-        sys.modules["pytest_sockserver.deadline"].limit_test(None)
-    return (yield)
 
 
 # Fixtures
@@ -176,7 +197,10 @@ def _one(request: pytest.FixtureRequest, make: Callable[[SockServer], BaseTestSe
     factory = next(factories)
     try:
         server = make(factory)
-    except (TypeError, ValueError, OSError) as error:
+    except BaseException as error:
+        factories.close()
+        if not isinstance(error, (TypeError, ValueError, OSError)):
+            raise  # Ctrl-C
         marks = list(request.node.iter_markers_with_node("sockserver"))
         if not marks:
             raise
@@ -187,7 +211,7 @@ def _one(request: pytest.FixtureRequest, make: Callable[[SockServer], BaseTestSe
     yield from factories  # its end stops and verifies
 
 
-def _factory(request: pytest.FixtureRequest) -> Iterator[SockServer]:
+def _factory(request: pytest.FixtureRequest) -> Generator[SockServer, None, None]:
     __tracebackhide__ = True
     from . import report
     from .factory import SockServer
@@ -196,12 +220,10 @@ def _factory(request: pytest.FixtureRequest) -> Iterator[SockServer]:
     report.limit_deadlines(request.node)
     factory = SockServer(**_defaults(request))
     factory._fixture = request.fixturename
-    factories = request.node.stash.setdefault(report.factories_key, [])
-    factories.append(factory)
+    report.begin(factory, request.node)
     try:
         yield factory
     finally:
-        factories.remove(factory)
         report.finish(factory, request.node)
 
 

@@ -18,7 +18,7 @@ from .captured import Request
 from .deadline import Deadline
 from .errors import DeadlineExceeded, UnexpectedRequest, UnmetExpectation, WrongState
 from .failures import Expected, said_shortly, text_of
-from .messages import in_seconds, with_conversation
+from .messages import format_seconds, with_conversation
 from .probes import has_left_in_silence, may_be_probe
 from .recording.events import RECEIVED
 from .scripting.checks import LONGEST_WAIT, checked_index, checked_literal, checked_seconds, checked_timeout
@@ -123,7 +123,7 @@ def quiet(server: BaseTestServer, seconds: float) -> Wait[None]:
 
     def disturbed(after: float) -> Any:
         __tracebackhide__ = True
-        text = f"expected nothing for {in_seconds(seconds)}\n  got something after {after:.3f} s"
+        text = f"expected nothing for {format_seconds(seconds)}\n  got something after {after:.3f} s"
         raise with_conversation(UnexpectedRequest, server.name, text, server._said())
 
     def late(deadline: Deadline) -> None:

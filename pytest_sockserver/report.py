@@ -10,21 +10,28 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
+import warnings
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import deadline, demands, stopping
+from . import deadline, demands, leaving, stopping
 from .demands import Period
 from .errors import HandlerStuck
-from .failures import Failure, add_note, combined, is_skip
+from .failures import Failure, add_note, combined, is_skip, text_of
 from .late import issue
+from .messages import printable
 from .origin import traceback_at
 from .plugin import ends_key
 from .sections import said_once, sections, without_surrogates
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup  # which pytest requires on 3.10
 
 if TYPE_CHECKING:
     from .factory import SockServer
@@ -50,6 +57,15 @@ _failed_key = pytest.StashKey[str]()
 #: On the item: what is declared while it runs, by none of its fixtures, belongs to this.
 _test_key = pytest.StashKey[Period]()
 
+#: On the item: what its setup or call has raised leaves it, and is not about it.
+_left_key = pytest.StashKey[bool]()
+
+#: On the config: what fixtures of ours have raised in the teardown that runs, and the failures that it is about.
+_raised_key = pytest.StashKey["list[tuple[BaseException, list[Failure]]]"]()
+
+#: On the config: the factories that are to be finished, and the nodes whose scopes they have.
+_unfinished_key = pytest.StashKey["list[tuple[SockServer, Any]]"]()
+
 _NAME = "sockserver-reports"
 
 #: Seconds that the end of a teardown waits at least for handlers that are busy, if the end of the call has waited for
@@ -74,17 +90,37 @@ def limit_deadlines(node: Any) -> None:
         deadline.limit_test(*limit)
 
 
+def begin(factory: SockServer, node: Any) -> None:
+    """List a factory that a fixture of the node's scope has made."""
+    node.stash.setdefault(factories_key, []).append(factory)
+    node.config.stash.setdefault(_unfinished_key, []).append((factory, node))
+
+
 def finish(factory: SockServer, node: Any) -> None:
     """Stop a factory's servers, and raise what was not told in the call: a late handler, a thread that is stuck.
 
-    A test that failed already gets no second failure, but for what it leaves behind.
+    A test that failed already gets no second failure, but for what it leaves behind.  Once the run is being left
+    nothing is raised but what leaves it: failures are kept for the end of the run.
     """
     __tracebackhide__ = True
+    unfinished = node.config.stash.get(_unfinished_key, [])
+    if (factory, node) not in unfinished:
+        return  # Ctrl-C in the teardown of another fixture has left this one's to the end of the run, and then to gc
+    unfinished.remove((factory, node))
+    node.stash[factories_key].remove(factory)
     broken: list[Failure] = []
     try:
-        factory.stop()
+        factory._stop(leaving.haste() or (leaving.Haste() if node.stash.get(_left_key, False) else None))
     except Exception as error:  # what went wrong before must not be lost with it
         broken.append(Failure(error, "the stop of a server"))
+    except BaseException as own:  # Ctrl-C, or a time limit, in the midst of it: all is stopped nevertheless
+        if leaving.is_leaving(own):
+            leaving.keep(factory._take_failures(), node.nodeid)
+            if leaving.haste() is not None:
+                return  # it was for us to be quick; pytest is ending the run already
+        else:
+            add_note(own, factory._take_failures())
+        raise
     if _is_forked([factory]):
         return
     skipped = node.stash.get(_failed_key, "") == "skipped"
@@ -106,17 +142,61 @@ def _is_forked(factories: Iterable[SockServer]) -> bool:
     return any(server._pid != os.getpid() for factory in factories for server in factory.servers)
 
 
+def _is_left(node: Any) -> bool:
+    """Tell whether the run is being left, or the test by what its setup or call has raised: nothing is raised then."""
+    return leaving.is_under_way() or bool(node.stash.get(_left_key, False))
+
+
 def _raise_late(
     node: Any, factories: list[SockServer], failures: list[Failure], left_behind: Iterable[Failure] = ()
 ) -> None:
     """Raise failures in a teardown.  A test that failed already gets no second one, but for what it leaves behind."""
     __tracebackhide__ = True
+    if _is_left(node):
+        return leaving.keep([*failures, *left_behind], node.nodeid)
     if node.stash.get(_failed_key, "") == "failed":
         failures = [failure for failure in failures if isinstance(failure.error, HandlerStuck)]
     failures = [*failures, *left_behind]
     if failures:
         node.stash[_late_key] = [*node.stash.get(_late_key, []), *sections(node, factories, [])]
-        raise _raised(combined(failures))
+        error = combined(failures)
+        node.config.stash.setdefault(_raised_key, []).append((error, failures))
+        raise _raised(error)
+
+
+@contextmanager
+def run_ends(session: pytest.Session, exitstatus: int) -> Iterator[None]:
+    """For the length of pytest's ending keep failures, if the run did not come to its end by itself; then report them.
+
+    A run that did has torn down everything before.
+    """
+    config = session.config
+    deadline.pause(False)  # a debugger that was left by ``q`` says nothing of it
+    if exitstatus != pytest.ExitCode.OK:
+        leaving.begin(in_haste=False)
+    try:
+        with ExitStack() as rest:
+            # Ctrl-C in a teardown makes pytest forget those of the same node that it has not come to.
+            for factory, node in config.stash.get(_unfinished_key, []):
+                rest.callback(finish, factory, node)
+            yield
+    finally:
+        for place, failure in leaving.end():
+            _warn_of(config, place, failure)
+
+
+def _warn_of(config: pytest.Config, place: str, failure: Failure) -> None:
+    """Report a failure as a warning.  Not by ``warnings.warn()``, which ``-W error`` would make an exception."""
+    path, line = "", 0
+    if (at := failure.error.__traceback__) is not None:
+        path, line = at.tb_frame.f_code.co_filename, at.tb_lineno
+    where = f"{failure.where}: " if getattr(failure.error, "where", None) is None else ""  # else its text has it
+    said = printable(f"{type(failure.error).__name__}: {where}{text_of(failure.error)}")
+    text = f"this was pending when the run was left: {said}"
+    message = warnings.WarningMessage(pytest.PytestWarning(text), pytest.PytestWarning, path, line, line="")
+    config.hook.pytest_warning_recorded.call_historic(
+        kwargs={"warning_message": message, "nodeid": place, "when": "runtest", "location": None}
+    )
 
 
 def _warn(node: Any, factories: list[SockServer]) -> list[Failure]:
@@ -128,7 +208,7 @@ def _warn(node: Any, factories: list[SockServer]) -> list[Failure]:
     late = [each for factory in factories for each in factory._take_late()]
     location = getattr(node, "location", (None, 0))
     place = str(getattr(node, "path", "")), (location[1] or 0) + 1
-    return issue([each for each in late if each.error or not failed], place, raises=not failed)
+    return issue([each for each in late if each.error or not failed], place, raises=not failed and not _is_left(node))
 
 
 def _is_set_up(fixturedef: Any) -> bool:
@@ -149,7 +229,6 @@ class Reports:
     def __init__(self) -> None:
         self._outside = demands.running()  # the outer run's test, of a run within a test
         self._item: Any = None  # whose setup, call or teardown it is
-        self._is_leaving = False  # the user has interrupted the run: nothing is waited for, nor judged
 
     def begin_late(self, request: Any) -> None:
         """Do what the hooks would have done before the fixture of ``request``, if they had been there."""
@@ -191,7 +270,7 @@ class Reports:
         __tracebackhide__ = True
         factories = factories_of(node)
         period.is_due = True
-        if not factories or self._is_leaving or _is_forked(factories):
+        if not factories or _is_left(node) or _is_forked(factories):
             return
         _settle(factories, period.patience or stopping.DRAIN_BOUND)
         is_missing_told = node.stash.get(_failed_key, "") != "skipped"
@@ -209,6 +288,7 @@ class Reports:
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Note where each server of a wider scope stands: its earlier connections are other tests' business."""
         self._begin_test(item)
+        item.stash[_left_key] = False
         for factory in factories_of(item):
             factory._followed = False
             for server in factory.servers:
@@ -241,9 +321,6 @@ class Reports:
                 factory._followed = True
         return result
 
-    def pytest_keyboard_interrupt(self) -> None:
-        self._is_leaving = True
-
     def pytest_unconfigure(self) -> None:
         demands.run(self._outside)
 
@@ -259,7 +336,7 @@ class Reports:
         except (KeyboardInterrupt, GeneratorExit, pytest.exit.Exception):
             raise  # the user wants to leave: wait for nothing
         except BaseException as own:
-            failures = tell(item, own)
+            failures = _tell_or_leave(item, own)
             if failures and is_skip(own):
                 _clear_unittests(item)
                 raise _raised(combined(failures, _code_of(item))) from None  # silence would be worse than a lost skip
@@ -281,12 +358,17 @@ class Reports:
         __tracebackhide__ = True
         item.stash[_test_key].is_due = True
         demands.run(item.stash[_test_key])
+        ours = item.config.stash[_raised_key] = []
         try:
             result = yield
-        except (KeyboardInterrupt, GeneratorExit, pytest.exit.Exception):
-            raise
-        except BaseException as own:
-            add_note(own, _warn_of_wider_scopes(item))
+        except BaseException as raised:
+            own = _exit_among(raised, [error for error, _ in ours])
+            if own is not raised:
+                for _, failures in ours:
+                    leaving.keep(failures, item.nodeid)
+                raise own from None
+            if not leaving.is_leaving(own):
+                add_note(own, _warn_of_wider_scopes(item))
             raise
         failures = _warn_of_wider_scopes(item)
         if failures:
@@ -298,6 +380,7 @@ class Reports:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        deadline.pause(False)  # whatever has left a debugger that was entered meanwhile: the end of its input, say
         if call.excinfo is not None:
             _show_from_users_frame(call)
             skipped = is_skip(call.excinfo.value)
@@ -305,10 +388,11 @@ class Reports:
                 item.stash[_failed_key] = "failed"
             elif call.when != "call" or not item.stash.get(_calling_key, False):  # else it is a subtest's
                 item.stash[_failed_key] = item.stash.get(_failed_key, "") or "skipped"
+            item.stash[_left_key] = leaving.is_leaving(call.excinfo.value)
             # A fixture built on ours that fails, and a subtest within the call, want the server's side as well.
             is_setup = call.when == "setup" and not skipped
             if factories_of(item) and (is_setup or item.stash.get(_calling_key, False)):
-                tell(item, call.excinfo.value, is_over=False)
+                _tell_or_leave(item, call.excinfo.value, is_over=False)
         texts = _texts(item, call) if call.excinfo is not None else None
         with said_once(call.excinfo.value if call.excinfo is not None else None, texts or []):
             report = yield
@@ -325,6 +409,16 @@ class Reports:
 
     def pytest_leave_pdb(self) -> None:
         deadline.pause(False)
+
+
+def _exit_among(raised: BaseException, ours: list[BaseException]) -> BaseException:
+    """Return the exit that a teardown asks for, beside failures of ours alone: in their group it would be an error."""
+    if not isinstance(raised, BaseExceptionGroup):
+        return raised
+    rest: BaseException | None = raised.split(lambda each: any(each is error for error in ours))[1]
+    while isinstance(rest, BaseExceptionGroup) and len(rest.exceptions) == 1:
+        rest = rest.exceptions[0]
+    return rest if rest is not None and leaving.is_leaving(rest) else raised
 
 
 def _warn_of_wider_scopes(item: pytest.Item) -> list[Failure]:
@@ -369,6 +463,16 @@ def tell(item: pytest.Item, own: BaseException | None, *, is_over: bool = True) 
         add_note(own, beside)
         item.stash[_told_key] = [*item.stash.get(_told_key, []), *beside]
     return failures
+
+
+def _tell_or_leave(item: pytest.Item, own: BaseException, *, is_over: bool = True) -> list[Failure]:
+    """Do what ``tell`` does.  Ctrl-C while it waits does not lose the report of ``own``: the run ends after it."""
+    try:
+        return tell(item, own, is_over=is_over)
+    except KeyboardInterrupt:
+        leaving.begin(in_haste=True)
+        item.session.shouldstop = item.session.shouldstop or "KeyboardInterrupt"
+        return []
 
 
 def _chain_of(error: BaseException) -> list[BaseException]:

@@ -34,10 +34,6 @@ DRAIN_BOUND = 1.0
 #: Seconds between looks while a server drains; what is waited for is a thread that has to get the processor.
 _FIRST_PAUSE, _LONGEST_PAUSE = 50e-6, 2e-3
 
-#: Seconds that a stop waits for threads after its deadline ran out during the drain: those that were cut
-#: need a moment to end, and only one that does not may be called stuck.
-_LAST_CHANCE = 0.1
-
 
 def wait_idle(idle: Callable[[], bool], seconds: float) -> bool:
     """Wait until ``idle()``, at most so long; tell whether it came to that."""
@@ -66,21 +62,35 @@ def connection_idle(connection: Connection) -> bool:
     return not unread and tape.state is PARKED and (cutting is None or cutting.idle)
 
 
-def join(threads: Iterable[threading.Thread | None], deadline: Deadline) -> list[threading.Thread]:
-    """Join all threads against one deadline; return those that still live.  Nobody waits for himself."""
-    alive = []
-    for thread in threads:
-        if thread is None or thread is current_thread() or thread.ident is None:
-            continue
-        thread.join(patience(deadline))
-        if thread.is_alive():
-            alive.append(thread)
-    return alive
+def drain_bound(deadline: Deadline) -> float:
+    """Return the seconds that busy handlers get to finish; the rest of the deadline is for those that are cut."""
+    left = deadline.left()
+    return DRAIN_BOUND if left is None else min(DRAIN_BOUND, left / 4)
 
 
-def patience(deadline: Deadline) -> float:
-    """Return the seconds that threads which were cut get to end."""
-    return max(deadline.left() or 0.0, _LAST_CHANCE)
+def join(threads: Iterable[threading.Thread | None], until: float) -> list[threading.Thread]:
+    """Join all threads, to a time of ``monotonic()``; return those that still live.  A thread does not join itself."""
+    own = current_thread()
+    others = [each for each in threads if each is not None and each is not own and each.ident is not None]
+    for thread in others:
+        thread.join(max(0.0, until - original.monotonic()))
+    if sys.version_info >= (3, 13):
+        return [thread for thread in others if thread.is_alive()]
+    # Before, a thread whose join() Ctrl-C has interrupted passes for ended: see bpo-45274 in threading.py.
+    if _running(others):
+        wait_idle(lambda: not _running(others), until - original.monotonic())
+    return _running(others)
+
+
+def _running(threads: list[threading.Thread]) -> list[threading.Thread]:
+    """Return those of the threads that the interpreter has."""
+    frames = sys._current_frames()
+    return [thread for thread in threads if thread.ident in frames]
+
+
+def end_of_patience(deadline: Deadline) -> float:
+    """Return the time of ``monotonic()`` to which threads that are cut now get to end, all of them together."""
+    return original.monotonic() + max(deadline.left() or 0.0, deadline.last_chance)
 
 
 def stuck(thread: threading.Thread, what: str, peer: object, deadline: Deadline) -> HandlerStuck:
@@ -99,8 +109,9 @@ def stuck(thread: threading.Thread, what: str, peer: object, deadline: Deadline)
     where = f" at {PurePath(own.f_code.co_filename).name}:{own.f_lineno}" if own is not None else ""
     client = f" for {format_peer(peer)}" if peer is not None else ""
     stack = traceback.StackSummary.extract((each, each.f_lineno) for each in theirs)
+    option = " (stop_timeout)" if deadline.seconds == deadline.asked else ""
     error = HandlerStuck(
-        f"{what} did not end within {deadline}: thread {thread.name!r}{client} stands{where}\n"
+        f"{what} did not end within {deadline}{option}: thread {thread.name!r}{client} stands{where}\n"
         + "".join(stack.format())
         + "Stopping a server ends what waits on its own sockets; anything else must end by itself: give it a timeout"
     )

@@ -23,7 +23,7 @@ from .expiry import Expiry
 from .failures import Failure
 from .handler import Handler
 from .losses import with_losses
-from .originals import current_thread
+from .originals import current_thread, original
 from .performer import DeclaredScript
 from .probes import Probes
 from .recording.recorder import BUSY, Tape
@@ -402,11 +402,12 @@ class StreamTestServer(Admitting):
         clock = self._expiry.close() if self._expiry is not None else None
         for connection in live:
             connection._end_frames()
+        until = stopping.end_of_patience(deadline)
+        framework.close_timeout = until - original.monotonic()
+        handlers = list(framework._request_threads())
+        framework.server_close()  # which joins them
+        stuck = stopping.join([*handlers, reader, clock, *clients, *self._framers], until)
         self._expiry = None
-        framework.close_timeout = stopping.patience(deadline)
-        framework.server_close()  # which joins the handlers' threads
-        stuck = [each for each in framework._threads if each.is_alive() and each is not current_thread()]
-        self._name_stuck([*stuck, *stopping.join([reader, clock, *clients, *self._framers], deadline)], peers, deadline)
         for connection in live:
             connection._finish()
         with self._recorder.lock:
@@ -414,6 +415,7 @@ class StreamTestServer(Admitting):
         if self._trust is not None:
             self._trust.release()
         self._release_place()
+        self._name_stuck(stuck, peers, deadline)  # last: what is interrupted is done again, and this only once
 
     def _drain(self, deadline: Deadline) -> None:
         """Let the handlers take what has arrived."""
@@ -424,8 +426,7 @@ class StreamTestServer(Admitting):
                 live = list(self._live)
             return all(each._thread is current or stopping.connection_idle(each) for each in live)
 
-        left = deadline.left()
-        stopping.wait_idle(idle, min(stopping.DRAIN_BOUND, left if left is not None else stopping.DRAIN_BOUND))
+        stopping.wait_idle(idle, stopping.drain_bound(deadline))
 
     def _close_descriptors(self) -> None:
         """In a forked child: close copies, shut nothing down, join nothing, take no lock."""

@@ -430,16 +430,16 @@ def test_a_path_in_no_directory_says_so(sockserver: SockServer) -> None:
         ("tcp", {"tiemout": 3}, TypeError, "sockserver.tcp() got an unknown option 'tiemout': did you mean 'timeout'?"),
         ("udp", {"zzz": 3}, TypeError,
          "sockserver.udp() got an unknown option 'zzz': expected one of allow_remote, host, name, port, rcvbuf, "
-         "record_limit, timeout"),
+         "record_limit, stop_timeout, timeout"),
         ("tcp", {"path": "/tmp/x"}, TypeError,
          "sockserver.tcp() has no option 'path': expected one of allow_remote, backlog, framing, host, ignore_probes, "
-         "max_frame, mss, name, port, rcvbuf, record_limit, timeout, tls"),
+         "max_frame, mss, name, port, rcvbuf, record_limit, stop_timeout, timeout, tls"),
         ("unix", {"port": 1}, TypeError,
          "sockserver.unix() has no option 'port': expected one of backlog, framing, ignore_probes, max_frame, name, "
-         "path, rcvbuf, record_limit, timeout, tls"),
+         "path, rcvbuf, record_limit, stop_timeout, timeout, tls"),
         ("unix_datagram", {"backlog": 1}, TypeError,
          "sockserver.unix_datagram() has no option 'backlog': expected one of name, path, rcvbuf, record_limit, "
-         "timeout"),
+         "stop_timeout, timeout"),
         ("tcp", {"timeout": -1}, ValueError, "timeout must be above 0 seconds and finite, not -1"),
         ("udp", {"timeout": 0}, ValueError, "timeout must be above 0 seconds and finite, not 0"),
         ("unix", {"timeout": float("inf")}, ValueError, "timeout must be above 0 seconds and finite, not inf"),
@@ -447,6 +447,8 @@ def test_a_path_in_no_directory_says_so(sockserver: SockServer) -> None:
         ("tcp", {"timeout": "5"}, TypeError, "timeout must be a number of seconds, not '5'"),
         ("tcp", {"timeout": True}, TypeError, "timeout must be a number of seconds, not True"),
         ("tcp", {"timeout": None}, TypeError, "timeout must be a number of seconds, not None"),
+        ("udp", {"stop_timeout": 0}, ValueError, "stop_timeout must be above 0 seconds and finite, not 0"),
+        ("tcp", {"stop_timeout": "5"}, TypeError, "stop_timeout must be a number of seconds, not '5'"),
         ("tcp", {"port": 65536}, ValueError,
          "port must be from 0 to 65535, not 65536; 0 lets the system choose"),
         ("tcp", {"port": -1}, ValueError, "port must be from 0 to 65535, not -1; 0 lets the system choose"),

@@ -396,7 +396,7 @@ WRONG: list[tuple[Callable[[SockServer], object], type[Exception], str]] = [
         lambda its: its.check_up(sound, greet, path="/tmp/x"),
         TypeError,
         "check_up() has no option 'path': expected one of allow_remote, backlog, framing, host, ignore_probes, "
-        "max_frame, mss, name, port, rcvbuf, record_limit, timeout, tls",
+        "max_frame, mss, name, port, rcvbuf, record_limit, stop_timeout, timeout, tls",
     ),
 ]
 

@@ -242,7 +242,7 @@ def test_a_time_limit_that_runs_out_while_the_end_of_the_call_waits_still_report
             done.set()
 
         @pytest.mark.timeout(0.8, method="signal", func_only=False)
-        @pytest.mark.sockserver(timeout=0.2)
+        @pytest.mark.sockserver(stop_timeout=0.2)
         def test_it(tcp_server):
             @tcp_server.handler
             def wait(conn):
@@ -259,7 +259,7 @@ def test_a_time_limit_that_runs_out_while_the_end_of_the_call_waits_still_report
     (said,) = [line for line in run.stdout.splitlines() if line.startswith("E  ") and "HandlerStuck: " in line]
     assert re.match(
         r"E       pytest_sockserver.HandlerStuck: a handler did not end within 0\.\d+ s"
-        r"( \(not 0\.2 s: the test's time limit is near\))?: thread 'sock",
+        r" \((stop_timeout|not 0\.2 s: the test's time limit is near)\): thread 'sock",
         said,
     )
 

@@ -98,6 +98,28 @@ def test_the_nearer_option_wins(inner: Runner, ini: str, flags: tuple[str, ...])
     ]
 
 
+@pytest.mark.parametrize(("flags", "outer"), [((), 1.5), (("--sockserver-stop-timeout=2.5",), 2.5)])
+def test_stop_timeout_is_set_wherever_timeout_is(inner: Runner, flags: tuple[str, ...], outer: float) -> None:
+    inner.pytester.makeini("[pytest]\nsockserver_stop_timeout = 1.5")
+
+    run = inner(
+        f"""
+        import pytest
+
+        def test_nothing_nearer(tcp_server, udp_server):
+            assert [tcp_server.stop_timeout, udp_server.stop_timeout, tcp_server.timeout] == [{outer}, {outer}, 5]
+
+        @pytest.mark.sockserver(stop_timeout=3)
+        def test_marker(unix_server, unix_datagram_server, sockserver):
+            assert [unix_server.stop_timeout, unix_datagram_server.stop_timeout] == [3, 3]
+            assert sockserver.tcp(stop_timeout=4).stop_timeout == 4
+        """,
+        *flags,
+    )
+
+    run.result.assert_outcomes(passed=2)
+
+
 def test_a_marker_speaks_to_the_servers_it_says_something_to(inner: Runner) -> None:
     run = inner(
         """
@@ -134,6 +156,7 @@ def test_a_marker_speaks_to_the_servers_it_says_something_to(inner: Runner) -> N
         ("--sockserver-timeout=0", "argument --sockserver-timeout: expected seconds above 0, not '0'"),
         ("--sockserver-timeout=-1", "argument --sockserver-timeout: expected seconds above 0, not '-1'"),
         ("--sockserver-timeout=inf", "argument --sockserver-timeout: expected seconds above 0, not 'inf'"),
+        ("--sockserver-stop-timeout=0", "argument --sockserver-stop-timeout: expected seconds above 0, not '0'"),
         ("--sockserver-timeout=nan", "argument --sockserver-timeout: expected seconds above 0, not 'nan'"),
         (
             "--sockserver-record-limit=1.5",
@@ -156,6 +179,7 @@ def test_a_flag_that_makes_no_sense_is_an_error_of_usage(inner: Runner, flag: st
     ("ini", "said"),
     [
         ("timeout = abc", "sockserver_timeout: expected seconds above 0, not 'abc'"),
+        ("stop_timeout = 0", "sockserver_stop_timeout: stop_timeout must be above 0 seconds and finite, not 0.0"),
         ("timeout = ", "sockserver_timeout: expected seconds above 0, not ''"),
         ("timeout = -1", "sockserver_timeout: timeout must be above 0 seconds and finite, not -1.0"),
         ("timeout = nan", "sockserver_timeout: timeout must be above 0 seconds and finite, not nan"),
@@ -200,7 +224,7 @@ def test_a_native_setting_of_the_wrong_type_is_an_error_of_usage_that_names_it(i
         (
             "wibble=3",
             "TypeError: pytest.mark.sockserver got an unknown option 'wibble': expected one of allow_remote, backlog, "
-            "framing, host, ignore_probes, max_frame, mss, name, path, port, rcvbuf, record_limit, timeout, tls",
+            "framing, host, ignore_probes, max_frame, mss, name, path, port, rcvbuf, record_limit, stop_timeout, timeout, tls",
         ),
         ("'tcp'", "TypeError: pytest.mark.sockserver takes options by name alone, not 'tcp'"),
         ("timeout='3'", "TypeError: timeout must be a number of seconds, not '3'"),
@@ -319,10 +343,10 @@ def test_an_option_of_the_factory_that_makes_no_sense_is_an_error_at_the_call(in
         "E       TypeError: sockserver.tcp() got an unknown option 'timeoutt': did you mean 'timeout'?",
         ">       sockserver.udp(backlog=3)",
         "E       TypeError: sockserver.udp() has no option 'backlog': expected one of allow_remote, host, name, port, "
-        "rcvbuf, record_limit, timeout",
+        "rcvbuf, record_limit, stop_timeout, timeout",
         '>       sockserver.tcp_and_udp(path="x")',
         "E       TypeError: sockserver.tcp_and_udp() has no option 'path': expected one of allow_remote, backlog, "
-        "framing, host, ignore_probes, max_frame, mss, name, port, rcvbuf, record_limit, timeout, tls",
+        "framing, host, ignore_probes, max_frame, mss, name, port, rcvbuf, record_limit, stop_timeout, timeout, tls",
     ]
 
 
@@ -461,7 +485,8 @@ def test_the_fixtures_and_the_marker_introduce_themselves(inner: Runner) -> None
 
     assert markers[0] == (
         "@pytest.mark.sockserver(**options): options of every server that the test's fixtures make: host, port, path, "
-        "framing, timeout, tls, rcvbuf, mss, backlog, record_limit, max_frame, ignore_probes, allow_remote, name"
+        "framing, timeout, stop_timeout, tls, rcvbuf, mss, backlog, record_limit, max_frame, ignore_probes, "
+        "allow_remote, name"
     )
     told = fixtures.partition("fixtures defined from pytest_sockserver.plugin")[2].splitlines()[1:]
     lines = [line for line in told if line[0] != " " and "plugin.py" in line]
@@ -488,8 +513,11 @@ def test_help_tells_the_options(inner: Runner) -> None:
             """
             servers for tests of network clients:
               --sockserver-timeout=SECONDS
-                                    seconds that each wait, verb and stop of a server may
-                                    take (default: 5)
+                                    seconds that each wait and verb of a server may take
+                                    (default: 5)
+              --sockserver-stop-timeout=SECONDS
+                                    seconds that a stop gives the threads of a server to end
+                                    (default: 5)
               --sockserver-record-limit=BYTES
                                     bytes of memory that a server's recording may take
                                     (default: 64 MiB)
@@ -583,8 +611,8 @@ def test_a_run_without_our_fixtures_imports_nothing_and_registers_no_hook(instal
             ours = sys.modules["pytest_sockserver.plugin"]
             hooks = [name for name in dir(ours) if name.startswith("pytest_") and callable(getattr(ours, name))]
             assert hooks == [
-                "pytest_addoption", "pytest_configure", "pytest_sessionfinish", "pytest_timeout_cancel_timer",
-                "pytest_timeout_set_timer"
+                "pytest_addoption", "pytest_configure", "pytest_keyboard_interrupt", "pytest_sessionfinish",
+                "pytest_timeout_cancel_timer", "pytest_timeout_set_timer",
             ]
         """,
         *NO_OTHERS,

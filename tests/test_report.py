@@ -765,7 +765,7 @@ def test_a_stuck_handler_is_an_error_at_teardown_that_names_thread_peer_and_line
             yield
             done.set()
 
-        @pytest.mark.sockserver(timeout=0.1)
+        @pytest.mark.sockserver(stop_timeout=0.1)
         def test_it(tcp_server):
             @tcp_server.handler
             def wait(conn):

@@ -27,7 +27,7 @@ from pytest_sockserver import (
     plugin,
     splits,
 )
-from pytest_sockserver.messages import in_seconds
+from pytest_sockserver.messages import format_seconds
 from pytest_sockserver.scripting import checks
 
 from .peers import connect, datagram_client, until
@@ -208,7 +208,7 @@ def test_the_plugin_knows_the_bound_without_an_import() -> None:
     [(20, "20 s"), (20.0, "20 s"), (0.25, "0.25 s"), (5e-05, "0.00005 s"), (86_400, "86400 s"), (1e6, "1000000 s")],
 )
 def test_a_time_is_written_without_an_exponent(seconds: float, text: str) -> None:
-    assert in_seconds(seconds) == text
+    assert format_seconds(seconds) == text
 
 
 def test_a_quiet_time_is_written_without_an_exponent(udp_server: Any) -> None:

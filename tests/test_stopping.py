@@ -26,6 +26,8 @@ from pytest_sockserver import (
     WrongState,
     socketserver,
 )
+from pytest_sockserver.deadline import Deadline
+from pytest_sockserver.messages import format_seconds
 
 from .peers import PATIENCE, connect, datagram_client, place, read_to_end, threads_of_servers, tls_contexts, until
 
@@ -560,14 +562,14 @@ def stopped_late(server: Any) -> str:
     server.stop()
     took = monotonic() - began
 
-    assert server.timeout <= took < server.timeout + 1
+    assert server.stop_timeout <= took < server.stop_timeout + 1
     with pytest.raises(HandlerStuck) as raised:
         server.verify()
     return str(raised.value)
 
 
 def test_a_stuck_handler_is_named_with_its_thread_its_peer_and_its_line(sockserver: SockServer, lock: Any) -> None:
-    server = sockserver.tcp(timeout=0.2)
+    server = sockserver.tcp(stop_timeout=0.2)
 
     @server.handler
     def hang(conn: Connection) -> None:
@@ -582,7 +584,7 @@ def test_a_stuck_handler_is_named_with_its_thread_its_peer_and_its_line(sockserv
 
     line = hang.__code__.co_firstlineno + 2
     assert message == (
-        f"a handler did not end within 0.2 s: thread 'sockserver tcp 127.0.0.1:{server.port} #0' "
+        f"a handler did not end within 0.2 s (stop_timeout): thread 'sockserver tcp 127.0.0.1:{server.port} #0' "
         f"for {peer} stands at test_stopping.py:{line}\n"
         f'  File "{__file__}", line {line}, in hang\n'
         f"    lock.acquire()\n"
@@ -591,7 +593,7 @@ def test_a_stuck_handler_is_named_with_its_thread_its_peer_and_its_line(sockserv
 
 
 def test_the_stuck_handlers_stack_begins_where_the_users_code_does(sockserver: SockServer, lock: Any) -> None:
-    server = sockserver.tcp(timeout=0.2)
+    server = sockserver.tcp(stop_timeout=0.2)
 
     def wait_for_what_never_comes() -> None:
         lock.acquire()
@@ -618,7 +620,7 @@ def test_the_stuck_handlers_stack_begins_where_the_users_code_does(sockserver: S
 
 
 def test_a_handler_that_is_stuck_in_a_wait_of_ours_is_named_with_its_own_line(sockserver: SockServer) -> None:
-    server, other = sockserver.tcp(timeout=0.2), sockserver.udp(timeout=30)
+    server, other = sockserver.tcp(stop_timeout=0.2), sockserver.udp(timeout=30)
 
     @server.handler
     def hang(conn: Connection) -> None:
@@ -643,7 +645,7 @@ def test_a_handler_that_is_stuck_in_a_wait_of_ours_is_named_with_its_own_line(so
 
 
 def test_a_stuck_handlers_client_is_cut_off_all_the_same(sockserver: SockServer, lock: Any) -> None:
-    server = sockserver.tcp(timeout=0.2)
+    server = sockserver.tcp(stop_timeout=0.2)
 
     @server.handler
     def hang(conn: Connection) -> None:
@@ -658,7 +660,7 @@ def test_a_stuck_handlers_client_is_cut_off_all_the_same(sockserver: SockServer,
 
 
 def test_a_stuck_datagram_handler_is_named_with_its_peer(sockserver: SockServer, lock: Any) -> None:
-    server = sockserver.udp(timeout=0.2)
+    server = sockserver.udp(stop_timeout=0.2)
     begun = threading.Event()
 
     @server.handler
@@ -677,13 +679,13 @@ def test_a_stuck_datagram_handler_is_named_with_its_peer(sockserver: SockServer,
 
     line = hang.__code__.co_firstlineno + 3
     assert message.splitlines()[0] == (
-        f"a handler did not end within 0.2 s: thread 'sockserver udp 127.0.0.1:{server.port} answers' "
+        f"a handler did not end within 0.2 s (stop_timeout): thread 'sockserver udp 127.0.0.1:{server.port} answers' "
         f"for {peer} stands at test_stopping.py:{line}"
     )
 
 
 def test_a_stuck_client_is_named(sockserver: SockServer, lock: Any) -> None:
-    server = sockserver.tcp(timeout=0.2)
+    server = sockserver.tcp(stop_timeout=0.2)
 
     def hang() -> None:
         lock.acquire()
@@ -694,13 +696,14 @@ def test_a_stuck_client_is_named(sockserver: SockServer, lock: Any) -> None:
     message = stopped_late(server)
 
     assert message.splitlines()[0] == (
-        f"a client run by in_thread() did not end within 0.2 s: thread 'sockserver tcp 127.0.0.1:{server.port} client' "
+        "a client run by in_thread() did not end within 0.2 s (stop_timeout): "
+        f"thread 'sockserver tcp 127.0.0.1:{server.port} client' "
         f"stands at test_stopping.py:{hang.__code__.co_firstlineno + 1}"
     )
 
 
 def test_several_stuck_handlers_share_one_deadline(sockserver: SockServer, lock: Any) -> None:
-    server = sockserver.tcp(timeout=0.3)
+    server = sockserver.tcp(stop_timeout=0.3)
 
     @server.handler
     def hang(conn: Connection) -> None:
@@ -721,7 +724,7 @@ def test_several_stuck_handlers_share_one_deadline(sockserver: SockServer, lock:
 
 
 def test_a_server_with_a_stuck_handler_starts_again(sockserver: SockServer, lock: Any) -> None:
-    server = sockserver.tcp(timeout=0.2)
+    server = sockserver.tcp(stop_timeout=0.2)
 
     @server.handler
     def hang(conn: Connection) -> None:
@@ -740,7 +743,7 @@ def test_a_server_with_a_stuck_handler_starts_again(sockserver: SockServer, lock
 
 
 def test_a_datagram_server_with_a_stuck_handler_starts_again(sockserver: SockServer, lock: Any) -> None:
-    server: DatagramTestServer = sockserver.udp(timeout=0.2)
+    server: DatagramTestServer = sockserver.udp(stop_timeout=0.2)
     begun = threading.Event()
 
     @server.handler
@@ -807,3 +810,117 @@ def test_a_descriptor_that_became_another_file_is_not_cut(server: Any) -> None:
 
             here.sendall(b"still connected")
             assert there.recv(100) == b"still connected"
+
+
+# A handler that only computes
+
+
+def test_is_running_is_false_from_the_moment_a_stop_begins_so_that_a_computing_handler_ends(
+    sockserver: SockServer,
+) -> None:
+    """What it sends then still leaves, and is recorded."""
+    server = sockserver.tcp()
+    begun = threading.Event()
+
+    @server.handler
+    def compute(conn: Connection) -> None:
+        begun.set()
+        while server.is_running:
+            pass
+        conn.send(b"bye")
+
+    with connect(server) as client:
+        assert begun.wait(PATIENCE)
+        began = monotonic()
+        server.stop()
+        took = monotonic() - began
+
+        assert client.recv(10) == b"bye"
+    assert took < 1
+    assert server.connections[0].sent == b"bye"
+    assert not server.is_running
+    server.start()
+    assert server.is_running
+
+
+def test_what_a_computing_handler_raises_in_its_last_moments_is_a_failure(sockserver: SockServer) -> None:
+    server = sockserver.tcp()
+    begun = threading.Event()
+
+    @server.handler
+    def compute(conn: Connection) -> None:
+        begun.set()
+        while server.is_running:
+            pass
+        raise ValueError("in its last moments")
+
+    with connect(server):
+        assert begun.wait(PATIENCE)
+        server.stop()
+
+    with pytest.raises(ValueError, match="^in its last moments$"):
+        server.verify()
+
+
+def test_a_computing_datagram_handler_ends_with_its_server_and_still_answers(sockserver: SockServer) -> None:
+    server = sockserver.udp()
+    begun = threading.Event()
+
+    @server.handler
+    def compute(request: Request) -> bytes:
+        begun.set()
+        while server.is_running:
+            pass
+        return b"bye"
+
+    with datagram_client(server) as client:
+        client.send(b"hi")
+        assert begun.wait(PATIENCE)
+        server.stop()
+
+        assert client.recv(10) == b"bye"
+
+
+def test_a_client_in_a_thread_that_asks_is_running_ends_with_its_server(sockserver: SockServer) -> None:
+    server = sockserver.unix()
+
+    def poll() -> str:
+        while server.is_running:
+            pass
+        return "ended"
+
+    future = server.in_thread(poll)
+    server.stop()
+
+    assert future.result() == "ended"
+
+
+def test_a_stop_is_bounded_by_its_own_timeout_and_not_by_that_of_the_verbs(sockserver: SockServer) -> None:
+    server = sockserver.tcp(timeout=0.05)
+    begun, go_on = threading.Event(), threading.Event()
+
+    @server.handler
+    def slow(conn: Connection) -> None:
+        begun.set()
+        go_on.wait(PATIENCE)
+
+    with connect(server):
+        assert begun.wait(PATIENCE)
+        threading.Timer(0.5, go_on.set).start()
+        server.stop()
+
+    server.verify()
+    with pytest.raises(ValueError, match="^stop_timeout must be above 0 seconds and finite, not 0$"):
+        server.stop_timeout = 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(5.0, "5 s"), (0.25, "0.25 s"), (20.0, "20 s"), (1 / 3, "0.3333 s"), (3600, "3,600 s"), (0.00005, "0.00005 s")],
+)
+def test_seconds_are_numbers_that_one_can_read(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text
+
+
+def test_a_deadline_that_was_shortened_says_why() -> None:
+    assert str(Deadline(30, at_most=20.04, why="it is late")) == "20 s (not 30 s: it is late)"

@@ -494,7 +494,7 @@ WRONG: list[tuple[Callable[[Servers], object], type[Exception], str]] = [
         lambda its: its.factory.udp(mss=100),
         TypeError,
         "sockserver.udp() has no option 'mss': expected one of allow_remote, host, name, port, rcvbuf, "
-        "record_limit, timeout",
+        "record_limit, stop_timeout, timeout",
     ),
     (
         lambda its: its.udp.send_to(("127.0.0.1", 9), Close()),

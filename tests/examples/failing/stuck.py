@@ -5,7 +5,7 @@ import time
 import pytest
 
 
-@pytest.mark.sockserver(timeout=0.2)
+@pytest.mark.sockserver(stop_timeout=0.2)
 def test_handler_that_will_not_end(tcp_server):
     lock = threading.Lock()
     lock.acquire()
