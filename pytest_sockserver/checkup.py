@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -25,7 +24,7 @@ from .catalogue import ANYTHING, ERROR, SAME, Fault, faults_for
 from .datagram_server import DatagramTestServer
 from .messages import printable
 from .options import options_for
-from .originals import original
+from .originals import Thread, original
 from .scripting.checks import checked_index, checked_seconds
 from .scripting.parts import DATAGRAMS
 from .stream_server import StreamTestServer
@@ -225,7 +224,7 @@ def _each(faults: Sequence[Fault], examine: Callable[[Fault], Finding], workers:
             except BaseException as error:
                 errors.append(error)
 
-    threads = [threading.Thread(target=work, name="sockserver check-up", daemon=True) for _ in range(workers)]
+    threads = [Thread(target=work, name="sockserver check-up", daemon=True) for _ in range(workers)]
     try:
         for thread in threads:
             thread.start()

@@ -531,11 +531,11 @@ def test_one_stop_that_fails_does_not_keep_the_others(monkeypatch: pytest.Monkey
     factory = SockServer()
     first, second, third = factory.tcp(), factory.tcp(), factory.tcp()
 
-    def broken() -> None:
+    def broken(haste: object) -> None:
         raise OSError("of the stop")
 
     with monkeypatch.context() as patched:
-        patched.setattr(second, "stop", broken)
+        patched.setattr(second, "_stop", broken)
         with pytest.raises(OSError, match="of the stop"):
             factory.stop()
 

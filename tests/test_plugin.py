@@ -224,7 +224,8 @@ def test_a_native_setting_of_the_wrong_type_is_an_error_of_usage_that_names_it(i
         (
             "wibble=3",
             "TypeError: pytest.mark.sockserver got an unknown option 'wibble': expected one of allow_remote, backlog, "
-            "framing, host, ignore_probes, max_frame, mss, name, path, port, rcvbuf, record_limit, stop_timeout, timeout, tls",
+            "framing, host, ignore_probes, max_frame, mss, name, path, port, rcvbuf, record_limit, stop_timeout, "
+            "timeout, tls",
         ),
         ("'tcp'", "TypeError: pytest.mark.sockserver takes options by name alone, not 'tcp'"),
         ("timeout='3'", "TypeError: timeout must be a number of seconds, not '3'"),

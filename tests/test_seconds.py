@@ -205,7 +205,7 @@ def test_the_plugin_knows_the_bound_without_an_import() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(20, "20 s"), (20.0, "20 s"), (0.25, "0.25 s"), (5e-05, "0.00005 s"), (86_400, "86400 s"), (1e6, "1000000 s")],
+    [(20, "20 s"), (20.0, "20 s"), (0.25, "0.25 s"), (5e-05, "0.00005 s"), (86_400, "86,400 s"), (1e6, "1,000,000 s")],
 )
 def test_a_time_is_written_without_an_exponent(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
@@ -219,6 +219,6 @@ def test_a_quiet_time_is_written_without_an_exponent(udp_server: Any) -> None:
 
     speaking = udp_server.in_thread(speak)
 
-    with pytest.raises(UnexpectedRequest, match=r"expected nothing for 86000 s\n  got something"):
+    with pytest.raises(UnexpectedRequest, match=r"expected nothing for 86,000 s\n  got something"):
         udp_server.assert_quiet(86_000.0)
     speaking.result()
