@@ -232,12 +232,12 @@ class Rules:
             return
         probes = connection._server._probes
         probes.look()
-        taken = probes.next_for(connection, partial(_first_greeting, greeting))
+        taken = probes.next_for(connection, partial(_first_greeting, connection, greeting))
         if taken is None:
+            if probes and connection._is_at_its_end():
+                return  # a probe itself, whose thread comes late
             raise _one_too_many(connection, [rule for book in greeting for rule in book.rules])
-        book, rule, count = taken
-        probes.used(connection, partial(book.give_back, rule.number))
-        _reply(connection, b"", rule, count, None)
+        _reply(connection, b"", *taken, None)
 
     def _rules(self) -> list[Rule]:
         return [rule for book in self._books for rule in book.rules]
@@ -309,8 +309,10 @@ class Unexpected:
         self._text, self._origin = text, origin
 
     def run(self, connection: Connection) -> None:
-        """Fail."""
+        """Fail; but for a probe, where these are ignored."""
         __tracebackhide__ = True
+        if connection._server._probes and connection._is_at_its_end():
+            return
         raise self.error(connection)
 
     def error(self, connection: Connection) -> BaseException:
@@ -323,12 +325,14 @@ class Unexpected:
         return error.with_traceback(self._origin.traceback())
 
 
-def _first_greeting(books: list[RuleBook]) -> tuple[RuleBook, Rule, int] | None:
-    """Take the rule that greets a connection."""
-    for book in books:
-        taken = book.greet()
-        if taken is not None:
-            return book, *taken
+def _first_greeting(connection: Connection, books: list[RuleBook]) -> tuple[Rule, int] | None:
+    """Take the rule that greets a connection; and note in one step with it that a probe would give it back."""
+    with connection._tape.recorder.lock:
+        for book in books:
+            taken = book.greet()
+            if taken is not None:
+                connection._server._probes.used(connection, partial(book.give_back, taken[0].number))
+                return taken
     return None
 
 

@@ -122,10 +122,11 @@ def has_left_in_silence(connection: Connection) -> bool:
         return left_in_silence(tape)
     sock = tape.socket
     try:
-        if sock is None or not ready(sock, False, 0) or unread(sock):
-            return False
+        has_ended = sock is not None and ready(sock, False, 0) and not unread(sock)
     except (OSError, ValueError):
-        return False
+        has_ended = False
+    if not has_ended:
+        return left_in_silence(tape)  # its thread may have received the end, noted it and closed meanwhile
     deadline = Deadline(_NOTING)
     with tape.recorder.lock:  # whoever has just received something is BUSY until it is noted
         while tape.state is BUSY and _is_silent(tape) and (left := deadline.left()):

@@ -21,7 +21,7 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     pytester.makeini("[pytest]\naddopts = --import-mode=importlib -p no:cacheprovider\n")
     tests = pytester.mkdir("tests")
-    for name in ("conftest.py", "expected_texts.py"):
+    for name in ("conftest.py", "expected_texts.py", "lock_guard.py"):
         (tests / name).write_text((TESTS / name).read_text(encoding="utf-8"), encoding="utf-8")
     write(pytester, "one", "two")
     return pytester

@@ -284,7 +284,7 @@ def test_a_handler_that_never_ends_is_named_under_a_patch_too(runs: Runner, libr
         from pytest_sockserver import HandlerStuck
 
         def test_stuck(sockserver):
-            server = sockserver.tcp(timeout=0.5)
+            server = sockserver.tcp(stop_timeout=0.5)
             @server.handler
             def wait(conn):
                 conn.send(conn.recv_line())

@@ -487,7 +487,7 @@ def test_a_framing_that_never_ends_is_named_by_the_stop_in_time(tcp_server: Stre
     with connect(tcp_server) as client:
         client.sendall(b"x\n")
         assert slow.called.wait(PATIENCE)
-        tcp_server.timeout = 0.2
+        tcp_server.timeout = tcp_server.stop_timeout = 0.2
 
         tcp_server.stop()
 
