@@ -1,4 +1,4 @@
-"""What holds in the whole suite: the switch and the fixture of expected texts, and the guard of locks.
+"""What holds in the whole suite: expected texts, the guard of locks, and what one version of Python is enough for.
 
 See ``expected_texts.py`` and ``lock_guard.py``.  No test has to ask for the guard: code of the user that runs under a
 lock of ours is an error of the test.
@@ -7,6 +7,7 @@ lock of ours is an error of the test.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,11 +17,48 @@ from .expected_texts import SWITCH, SameText, Texts, stem_of
 
 lock_guard.install()
 
+#: What runs on one version of Python in CI: pure code without a syntax or a library of its own for a version, and what
+#: real clients make of the bytes that they get.  Everything that concerns threads, sockets, TLS, tracebacks, pytest's
+#: reports, event loops and imports runs on each.
+ONE_VERSION = (
+    "benchmarks",
+    "clients",
+    "conformance/test_mutations.py",
+    "faults",
+    "recipes",
+    "test_buffer_matching_parts.py",
+    "test_checkup.py",
+    "test_dialogue_parsing.py",
+    "test_dialogue_writing.py",
+    "test_expected_texts.py",
+    "test_framing.py",
+    "test_no_progress.py",
+    "test_seconds.py",
+    "test_segmentation.py",
+    "test_sizes.py",
+    "test_strategies.py",
+    "test_sweeps.py",
+)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("expected texts of this suite")
+    group = parser.getgroup("this suite")
+    group.addoption(
+        "--each-version", action="store_true", help="leave out what one version of Python is enough for (conftest.py)"
+    )
     group.addoption(SWITCH, action="store_true", help="write the texts that tests compare to their files")
     group.addoption("--list-expected", action="store_true", help="print which tests compare texts, with --collect-only")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("each_version"):
+        return
+    tests = Path(__file__).parent
+    once = [tests / name for name in ONE_VERSION]
+    assert all(path.exists() for path in once), once
+    left_out = [item for item in items if any(item.path.is_relative_to(path) for path in once)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
