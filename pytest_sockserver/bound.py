@@ -5,11 +5,9 @@ Small, since each run of pytest pays for it: see ``originals``, which everything
 
 from __future__ import annotations
 
-import _socket
 import _thread
 import select
 import selectors
-import socket
 import sys
 import threading
 import time
@@ -18,7 +16,6 @@ from types import BuiltinFunctionType
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from socket import socket as _Socket
     from threading import Thread as _Thread
     from types import ModuleType
     from typing import Any
@@ -39,7 +36,7 @@ def _unpatched(module: ModuleType, name: str) -> Any:
     return getattr(copy, name, found)
 
 
-def _named(found: Iterable[Any], module: str, name: str, otherwise: Any) -> Any:
+def named(found: Iterable[Any], module: str, name: str, otherwise: Any) -> Any:
     """Return the first that was defined in this module by this name."""
     for each in found:
         if getattr(each, "__module__", "") == module and each.__name__ == name:
@@ -48,13 +45,11 @@ def _named(found: Iterable[Any], module: str, name: str, otherwise: Any) -> Any:
 
 
 if not TYPE_CHECKING:
-    _Socket = _named(_socket.socket.__subclasses__(), "socket", "socket", socket.socket)
-    _Thread = _named(type(threading.main_thread()).__mro__, "threading", "Thread", threading.Thread)
-_getaddrinfo: Callable[..., Any] = _named([socket.getaddrinfo], "socket", "getaddrinfo", _socket.getaddrinfo)
+    _Thread = named(type(threading.main_thread()).__mro__, "threading", "Thread", threading.Thread)
 
 
 class original:  # a namespace, as a module is
-    """What there was of ``time``, ``threading``, ``socket`` and ``select`` before any test."""
+    """What there was of ``time``, ``threading`` and ``select`` before any test; ``originals`` adds ``socket``."""
 
     monotonic: Callable[[], float] = _unpatched(time, "monotonic")
     perf_counter: Callable[[], float] = _unpatched(time, "perf_counter")
@@ -74,10 +69,6 @@ class original:  # a namespace, as a module is
     thread_parts = tuple(
         (name, getattr(threading, name)) for name in ("Condition", "Event", "Lock", "_allocate_lock", "get_ident")
     )
-
-    socket = _Socket
-    accept = _Socket.accept
-    getaddrinfo = _getaddrinfo
 
     poll: Any = _unpatched(select, "poll") if sys.platform != "win32" else None
     select: Callable[..., Any] = _unpatched(select, "select")

@@ -31,17 +31,34 @@ import time
 from types import BuiltinFunctionType
 from typing import TYPE_CHECKING, Any
 
-from .bound import original as original
+from . import bound
+from .bound import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from socket import socket as _Socket
     from threading import Condition as _Condition
     from threading import Thread as _Thread
     from typing import TypeVar
 
     T = TypeVar("T")
 else:
-    _Condition, _Thread = original.library_condition, original.library_thread
+    _Condition, _Thread = bound.original.library_condition, bound.original.library_thread
+    _Socket = named(_socket.socket.__subclasses__(), "socket", "socket", socket.socket)
+_getaddrinfo: Callable[..., Any] = named([socket.getaddrinfo], "socket", "getaddrinfo", _socket.getaddrinfo)
+
+
+class original(bound.original):  # a namespace, as a module is
+    """What there was of ``time``, ``threading``, ``select`` and ``socket`` before any test.
+
+    The socket class can be found again whenever it was replaced, so it is not looked for when the plugin is loaded:
+    not every run of pytest imports ``socket``.
+    """
+
+    socket = _Socket
+    accept = _Socket.accept
+    getaddrinfo = _getaddrinfo
+
 
 # Seconds between two looks of a wait in a greenlet: a client's answer takes a tenth of a millisecond at best.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1e-4, 2e-3

@@ -281,9 +281,11 @@ def send_nothing(server: StreamTestServer) -> bytes:
 def probe(server: StreamTestServer) -> None:
     """Connect and close, as one does that only wants to know whether a port is open."""
     before = len(server.connections)
-    connected(server).close()
-    conn = server.wait_connection(before)
-    conn.wait_closed()
+    with connected(server) as client:
+        if server.transport == "tls":  # a close over a session ticket that was not read would be a reset
+            end(client)
+            server.wait_connection(before).wait_closed()
+    server.wait_connection(before).wait_closed()
 
 
 def yields_eof() -> Generator[Any, bytes, None]:
@@ -409,7 +411,8 @@ def test_a_rule_for_no_byte_is_refused_where_the_framing_is_taken_away(tcp_serve
     tcp_server.framing = None
 
     with tcp_server.raises(TypeError, match=r"on\(b''\) matches a stream without a byte"):
-        with connect(tcp_server) as client, contextlib.suppress(ConnectionResetError):
+        # The server resets as soon as it has accepted: sometimes before connect() has returned.
+        with contextlib.suppress(ConnectionResetError), connect(tcp_server) as client:
             client.sendall(b"x")
             client.recv(1)
 

@@ -11,10 +11,11 @@ from .parts import STREAMS, Act
 
 if TYPE_CHECKING:
     import ssl
+    from typing import TypeAlias
 
     from ..certificates import TLS, Certificate
 
-    Context = ssl.SSLContext | TLS | Certificate | bool
+    Context: TypeAlias = ssl.SSLContext | TLS | Certificate | bool
 
 __tracebackhide__ = True
 

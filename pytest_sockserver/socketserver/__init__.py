@@ -33,7 +33,7 @@ import socket
 import sys  # noqa: F401
 import threading  # noqa: F401
 
-from ..originals import original
+from ..originals import original as _original
 from .base import BaseServer
 from .concurrency import ThreadingMixIn, ThreadingTCPServer, ThreadingUDPServer
 from .datagram import UDPServer
@@ -80,4 +80,4 @@ if hasattr(socket, "AF_UNIX"):
 
 # poll() needs no descriptor of its own (epoll does) and knows no FD_SETSIZE (select does: 1024 on most systems).
 # Looked up here whenever a loop starts, so that it can be patched.
-_ServerSelector: type[selectors.BaseSelector] = original.PollSelector
+_ServerSelector: type[selectors.BaseSelector] = _original.PollSelector
