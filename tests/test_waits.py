@@ -571,6 +571,23 @@ def test_quiet_counts_from_its_call_though_what_was_sent_before_is_still_in_the_
     assert noisy == []
 
 
+@pytest.mark.parametrize("after", [0.01, 0.045])
+def test_a_client_in_a_thread_is_not_waited_for(udp_server: DatagramTestServer, speak: Any, after: float) -> None:
+    """What it sends after the call is what the call is about."""
+    sending = threading.Event()
+
+    def send_later() -> None:
+        sending.wait(5)
+        time.sleep(after)
+        speak(b"x")
+
+    client = udp_server.in_thread(send_later)
+    sending.set()
+    with pytest.raises(UnexpectedRequest):
+        udp_server.assert_quiet(1)
+    client.result()
+
+
 def test_a_datagram_is_not_quiet(udp_server: DatagramTestServer, speak: Any) -> None:
     waiting = wait_in_thread(udp_server, lambda: udp_server.assert_quiet(5))
     speak(b"noise")

@@ -199,7 +199,7 @@ def _is_alert(error: BaseException) -> bool:
 def _is_gone(error: BaseException) -> bool:
     """Tell whether TLS says of a client that has closed, or reset, the connection: its writes hide ECONNRESET."""
     ssl = sys.modules.get("ssl")
-    return ssl is not None and isinstance(error, ssl.SSLEOFError)
+    return ssl is not None and isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
 
 
 class RecordingSocket(Taped):
