@@ -158,7 +158,7 @@ class AsyncServer:
         __tracebackhide__ = True
         with self._server._reading_all():
             bell, patience = _bell(), Deadline(stopping.DRAIN_BOUND)
-            while not self._server._settled() and patience.left():
+            while not self._server._has_handled_all() and patience.left():
                 await bell.wait(0.001)  # what was sent before this call is no noise
             await arrive(questions.quiet(self._server, seconds))
 

@@ -583,7 +583,7 @@ class BaseTestServer(Judged, Addressed):
         refuse_in_coroutine("assert_quiet", "await server.aio.assert_quiet(...)")
         checked_seconds(seconds, "assert_quiet() expected seconds above 0")
         with self._reading_all():
-            self._settle()  # what was sent before this call is no noise
+            stopping.wait_idle(self._has_handled_all, stopping.DRAIN_BOUND)  # what was sent before is no noise
             block(questions.quiet(self, seconds))
 
     @property

@@ -59,10 +59,12 @@ class Judged:
         return stopping.wait_idle(self._settled, seconds)
 
     def _settled(self) -> bool:
+        """Tell whether all that has arrived was handled, and no client of ``in_thread()`` is about to send more."""
+        return self._has_handled_all() and self._clients_idle()
+
+    def _has_handled_all(self) -> bool:
         """Tell whether all that has arrived was handled; a server that does not serve has nothing to handle."""
-        if self._state in ("new", "stopped") or os.getpid() != self._pid:
-            return True
-        return self._idle() and self._clients_idle()
+        return self._state in ("new", "stopped") or os.getpid() != self._pid or self._idle()
 
     def _clients_idle(self) -> bool:
         """Tell whether the clients of in_thread() are done, or do nothing but wait for this server."""

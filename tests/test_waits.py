@@ -578,7 +578,7 @@ def test_a_client_in_a_thread_is_not_waited_for(udp_server: DatagramTestServer, 
 
     def send_later() -> None:
         sending.wait(5)
-        time.sleep(after)
+        threading.Event().wait(after)
         speak(b"x")
 
     client = udp_server.in_thread(send_later)
