@@ -116,6 +116,16 @@ class DatagramTestServer(BaseTestServer):
                 self._todo.append((request, outlet, False))
                 self._ask_answerer()
 
+    def _past_disturbances(self) -> str:
+        with self._recorder.lock:
+            came = any(tape.received_count for tape in self._recorder.tapes)
+        if not came or self._answers():
+            return ""
+        return (
+            "\n  nothing is declared that answers, and what is received is disturbed on its way to that: the record, "
+            "take() and wait_for() have what the client sent"
+        )
+
     def _answers(self) -> bool:
         """Whether anything was declared."""
         return bool(self._handler is not None or self._book or self._scripts)

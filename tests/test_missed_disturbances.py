@@ -104,6 +104,19 @@ def test_datagrams_are_counted_over_all_peers(udp_server: DatagramTestServer) ->
     assert "direction='received', at=[7]" in str(other) and "\n  since then 2 datagrams came\n" in str(other)
 
 
+def test_where_nothing_answers_nothing_that_is_received_is_disturbed(udp_server: DatagramTestServer) -> None:
+    udp_server.disturb(direction="received", at=0)
+
+    with datagram_client(udp_server) as client:
+        client.send(b"x")
+        assert udp_server.take() == b"x"
+
+    assert missed(udp_server).endswith(
+        "since then 0 datagrams came\n  nothing is declared that answers, and what is received is disturbed on its way "
+        "to that: the record, take() and wait_for() have what the client sent\n  if it may miss, write times=(0, None)"
+    )
+
+
 def test_a_detached_connection_is_told(tcp_server: StreamTestServer) -> None:
     @tcp_server.handler
     def detach(conn: Any) -> None:
