@@ -83,9 +83,13 @@ def join(threads: Iterable[threading.Thread | None], until: float) -> list[threa
 
 
 def _running(threads: list[threading.Thread]) -> list[threading.Thread]:
-    """Return those of the threads that the interpreter has."""
-    frames = sys._current_frames()
-    return [thread for thread in threads if thread.ident in frames]
+    """Return those of the threads that have not ended.  The number of one that has may be another thread's by now."""
+    frames, active = sys._current_frames(), threading._active  # type: ignore[attr-defined]
+    return [
+        thread
+        for thread in threads
+        if thread.ident in frames and (thread.is_alive() or active.get(thread.ident) is thread)
+    ]
 
 
 def end_of_patience(deadline: Deadline) -> float:
