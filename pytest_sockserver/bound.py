@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _socket
 import _thread
+import os
 import select
 import selectors
 import socket
@@ -59,6 +60,8 @@ class original:  # a namespace, as a module is
     monotonic: Callable[[], float] = _unpatched(time, "monotonic")
     perf_counter: Callable[[], float] = _unpatched(time, "perf_counter")
     sleep: Callable[[float], None] = _unpatched(time, "sleep")
+
+    getpid: Callable[[], int] = _unpatched(sys.modules[os.name], "getpid")  # a fake one would pass for a fork
 
     Lock: Callable[[], threading.Lock] = _unpatched(_thread, "allocate_lock")
     RLock: Callable[[], Any] = _thread.RLock

@@ -635,3 +635,22 @@ def test_datagrams_past_a_guard(udp_server: Any) -> None:
     with datagram_client(udp_server) as client:
         client.send(b"q")
         assert client.recv(10) == b"a"
+
+
+# The number of the process
+
+
+@pytest.mark.parametrize("transport", ["tcp", "unix", "udp", "unix_datagram"])
+def test_a_patched_getpid_is_no_fork(monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
+    """Tests of files that hold a process number patch it: a child's server would judge nothing, and leave threads."""
+
+    def demand_in_vain() -> None:
+        with SockServer() as sockserver:
+            server = getattr(sockserver, transport)()
+            server.script().expect(b"never")
+            monkeypatch.setattr("os.getpid", lambda: 42)
+
+    with pytest.raises(UnmetExpectation):
+        demand_in_vain()
+
+    assert [each for each in original.all_threads() if "sockserver" in each.name] == []
