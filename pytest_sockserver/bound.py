@@ -73,6 +73,8 @@ class original:  # a namespace, as a module is
 
     # Of which those of originals.py are made.
     library_thread = _Thread
+    thread_init, thread_start, thread_run = _Thread.__init__, _Thread.start, _Thread.run
+    thread_join, thread_is_alive = _Thread.join, _Thread.is_alive
     library_condition = threading.Condition
     thread_parts = tuple(
         (name, getattr(threading, name)) for name in ("Condition", "Event", "Lock", "_allocate_lock", "get_ident")

@@ -775,14 +775,14 @@ def test_a_thread_that_cannot_be_started_is_a_failure_and_delays_nothing(
     tcp_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tcp_server.handler(in_recv)
-    start: Callable[[threading.Thread], None] = threading.Thread.start
+    start: Callable[[threading.Thread], None] = Thread.start
 
     def fail(thread: threading.Thread) -> None:
         if thread.name.endswith("#0"):
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    monkeypatch.setattr(threading.Thread, "start", fail)
+    monkeypatch.setattr(Thread, "start", fail)
     with contextlib.suppress(ConnectionResetError), connect(tcp_server) as client:
         client.recv(1)  # connect() may get the reset as well
     began = monotonic()
