@@ -223,7 +223,7 @@ class BaseTestServer(Judged, Addressed):
 
         A handler that only computes ends with its server by ``while server.is_running:``.
         """
-        return self._state == "started" and not self._stopping
+        return not self._stopping and self._state == "started"  # in this order: the end of a stop sets both
 
     def start(self) -> None:
         """Bind, listen and serve, on a background thread; return when clients can connect.

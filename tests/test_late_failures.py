@@ -42,7 +42,6 @@ import socket, socketserver
 import pytest
 from client import ask, tell
 from pytest_sockserver import ANY, Cut, lines, until_eof
-from pytest_sockserver.originals import Thread
 
 @pytest.fixture
 def late(tcp_server, udp_server, request):
