@@ -143,7 +143,7 @@ class BaseTestServer(Judged, Addressed):
         self._between: list[tuple[float, float]] = []  # from the end of a call to the next test
         self._state = "new"
         self._stopping = False  # a stop has begun, and not ended
-        self._pid = os.getpid()
+        self._pid = original.getpid()
         self._life = original.RLock()  # guards the life cycle: one start, stop, refuse or listen at a time
         self._bound: socket.socket | None = None  # one that was bound before, for the first start
         self._published: Any = None  # the address, kept over stop() and start()
@@ -206,7 +206,7 @@ class BaseTestServer(Judged, Addressed):
         except BaseException as own:  # Ctrl-C meanwhile
             add_note(own, self._take_failures())
             raise
-        if os.getpid() != self._pid:
+        if original.getpid() != self._pid:
             return
         failures = self._take_failures()
         failures += issue(self._take_late(), Origin().place, raises=error is None and not leaving.is_under_way())
@@ -223,7 +223,7 @@ class BaseTestServer(Judged, Addressed):
 
         A handler that only computes ends with its server by ``while server.is_running:``.
         """
-        return self._state == "started" and not self._stopping
+        return not self._stopping and self._state == "started"  # in this order: the end of a stop sets both
 
     def start(self) -> None:
         """Bind, listen and serve, on a background thread; return when clients can connect.
@@ -283,7 +283,7 @@ class BaseTestServer(Judged, Addressed):
             raise interrupt
 
     def _stop_once(self, haste: leaving.Haste | None) -> None:
-        if os.getpid() != self._pid:
+        if original.getpid() != self._pid:
             # In a forked child, before any lock: another thread of the parent may have held it at the fork.
             self._close_descriptors()
             self._state = "stopped"

@@ -6,6 +6,7 @@ Small, since each run of pytest pays for it: see ``originals``, which everything
 from __future__ import annotations
 
 import _thread
+import os
 import select
 import selectors
 import sys
@@ -55,6 +56,8 @@ class original:  # a namespace, as a module is
     perf_counter: Callable[[], float] = _unpatched(time, "perf_counter")
     sleep: Callable[[float], None] = _unpatched(time, "sleep")
 
+    getpid: Callable[[], int] = _unpatched(sys.modules[os.name], "getpid")  # a fake one would pass for a fork
+
     Lock: Callable[[], threading.Lock] = _unpatched(_thread, "allocate_lock")
     RLock: Callable[[], Any] = _thread.RLock
     get_ident: Callable[[], int] = _unpatched(_thread, "get_ident")
@@ -65,6 +68,8 @@ class original:  # a namespace, as a module is
 
     # Of which those of originals.py are made.
     library_thread = _Thread
+    thread_init, thread_start, thread_run = _Thread.__init__, _Thread.start, _Thread.run
+    thread_join, thread_is_alive = _Thread.join, _Thread.is_alive
     library_condition = threading.Condition
     thread_parts = tuple(
         (name, getattr(threading, name)) for name in ("Condition", "Event", "Lock", "_allocate_lock", "get_ident")

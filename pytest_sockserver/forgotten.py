@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from .messages import format_peer, printable
 from .origin import Origin
+from .originals import original
 
 if TYPE_CHECKING:
     from .base_server import BaseTestServer
@@ -46,7 +47,7 @@ def tell(since: int = 0) -> list[ResourceWarning]:
     """Warn of each server that was started since then, and still runs; return what a filter makes an error."""
     errors = []
     for server, (number, origin, test) in list(_running.items()):
-        if number < since or server._pid != os.getpid():
+        if number < since or server._pid != original.getpid():
             continue
         note_stop(server)
         where = format_peer(server._published)
@@ -63,7 +64,7 @@ def tell(since: int = 0) -> list[ResourceWarning]:
 
 
 def _at_exit() -> None:
-    left = [server for server in list(_running) if server._pid == os.getpid()]
+    left = [server for server in list(_running) if server._pid == original.getpid()]
     errors = tell()
     for server in left:
         if server._place is not None:

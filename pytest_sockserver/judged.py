@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +13,7 @@ from .failures import Failure, Failures
 from .late import AFTER_THE_CALL, Late
 from .losses import Loss, Untaken
 from .messages import with_conversation
+from .originals import original
 from .recording.recorder import Recorder
 from .rulebook import RuleBook
 from .waiting import failed_early
@@ -64,7 +64,7 @@ class Judged:
 
     def _has_handled_all(self) -> bool:
         """Tell whether all that has arrived was handled; a server that does not serve has nothing to handle."""
-        return self._state in ("new", "stopped") or os.getpid() != self._pid or self._idle()
+        return self._state in ("new", "stopped") or original.getpid() != self._pid or self._idle()
 
     def _clients_idle(self) -> bool:
         """Tell whether the clients of in_thread() are done, or do nothing but wait for this server."""

@@ -72,19 +72,25 @@ def is_leaving(error: BaseException | None) -> bool:
 
 
 def haste(error: BaseException | None = None) -> Haste | None:
-    """Return the time for stops, if the run is left in haste, or by ``error`` the block whose servers are stopped."""
+    """Return the time for stops, if the run is left in haste, or by ``error`` the block whose servers are stopped.
+
+    Blocks around each other that one exception leaves have one time: it is kept on the exception.
+    """
     if _way_out is not None and _way_out.haste is not None:
         return _way_out.haste
-    return Haste() if is_leaving(error) else None
+    if error is None or not is_leaving(error):
+        return None
+    kept: Haste = error.__dict__.setdefault("_sockserver_haste", Haste())
+    return kept
 
 
-def begin(*, in_haste: bool) -> None:
-    """Note that the run is being left."""
+def begin(*, in_haste: bool, error: BaseException | None = None) -> None:
+    """Note that the run is being left, by ``error`` perhaps: blocks that it has left before have used of its time."""
     global _way_out
     if _way_out is None:
         _way_out = WayOut(None)
     if in_haste and _way_out.haste is None:
-        _way_out.haste = Haste()
+        _way_out.haste = haste(error) or Haste()
 
 
 def is_under_way() -> bool:

@@ -186,10 +186,13 @@ class Thread(_Thread):
 
     _ended: Any = None  # a lock, held until it has ended; of a thread that threading did not start
 
+    def __init__(self, **given: Any) -> None:
+        original.thread_init(self, **given)
+
     def start(self) -> None:
         """Start it; return when it runs."""
         if _threading_is_intact():
-            return super().start()
+            return original.thread_start(self)
         if self._ended is not None:
             raise RuntimeError("threads can only be started once")
         self._ended, began = original.Lock(), original.Lock()
@@ -202,16 +205,20 @@ class Thread(_Thread):
             raise
         began.acquire()
 
+    def run(self) -> None:
+        """Call its target."""
+        original.thread_run(self)
+
     def join(self, timeout: float | None = None) -> None:
         """Wait until it has ended, or for so many seconds."""
         if self._ended is None:
-            return super().join(timeout)
+            return original.thread_join(self, timeout)
         if self._ended.acquire(True, -1 if timeout is None else max(0, timeout)):
             self._ended.release()
 
     def is_alive(self) -> bool:
         """Tell whether it has begun and not ended."""
-        return super().is_alive() if self._ended is None else self._ended.locked()
+        return original.thread_is_alive(self) if self._ended is None else self._ended.locked()
 
     def _run_past_greenlets(self, began: Any) -> None:
         self._ident = number = original.get_ident()
@@ -247,6 +254,16 @@ def current_thread() -> threading.Thread:
     number = original.get_ident()
     known = _natives.get(number) or threading._active.get(number)  # type: ignore[attr-defined]
     return known or original.current_thread()
+
+
+def running(threads: list[threading.Thread]) -> list[threading.Thread]:
+    """Return those of the threads that have not ended.  The number of one that has may be another thread's by now."""
+    frames, active = sys._current_frames(), threading._active  # type: ignore[attr-defined]
+    return [
+        thread
+        for thread in threads
+        if thread.ident in frames and (thread.is_alive() or active.get(thread.ident) is thread)
+    ]
 
 
 # Sockets

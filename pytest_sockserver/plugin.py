@@ -95,7 +95,7 @@ def pytest_timeout_cancel_timer(item: pytest.Item) -> Iterator[Any]:
 def pytest_keyboard_interrupt(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
     """Note that somebody leaves the run: by Ctrl-C, by ``pytest.exit()``, by ``q`` in the debugger."""
     if "pytest_sockserver.leaving" in sys.modules and not isinstance(excinfo.value, pytest.Session.Interrupted):
-        sys.modules["pytest_sockserver.leaving"].begin(in_haste=True)
+        sys.modules["pytest_sockserver.leaving"].begin(in_haste=True, error=excinfo.value)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)  # innermost: what it reports is there before the terminal's summary

@@ -9,7 +9,6 @@ while we wait is captured.
 from __future__ import annotations
 
 import inspect
-import os
 import sys
 import warnings
 from collections.abc import Generator, Iterable, Iterator
@@ -27,6 +26,7 @@ from .failures import Failure, add_note, combined, is_skip, text_of
 from .late import issue
 from .messages import printable
 from .origin import traceback_at
+from .originals import original
 from .plugin import ends_key
 from .sections import said_once, sections, without_surrogates
 
@@ -139,7 +139,7 @@ def _settle(factories: Iterable[SockServer], seconds: float) -> float:
 
 def _is_forked(factories: Iterable[SockServer]) -> bool:
     """Tell whether this is a forked child of the test, which judges nothing."""
-    return any(server._pid != os.getpid() for factory in factories for server in factory.servers)
+    return any(server._pid != original.getpid() for factory in factories for server in factory.servers)
 
 
 def _is_left(node: Any) -> bool:

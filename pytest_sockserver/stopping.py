@@ -23,7 +23,7 @@ from .deadline import Deadline
 from .errors import HandlerStuck
 from .messages import format_peer
 from .origin import is_users, traceback_at
-from .originals import current_thread, original
+from .originals import current_thread, original, running
 from .recording.outside import quiet
 from .recording.recorder import PARKED
 from .recording.sockets import ready
@@ -77,15 +77,9 @@ def join(threads: Iterable[threading.Thread | None], until: float) -> list[threa
     if sys.version_info >= (3, 13):
         return [thread for thread in others if thread.is_alive()]
     # Before, a thread whose join() Ctrl-C has interrupted passes for ended: see bpo-45274 in threading.py.
-    if _running(others):
-        wait_idle(lambda: not _running(others), until - original.monotonic())
-    return _running(others)
-
-
-def _running(threads: list[threading.Thread]) -> list[threading.Thread]:
-    """Return those of the threads that the interpreter has."""
-    frames = sys._current_frames()
-    return [thread for thread in threads if thread.ident in frames]
+    if running(others):
+        wait_idle(lambda: not running(others), until - original.monotonic())
+    return running(others)
 
 
 def end_of_patience(deadline: Deadline) -> float:

@@ -22,6 +22,7 @@ from pytest_sockserver import (
     lines,
     socketserver,
 )
+from pytest_sockserver.originals import Thread
 
 from .peers import connect, datagram_client, read_to_end
 from .plugin_runs import OURS, Runner
@@ -492,7 +493,7 @@ def test_a_pytest_fail_in_a_framing_where_no_verb_reads_is_a_failure(tcp_server:
 def test_a_thread_that_cannot_be_started_is_a_failure_and_tried_again(
     udp_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start: Callable[[threading.Thread], None] = threading.Thread.start
+    start: Callable[[threading.Thread], None] = Thread.start
 
     def refuse(thread: threading.Thread) -> None:
         if thread.name.endswith("answers"):
@@ -505,7 +506,7 @@ def test_a_thread_that_cannot_be_started_is_a_failure_and_tried_again(
 
     with datagram_client(udp_server) as client:
         with monkeypatch.context() as patched, udp_server.raises(RuntimeError, match="can't start new thread"):
-            patched.setattr(threading.Thread, "start", refuse)
+            patched.setattr(Thread, "start", refuse)
             client.send(b"lost")
         client.send(b"answered")
         assert {client.recv(100), client.recv(100)} == {b"lost", b"answered"}

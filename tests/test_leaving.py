@@ -578,6 +578,43 @@ def test_ctrl_c_leaves_a_block_unharmed_and_soon(runs: Runs) -> None:
     assert (left.code, left.text) == (0, "left\n")
 
 
+def test_blocks_around_each_other_share_the_time_of_one_way_out(runs: Runs) -> None:
+    program = """
+    import contextlib, socket, sys, time
+    sys.path.insert(0, "")
+    from announcing import announce
+    from pytest_sockserver import StreamTestServer
+
+    def hang(conn):
+        time.sleep(60)
+
+    try:
+        with contextlib.ExitStack() as stack:
+            for _ in range(5):
+                server = stack.enter_context(StreamTestServer())
+                server.handler(hang)
+                stack.enter_context(socket.create_connection(server.address))
+                server.wait_connection()
+            stack.callback(lambda: print(time.monotonic()))
+            announce()
+            time.sleep(60)
+    except KeyboardInterrupt as error:
+        print(time.monotonic())
+        print(len(error.__notes__) if hasattr(error, "__notes__") else 5)
+    """
+    (runs.path / "program.py").write_text(textwrap.dedent(program))
+    took = []
+    for _ in range(TRIES):
+        left = runs.python("program.py")
+
+        began, ended, notes = left.text.split()
+        assert (left.code, notes) == (0, "5")
+        took.append(float(ended) - float(began))
+        if took[-1] <= WAY_OUT + 0.1:
+            break
+    assert min(took) <= WAY_OUT + 0.1
+
+
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_ctrl_c_leaves_an_awaited_wait(runs: Runs, loop: str) -> None:
     pytest.importorskip(loop)

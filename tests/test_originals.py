@@ -635,3 +635,45 @@ def test_datagrams_past_a_guard(udp_server: Any) -> None:
     with datagram_client(udp_server) as client:
         client.send(b"q")
         assert client.recv(10) == b"a"
+
+
+@pytest.mark.parametrize("method", ["__init__", "start", "run", "join", "is_alive"])
+@pytest.mark.parametrize("transport", ["tcp", "unix", "udp"])
+def test_patched_methods_of_threads_let_the_server_be(method: str, transport: str) -> None:
+    """``mock.patch("threading.Thread.start")`` keeps the threads of the code under test from running, not ours."""
+
+    def fake(*_args: object, **_named: object) -> None:
+        raise AssertionError("this test starts no thread")
+
+    def serve() -> None:
+        with SockServer() as sockserver, mock.patch.object(threading.Thread, method, fake):
+            server = getattr(sockserver, transport)(**({} if transport == "udp" else {"framing": LINES}))
+            server.on(b"x\n", times=1).reply(b"y\n")
+            client = datagram_client(server) if transport == "udp" else connect_to(server.address)
+            with client:
+                client.sendall(b"x\n")
+                assert client.recv(100) == b"y\n"
+            server.stop()
+
+    serve()
+
+    assert [each for each in original.all_threads() if "sockserver" in each.name] == []
+
+
+# The number of the process
+
+
+@pytest.mark.parametrize("transport", ["tcp", "unix", "udp", "unix_datagram"])
+def test_a_patched_getpid_is_no_fork(monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
+    """Tests of files that hold a process number patch it: a child's server would judge nothing, and leave threads."""
+
+    def demand_in_vain() -> None:
+        with SockServer() as sockserver:
+            server = getattr(sockserver, transport)()
+            server.script().expect(b"never")
+            monkeypatch.setattr("os.getpid", lambda: 42)
+
+    with pytest.raises(UnmetExpectation):
+        demand_in_vain()
+
+    assert [each for each in original.all_threads() if "sockserver" in each.name] == []

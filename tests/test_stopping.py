@@ -25,9 +25,11 @@ from pytest_sockserver import (
     SockServer,
     WrongState,
     socketserver,
+    stopping,
 )
 from pytest_sockserver.deadline import Deadline
 from pytest_sockserver.messages import format_seconds
+from pytest_sockserver.originals import Thread
 
 from .peers import PATIENCE, connect, datagram_client, place, read_to_end, threads_of_servers, tls_contexts, until
 
@@ -773,14 +775,14 @@ def test_a_thread_that_cannot_be_started_is_a_failure_and_delays_nothing(
     tcp_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tcp_server.handler(in_recv)
-    start: Callable[[threading.Thread], None] = threading.Thread.start
+    start: Callable[[threading.Thread], None] = Thread.start
 
     def fail(thread: threading.Thread) -> None:
         if thread.name.endswith("#0"):
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    monkeypatch.setattr(threading.Thread, "start", fail)
+    monkeypatch.setattr(Thread, "start", fail)
     with contextlib.suppress(ConnectionResetError), connect(tcp_server) as client:
         client.recv(1)  # connect() may get the reset as well
     began = monotonic()
@@ -912,6 +914,25 @@ def test_a_stop_is_bounded_by_its_own_timeout_and_not_by_that_of_the_verbs(socks
     server.verify()
     with pytest.raises(ValueError, match="^stop_timeout must be above 0 seconds and finite, not 0$"):
         server.stop_timeout = 0
+
+
+def test_a_thread_that_has_ended_is_not_taken_for_a_later_one_with_its_number() -> None:
+    """The system gives numbers out again: a test that starts threads all the time has such ones at each stop."""
+    ended, over, later = Thread(target=bool), threading.Event(), list[threading.Thread]()
+    ended.start()
+    ended.join()
+    try:
+        while ended.ident not in [each.ident for each in later] and len(later) < 100:
+            later.append(threading.Thread(target=over.wait))
+            later[-1].start()
+        if later[-1].ident != ended.ident:
+            pytest.skip("the system gives other numbers")
+
+        assert stopping.join([ended], monotonic() + 0.1) == []
+    finally:
+        over.set()
+        for thread in later:
+            thread.join()
 
 
 @pytest.mark.parametrize(

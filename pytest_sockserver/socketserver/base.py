@@ -33,7 +33,6 @@ Not done: a pool of threads, a timeout for the loop, any use of the listening so
 from __future__ import annotations
 
 import errno
-import os
 import selectors
 import sys
 from collections.abc import Callable
@@ -77,7 +76,7 @@ class LoopEnded(Event):
     def clear(self) -> None:
         """Note that the calling thread runs a loop now."""
         self.entered = True
-        self._loop = (os.getpid(), original.get_ident())
+        self._loop = (original.getpid(), original.get_ident())
         super().clear()
 
     def set(self) -> None:
@@ -88,7 +87,7 @@ class LoopEnded(Event):
     def will_come(self) -> bool:
         """Return whether waiting makes sense: a loop runs, in this process, and not in the calling thread."""
         loop = self._loop
-        return loop is not None and loop[0] == os.getpid() and loop[1] != original.get_ident()
+        return loop is not None and loop[0] == original.getpid() and loop[1] != original.get_ident()
 
 
 class BaseServer:

@@ -43,7 +43,7 @@ class LiveRequests:
     """
 
     def __init__(self) -> None:
-        self._pid = os.getpid()
+        self._pid = original.getpid()
         # Guards _requests and _ending, and the descriptors of those that are listed.  Re-entrant: for signal handlers.
         # Only the shutdown(2) of a socket is called under it: what a request of another kind does is the application's.
         self._lock = original.RLock()
@@ -60,7 +60,7 @@ class LiveRequests:
 
     def close(self, request: Any) -> None:
         """Close the request and forget it."""
-        if os.getpid() != self._pid:
+        if original.getpid() != self._pid:
             request.close()
             return
         with self._lock:  # end() is done with it, or will not find it
@@ -69,7 +69,7 @@ class LiveRequests:
 
     def end(self) -> None:
         """Shut down all that live, and all that come until ``reopen()``.  Who reads from them sees the end."""
-        if os.getpid() != self._pid:
+        if original.getpid() != self._pid:
             return
         with self._lock:
             self._ending = True
@@ -99,7 +99,7 @@ class SocketFile:
     def __init__(self, path: str) -> None:
         self._path = os.path.abspath(path)  # the working directory may change
         self._inode = _inode(self._path)
-        self._pid = os.getpid()
+        self._pid = original.getpid()
 
     @classmethod
     def of(cls, address: Any) -> SocketFile | None:
@@ -111,7 +111,7 @@ class SocketFile:
 
         To be called while the socket is open: as long as it is, its inode number cannot be given to another file.
         """
-        if os.getpid() != self._pid:
+        if original.getpid() != self._pid:
             return
         try:
             if _inode(self._path) == self._inode:

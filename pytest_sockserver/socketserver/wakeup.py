@@ -14,8 +14,6 @@ Rules:
 
 from __future__ import annotations
 
-import os
-
 from ..originals import original, socketpair
 
 
@@ -26,7 +24,7 @@ class Wakeup:
     """
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
+        self.pid = original.getpid()
         self.thread = original.get_ident()
         self._reader, self._writer = socketpair()
         self._reader.setblocking(False)
@@ -41,7 +39,7 @@ class Wakeup:
 
     def in_this_process(self) -> bool:
         """Return whether the pair was created by this process, not inherited by ``fork()``."""
-        return self.pid == os.getpid()
+        return self.pid == original.getpid()
 
     def in_this_thread(self) -> bool:
         """Return whether the caller is the thread that runs the loop."""
