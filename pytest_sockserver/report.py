@@ -12,7 +12,7 @@ import inspect
 import os
 import sys
 import warnings
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import CodeType, TracebackType
@@ -249,6 +249,7 @@ class Reports:
         self._item = item
         item.stash[_failed_key] = ""  # a rerun uses the same item
         item.stash[_test_key] = test = Period(item.name, is_body=True)
+        test.late_fixtures.update(_methods_of_unittest(item))
         demands.run(test)
 
     def _period_of(self, fixturedef: Any) -> Period:
@@ -314,7 +315,9 @@ class Reports:
             request.addfinalizer(partial(setattr, period, "is_due", True))  # its teardown comes next
             return result
         if type(result).__module__.startswith("pytest_trio"):  # which sets it up within the test's call
-            period.whole.late_fixtures.add(inspect.unwrap(fixturedef.func).__code__)
+            set_up = getattr(result, "setup_done", None)
+            code = inspect.unwrap(fixturedef.func).__code__
+            period.whole.late_fixtures[code] = set_up.is_set if set_up is not None else bool
         module = getattr(fixturedef.func, "__module__", None) or ""
         if module.partition(".")[0] not in _NO_CLIENTS:
             for factory in factories_of(request.node):
@@ -409,6 +412,20 @@ class Reports:
 
     def pytest_leave_pdb(self) -> None:
         deadline.pause(False)
+
+
+def _methods_of_unittest(item: Any) -> dict[CodeType, Callable[[], bool]]:
+    """Return what sets up and tears down a test of unittest, within its call: see ``Period.late_fixtures``."""
+    unittest, cls = sys.modules.get("unittest"), getattr(item, "cls", None)
+    if unittest is None or cls is None or not issubclass(cls, unittest.TestCase):
+        return {}
+    methods = {
+        "_callSetUp": False,
+        "_callTearDown": True,
+        "_callCleanup": True,
+    }  # around the user's, asynchronous or not
+    codes = {name: getattr(getattr(cls, name, None), "__code__", None) for name in methods}
+    return {code: partial(bool, methods[name]) for name, code in codes.items() if code is not None}
 
 
 def _exit_among(raised: BaseException, ours: list[BaseException]) -> BaseException:

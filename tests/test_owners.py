@@ -768,6 +768,69 @@ def test_other_kinds_of_tests_are_judged_as_well(inner: Runner) -> None:
         assert run.phases(name)[-1] == "call passed", name
 
 
+def test_a_teardown_within_the_call_forgets_no_demand(inner: Runner) -> None:
+    run = inner(
+        """
+        import unittest
+        import pytest
+
+        class Methods:
+            @pytest.fixture(autouse=True)
+            def _server(self, tcp_server):
+                self.server = tcp_server
+
+            def setUp(self):
+                self.server.on(b"a", times=1).reply(b"b")
+                self.server.clear()
+
+        class Test(Methods, unittest.TestCase):
+            def tearDown(self):
+                self.server.clear()
+
+            def test_1_tear_down(self):
+                self.server.on(b"hi", times=1).reply(b"ho")
+
+            def test_2_cleared(self):
+                self.server.on(b"hi", times=1).reply(b"ho")
+                self.server.clear()
+
+        class TestCleanUp(Methods, unittest.TestCase):
+            def test_3_clean_up(self):
+                self.addCleanup(self.server.clear)
+                self.server.script().expect(b"hi")
+
+        class TestAsync(Methods, unittest.IsolatedAsyncioTestCase):
+            async def asyncTearDown(self):
+                self.server.clear()
+
+            async def test_4_tear_down(self):
+                self.server.on(b"hi", times=1).reply(b"ho")
+
+        @pytest.fixture
+        async def clean(tcp_server):
+            tcp_server.on(b"a", times=1).reply(b"b")
+            tcp_server.clear()
+            yield
+            tcp_server.clear()
+
+        @pytest.mark.trio
+        async def test_5_trio(tcp_server, clean):
+            tcp_server.on(b"hi", times=1).reply(b"ho")
+
+        @pytest.mark.trio
+        async def test_6_trio(clean):
+            pass
+        """,
+        *IN_ORDER,
+        loaded=(*OURS, "-p", "pytest_trio.plugin"),
+    )
+
+    for name in ("test_1_tear_down", "test_3_clean_up", "test_4_tear_down", "test_5_trio"):
+        assert run.phases(name) == ["call failed"], name
+    for name in ("test_2_cleared", "test_6_trio"):
+        assert run.phases(name) == ["call passed"], name
+
+
 def test_a_run_within_a_test_leaves_the_outer_test_its_demands(inner: Runner) -> None:
     run = inner(
         """
