@@ -22,7 +22,7 @@ import pytest
 
 from . import deadline, demands, leaving, stopping
 from .demands import Period
-from .errors import HandlerStuck
+from .errors import HandlerStuck, UnmetExpectation
 from .failures import Failure, add_note, combined, is_skip, text_of
 from .late import issue
 from .messages import printable
@@ -283,6 +283,10 @@ class Reports:
             else:  # a parametrized fixture ends in the setup of a test with another parameter, which is not to blame
                 factory._put_off += missing
         period.is_over = True
+        if not period.is_body and (node.session.shouldfail or node.session.shouldstop):
+            # The tests that would have met a fixture's demand do not run any more: -x, for example.
+            leaving.keep([each for each in failures if isinstance(each.error, UnmetExpectation)], node.nodeid)
+            failures = [each for each in failures if not isinstance(each.error, UnmetExpectation)]
         _raise_late(node, factories, failures)
 
     @pytest.hookimpl(tryfirst=True)

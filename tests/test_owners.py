@@ -708,6 +708,30 @@ def test_who_came_after_an_earlier_call_fails_no_later_test(inner: Runner) -> No
     assert "sockserver: raised on the server's side" not in run.stdout
 
 
+def test_a_run_that_is_cut_short_does_not_fail_for_a_fixtures_demand(inner: Runner) -> None:
+    source = """
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def server(shared):
+            shared.on(b"a", times=1).reply(b"A")
+            return shared
+
+        def test_one(server):
+            assert False
+
+        def test_two(server):
+            pass
+        """
+
+    run = inner(source, *IN_ORDER, "-x")
+
+    assert run.phases("test_one") == ["call failed"]
+    assert "PytestWarning: this was pending when the run was left: UnmetExpectation: " in run.stdout
+
+    assert inner(source, *IN_ORDER).phases("test_two") == ["call passed", "teardown failed"]
+
+
 # Other kinds of tests, and of runs
 
 
