@@ -884,6 +884,32 @@ def test_a_run_within_a_test_leaves_the_outer_test_its_demands(inner: Runner) ->
     assert run.phases("test_two") == ["call passed"]
 
 
+@pytest.mark.parametrize(
+    ("fixture", "kind", "wait"),
+    [("tcp_server", "SOCK_STREAM", "wait_connection"), ("udp_server", "SOCK_DGRAM", "wait_for")],
+)
+def test_a_record_that_was_cleared_does_not_look_as_if_no_client_had_come(
+    inner: Runner, fixture: str, kind: str, wait: str
+) -> None:
+    run = inner(
+        f"""
+        import socket
+
+        def test_it({fixture}):
+            client = socket.socket(socket.AF_INET, socket.{kind})
+            client.connect({fixture}.address)
+            client.sendall(b"a")
+            {fixture}.{wait}()
+            {fixture}.clear()
+            client.close()
+            {fixture}.script().expect(b"b")
+        """
+    )
+
+    assert run.phases("test_it") == ["call failed"]
+    assert "# nobody has come since clear()" in run.stdout
+
+
 def test_a_session_shared_by_the_workers_of_xdist(inner: Runner) -> None:
     inner.write(
         """
