@@ -159,7 +159,7 @@ def _raise_late(
     failures = [*failures, *left_behind]
     if failures:
         node.stash[_late_key] = [*node.stash.get(_late_key, []), *sections(node, factories, [])]
-        error = combined(failures)
+        error = combined(failures, _code_of(node, failures))
         node.config.stash.setdefault(_raised_key, []).append((error, failures))
         raise _raised(error)
 
@@ -346,7 +346,8 @@ class Reports:
             failures = _tell_or_leave(item, own)
             if failures and is_skip(own):
                 _clear_unittests(item)
-                raise _raised(combined(failures, _code_of(item))) from None  # silence would be worse than a lost skip
+                # Silence would be worse than a lost skip.
+                raise _raised(combined(failures, _code_of(item, failures))) from None
             raise
         finally:
             item.stash[_calling_key] = False
@@ -356,7 +357,7 @@ class Reports:
             failures = tell(item, own_error)
             if failures and (own_error is None or is_skip(own_error)):
                 _clear_unittests(item)
-                raise _raised(combined(failures, _code_of(item)))
+                raise _raised(combined(failures, _code_of(item, failures)))
         return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -380,7 +381,7 @@ class Reports:
         failures = _warn_of_wider_scopes(item)
         if failures:
             item.stash[_late_key] = list(sections(item, factories_of(item), []))
-            raise _raised(combined(failures, _code_of(item)))
+            raise _raised(combined(failures, _code_of(item, failures)))
         return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -543,9 +544,12 @@ def _add_sections(report: pytest.TestReport, texts: list[tuple[str, str]]) -> No
 # Where a report points
 
 
-def _code_of(item: Any) -> CodeType | None:
-    function = getattr(item, "function", None)
-    return getattr(inspect.unwrap(function), "__code__", None) if function is not None else None
+def _code_of(node: Any, failures: Iterable[Failure]) -> CodeType:
+    """Return the code at which a group of failures points: the test's, or where a node has none that of a failure."""
+    function = getattr(node, "function", None)
+    code = getattr(inspect.unwrap(function), "__code__", None) if function is not None else None
+    raised = (each.error.__traceback__ for each in failures)
+    return code or next((at.tb_frame.f_code for at in raised if at is not None), _code_of.__code__)
 
 
 def traceback_of_marker(node: Any, mark: pytest.Mark) -> TracebackType | None:
