@@ -614,4 +614,5 @@ class DatagramTestServer(BaseTestServer):
         with self._recorder.lock:
             said = partial(transcript.datagram_lines, list(self._recorder.tapes), limit=200)
             shown = transcript.ends_of(said, 0, transcript.MESSAGE_LINES, "lines before")
-        return with_losses("\n".join(shown) if shown else "no datagram has come so far", losses)
+        nothing = f"no datagram has come {self._recorder.since().lstrip() or 'so far'}"
+        return with_losses("\n".join(shown) if shown else nothing, losses)

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable
 from operator import attrgetter
-from types import CodeType, FrameType
+from types import CodeType
 from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ class Period:
         is_due: From now on ``clear()`` forgets no demand of it: the call is over, or the fixture's teardown has begun.
         is_over: Its demands were judged.
         patience: Seconds that its end may wait for handlers that are busy; ``None`` for as long as a call's end may.
-        late_fixtures: Of a test: the code of fixtures whose set-up runs within its call, as pytest-trio does it.
+        late_fixtures: Of a test: the code of what sets up and tears down within its call, fixtures of pytest-trio and
+            the methods of unittest; each with a function that tells whether it tears down.
         outer: What runs again when ``has_left()``.  For a fixture whose set-up began before there were hooks.
     """
 
@@ -45,9 +46,14 @@ class Period:
         self.is_body = is_body
         self.is_due = self.is_over = False
         self.patience: float | None = None
-        self.late_fixtures: set[CodeType] = set()
+        self.late_fixtures: dict[CodeType, Callable[[], bool]] = {}
         self.outer: Period | None = None
         self.has_left: Callable[[], bool] = bool
+
+    def is_torn_down(self) -> bool:
+        """Tell whether the caller is the teardown of the period, or of its test."""
+        late = None if self.whole.is_due else _late_fixture(self.whole)
+        return self.whole.is_due or (late is not None and late())
 
 
 _running: Period | None = None  # replaced by the hooks, in the main thread; any thread reads it, once
@@ -77,15 +83,16 @@ def is_in_a_tests_body() -> bool:
         return False
     period = running()
     if period is not None:
-        return period.is_body and not period.is_due and not _is_called_by(period.late_fixtures)
+        return period.is_body and not period.is_due and _late_fixture(period) is None
     return not os.environ.get("PYTEST_CURRENT_TEST", "").endswith("(setup)")  # pytest says so without our hooks
 
 
-def _is_called_by(codes: set[CodeType]) -> bool:
-    frame: FrameType | None = sys._getframe(1) if codes else None
-    while frame is not None and frame.f_code not in codes:
-        frame = frame.f_back
-    return frame is not None
+def _late_fixture(period: Period) -> Callable[[], bool] | None:
+    """Return the function of what calls this, if that sets up or tears down within the call of the test."""
+    late, frame = None, sys._getframe(1) if period.late_fixtures else None
+    while frame is not None and late is None:
+        late, frame = period.late_fixtures.get(frame.f_code), frame.f_back
+    return late
 
 
 class Demand:
@@ -140,11 +147,12 @@ class Demands:
             What is to be let go without the lock.
         """
         now = running()
+        is_torn_down = now is not None and now.is_torn_down()
         with self._recorder.lock:
             gone = self._all
             if not self.are_judged_by_hooks:
                 self._all = []
-            elif now is None or not now.whole.is_due:
+            elif not is_torn_down:
                 self._all = [each for each in self._all if each.owner is not None and each.owner.whole.is_due]
             return gone
 

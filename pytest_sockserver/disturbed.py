@@ -44,6 +44,7 @@ class Intake:
 
     def __init__(self, connection: Connection, disturbing: Disturbing | None) -> None:
         self.arrived = Buffer()
+        self._connection = connection.index
         self._silent = disturbing  # until it has an effect
         disturbance = disturbing.disturbance if disturbing is not None else None
         self.origin = disturbance.origin if disturbance is not None else None
@@ -63,7 +64,7 @@ class Intake:
     def has_effect(self) -> None:
         """Note that bytes have come, or that the disturbance does something without any."""
         if self._silent is not None:
-            self._silent.has_effect()
+            self._silent.has_effect(self._connection)
             self._silent = None
 
     def _all(self, acts: Iterator[Action]) -> Iterator[Action]:
@@ -102,7 +103,10 @@ def hear(connection: Connection, unrest: Unrest, receive: Callable[[Buffer], obj
 
 def begin_to_hear(connection: Connection, unrest: Unrest) -> Intake:
     """Choose what becomes of all that a connection receives from now on."""
-    hit = connection._server._disturbances.hit(RECEIVED, connection._tape, has_come=False)
+    probes = connection._server._probes
+    probes.look(but=connection)
+    used = partial(probes.used, connection)
+    hit = connection._server._disturbances.hit(RECEIVED, connection._tape, has_come=False, used=used)
     unrest.intake = Intake(connection, hit)
     return unrest.intake
 

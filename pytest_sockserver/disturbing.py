@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from .demands import Demand, Demands, running
@@ -48,7 +49,7 @@ class Disturbing(Demand, AbstractContextManager["Disturbing"]):
         # Guarded by the recorder's lock.
         self._units: dict[int, int] = {}  # by connection
         self._hits = 0
-        self._without_effect = 0  # of the hits: nothing has come yet on a stream whose bytes it is to disturb
+        self._silent: set[int] = set()  # streams that it has hit, and nothing has come yet that it is to disturb
         self._later: Disturbing | None = None  # one that has taken what this would have hit
         self._taken = 0  # how often
         self._is_left = False  # its ``with`` block has ended
@@ -99,26 +100,32 @@ class Disturbing(Demand, AbstractContextManager["Disturbing"]):
                 self._later, self._taken = later, self._taken + 1
                 return None
             self._hits += 1
-            self._without_effect += not has_come
+            if not has_come:
+                self._silent.add(connection)
             return unit
 
-    def has_effect(self) -> None:
+    def has_effect(self, connection: int) -> None:
         """Note that there is something to disturb now on a stream that it has hit."""
         with self._recorder.lock:
-            self._without_effect -= 1
+            self._silent.discard(connection)
+
+    def give_back(self, connection: int) -> None:
+        """Count a hit as none: the client was a probe.  The recorder's lock must be held."""
+        self._hits -= 1
+        self._silent.discard(connection)
 
     # Verifying
 
     @property
     def has_missed(self) -> bool:
         """Whether it has had an effect on nothing so far."""
-        return self._hits == self._without_effect
+        return self._hits == len(self._silent)
 
     def unmet(self) -> UnmetExpectation | None:
         """Return the error about a disturbance that has not hit as often as it was to; once."""
         disturbance, least = self.disturbance, self.disturbance.times.least
         with self._recorder.lock:
-            count = self._hits - self._without_effect
+            count = self._hits - len(self._silent)
             if count >= least or self.told:
                 return None
             self.told = True
@@ -143,7 +150,7 @@ class Disturbing(Demand, AbstractContextManager["Disturbing"]):
             return f"{_counted(count, 'datagram')} {'came' if is_received else f'{_were(count)} sent'}"
         if is_received:
             text = f"{_counted(len(self._units), 'connection')} {_were(len(self._units))} read"
-            silent = self._without_effect
+            silent = len(self._silent)
             return text + (f", {silent} of which brought nothing" if silent else "")
         total = sum(self._units.values())
         where = [f"{count} on connection {index}" for index, count in sorted(self._units.items())]
@@ -224,14 +231,29 @@ class Disturbances:
             self.sent = self.received = self._missed = ()
             return gone
 
-    def hit(self, direction: str, tape: Tape, *, by_datagram: bool = False, has_come: bool = True) -> Disturbing | None:
-        """Count a unit of a tape, a write or a datagram; return what disturbs it, and note that it does."""
+    def hit(
+        self,
+        direction: str,
+        tape: Tape,
+        *,
+        by_datagram: bool = False,
+        has_come: bool = True,
+        used: Callable[[Callable[[], object]], object] | None = None,
+    ) -> Disturbing | None:
+        """Count a unit of a tape, a write or a datagram; return what disturbs it, and note that it does.
+
+        Args:
+            used: Called with what gives a hit back, in one step with the hit, the recorder's lock held.
+        """
         hit: Disturbing | None = None
         at, stream = 0, _ALL if by_datagram else tape.index
-        for each in self.received if direction == RECEIVED else self.sent:  # each counts each unit, whoever takes it
-            unit = each.meets(tape.index, stream, hit, has_come=has_come)
-            if unit is not None:
-                hit, at = each, unit
+        with self.recorder.lock:
+            for each in self.received if direction == RECEIVED else self.sent:  # each counts each unit that comes
+                unit = each.meets(tape.index, stream, hit, has_come=has_come)
+                if unit is not None:
+                    hit, at = each, unit
+            if hit is not None and used is not None:
+                used(partial(hit.give_back, tape.index))
         if hit is not None:
             where = "" if direction == RECEIVED and not by_datagram else f", at {at}"
             tape.note(NOTE, f"{hit.disturbance}{where}".encode("utf-8", "backslashreplace"))

@@ -17,6 +17,7 @@ import warnings
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
+from .failures import said_shortly
 from .messages import format_peer, printable
 from .origin import Origin
 from .originals import original
@@ -55,12 +56,19 @@ def tell(since: int = 0) -> list[ResourceWarning]:
         text = printable(
             f"{server.name} {where} was started here{within}, and never stopped: use it as `with "
             f"{type(server).__name__}() as server:`, or call stop(); the fixtures, and `with SockServer()`, stop theirs"
+            f"{_untold(server)}"
         )
         try:
             warnings.warn_explicit(ResourceWarning(text), ResourceWarning, *origin.place)
         except ResourceWarning as error:
             errors.append(error.with_traceback(origin.traceback()))
     return errors
+
+
+def _untold(server: BaseTestServer) -> str:
+    """Return what a warning adds about a failure that nothing has raised, and now nothing will."""
+    pending = server._failures.pending()
+    return f"\n  this went wrong in it: {pending.where}: {said_shortly(pending.error)}" if pending is not None else ""
 
 
 def _at_exit() -> None:

@@ -143,7 +143,10 @@ def _say_uneasily(connection: Connection, unrest: Unrest, data: bytes, timeout: 
     tape = connection._tape
     disturbing = None
     if data and not tape.server_ended:  # else nothing is left to be disturbed: whoever says it is told that it is over
-        disturbing = connection._server._disturbances.hit(SENT, tape)
+        probes = connection._server._probes
+        probes.look(but=connection)
+        used = partial(probes.used_unless_known, connection)
+        disturbing = connection._server._disturbances.hit(SENT, tape, used=used)
     if disturbing is None:
         yield from _send(connection, data, timeout)
         return

@@ -57,13 +57,22 @@ class Probes:
             with self._recorder.lock:
                 self._used.setdefault(connection, []).append(give_back)
 
-    def look(self) -> bool:
-        """Give back what clients that have left by now had used up; tell whether there was anything.  Any thread."""
+    def look(self, *, but: Connection | None = None) -> bool:
+        """Give back what clients that have left by now had used up; tell whether there was anything.  Any thread.
+
+        Args:
+            but: A connection whose own thread asks.
+        """
         if not self._used:  # what is noted at this very moment is looked at by who needs it: see next_for()
             return False
         with self._recorder.lock:
-            undecided = list(self._used)
+            undecided = [each for each in self._used if each is not but]
         return any([self._forget(each, probe=True) for each in undecided if has_left_in_silence(each)])
+
+    def used_unless_known(self, connection: Connection, give_back: Callable[[], object]) -> None:
+        """Note the same, unless the client has sent something by now and so is no probe.  Any thread."""
+        if not connection._tape.received_count:
+            self.used(connection, give_back)
 
     def over(self, connection: Connection) -> bool:
         """Give back what a connection that is over has used up, if it was a probe; tell whether there was anything."""

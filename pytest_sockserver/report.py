@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import CodeType, TracebackType
@@ -21,7 +21,7 @@ import pytest
 
 from . import deadline, demands, leaving, stopping
 from .demands import Period
-from .errors import HandlerStuck
+from .errors import HandlerStuck, UnmetExpectation
 from .failures import Failure, add_note, combined, is_skip, text_of
 from .late import issue
 from .messages import printable
@@ -159,7 +159,7 @@ def _raise_late(
     failures = [*failures, *left_behind]
     if failures:
         node.stash[_late_key] = [*node.stash.get(_late_key, []), *sections(node, factories, [])]
-        error = combined(failures)
+        error = combined(failures, _code_of(node, failures))
         node.config.stash.setdefault(_raised_key, []).append((error, failures))
         raise _raised(error)
 
@@ -249,6 +249,7 @@ class Reports:
         self._item = item
         item.stash[_failed_key] = ""  # a rerun uses the same item
         item.stash[_test_key] = test = Period(item.name, is_body=True)
+        test.late_fixtures.update(_methods_of_unittest(item))
         demands.run(test)
 
     def _period_of(self, fixturedef: Any) -> Period:
@@ -282,6 +283,10 @@ class Reports:
             else:  # a parametrized fixture ends in the setup of a test with another parameter, which is not to blame
                 factory._put_off += missing
         period.is_over = True
+        if not period.is_body and (node.session.shouldfail or node.session.shouldstop):
+            # The tests that would have met a fixture's demand do not run any more: -x, for example.
+            leaving.keep([each for each in failures if isinstance(each.error, UnmetExpectation)], node.nodeid)
+            failures = [each for each in failures if not isinstance(each.error, UnmetExpectation)]
         _raise_late(node, factories, failures)
 
     @pytest.hookimpl(tryfirst=True)
@@ -314,7 +319,9 @@ class Reports:
             request.addfinalizer(partial(setattr, period, "is_due", True))  # its teardown comes next
             return result
         if type(result).__module__.startswith("pytest_trio"):  # which sets it up within the test's call
-            period.whole.late_fixtures.add(inspect.unwrap(fixturedef.func).__code__)
+            set_up = getattr(result, "setup_done", None)
+            code = inspect.unwrap(fixturedef.func).__code__
+            period.whole.late_fixtures[code] = set_up.is_set if set_up is not None else bool
         module = getattr(fixturedef.func, "__module__", None) or ""
         if module.partition(".")[0] not in _NO_CLIENTS:
             for factory in factories_of(request.node):
@@ -339,7 +346,8 @@ class Reports:
             failures = _tell_or_leave(item, own)
             if failures and is_skip(own):
                 _clear_unittests(item)
-                raise _raised(combined(failures, _code_of(item))) from None  # silence would be worse than a lost skip
+                # Silence would be worse than a lost skip.
+                raise _raised(combined(failures, _code_of(item, failures))) from None
             raise
         finally:
             item.stash[_calling_key] = False
@@ -349,7 +357,7 @@ class Reports:
             failures = tell(item, own_error)
             if failures and (own_error is None or is_skip(own_error)):
                 _clear_unittests(item)
-                raise _raised(combined(failures, _code_of(item)))
+                raise _raised(combined(failures, _code_of(item, failures)))
         return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -373,7 +381,7 @@ class Reports:
         failures = _warn_of_wider_scopes(item)
         if failures:
             item.stash[_late_key] = list(sections(item, factories_of(item), []))
-            raise _raised(combined(failures, _code_of(item)))
+            raise _raised(combined(failures, _code_of(item, failures)))
         return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -409,6 +417,20 @@ class Reports:
 
     def pytest_leave_pdb(self) -> None:
         deadline.pause(False)
+
+
+def _methods_of_unittest(item: Any) -> dict[CodeType, Callable[[], bool]]:
+    """Return what sets up and tears down a test of unittest, within its call: see ``Period.late_fixtures``."""
+    unittest, cls = sys.modules.get("unittest"), getattr(item, "cls", None)
+    if unittest is None or cls is None or not issubclass(cls, unittest.TestCase):
+        return {}
+    methods = {
+        "_callSetUp": False,
+        "_callTearDown": True,
+        "_callCleanup": True,
+    }  # around the user's, asynchronous or not
+    codes = {name: getattr(getattr(cls, name, None), "__code__", None) for name in methods}
+    return {code: partial(bool, methods[name]) for name, code in codes.items() if code is not None}
 
 
 def _exit_among(raised: BaseException, ours: list[BaseException]) -> BaseException:
@@ -522,9 +544,12 @@ def _add_sections(report: pytest.TestReport, texts: list[tuple[str, str]]) -> No
 # Where a report points
 
 
-def _code_of(item: Any) -> CodeType | None:
-    function = getattr(item, "function", None)
-    return getattr(inspect.unwrap(function), "__code__", None) if function is not None else None
+def _code_of(node: Any, failures: Iterable[Failure]) -> CodeType:
+    """Return the code at which a group of failures points: the test's, or where a node has none that of a failure."""
+    function = getattr(node, "function", None)
+    code = getattr(inspect.unwrap(function), "__code__", None) if function is not None else None
+    raised = (each.error.__traceback__ for each in failures)
+    return code or next((at.tb_frame.f_code for at in raised if at is not None), _code_of.__code__)
 
 
 def traceback_of_marker(node: Any, mark: pytest.Mark) -> TracebackType | None:

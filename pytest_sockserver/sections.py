@@ -52,7 +52,7 @@ def sections(node: Any, factories: list[SockServer], told: list[Failure]) -> Ite
                 lines += server._remarks() if lines else []
             if losses:
                 lines = with_losses("\n".join(lines), losses).lstrip("\n").split("\n")
-            during = " during this test" if server._recorder.tapes else ""
+            during = " during this test" if server._recorder.tapes else server._recorder.since()
             yield printable(_title(server)), printable("\n".join(lines)) or f"# nobody has come{during}"
 
 

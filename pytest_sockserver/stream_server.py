@@ -452,4 +452,5 @@ class StreamTestServer(Admitting):
 
     def _said(self) -> str:
         said = [transcript.head(each._tape) + "\n" + transcript.so_far(each._tape) for each in self._connections[-3:]]
-        return with_losses("\n".join(said) if said else "nobody has connected so far", self._losses())
+        nothing = f"nobody has connected {self._recorder.since().lstrip() or 'so far'}"
+        return with_losses("\n".join(said) if said else nothing, self._losses())

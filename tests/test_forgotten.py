@@ -135,6 +135,29 @@ def test_the_summary_of_a_run_names_the_line_and_the_test(inner: Runner) -> None
     assert run.stderr == ""
 
 
+def test_the_warning_names_what_went_wrong_in_the_server(inner: Runner) -> None:
+    run = inner.outside(
+        """
+        from client import ask
+        from pytest_sockserver import StreamTestServer
+
+        def test_it():
+            server = StreamTestServer()
+            server.start()
+
+            @server.handler
+            def fail(conn):
+                raise KeyError("lost")
+
+            ask(server)
+        """,
+        "-W",
+        "default::ResourceWarning",
+    )
+
+    assert "this went wrong in it: tcp, connection 0 (127.0.0.1:PORT): KeyError: test_it.py:10, 'lost'" in run.stdout
+
+
 def test_where_warnings_are_errors_the_run_fails_and_its_report_is_printed(inner: Runner) -> None:
     run = inner.outside(FORGETS)
 

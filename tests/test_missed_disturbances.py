@@ -382,6 +382,38 @@ def test_what_a_fixture_puts_over_its_tests_is_a_condition(inner: Runner, scope:
     assert "UnmetExpectation: disturb(Close(), at=[99])" not in run.stdout
 
 
+def test_what_a_setup_of_unittest_puts_over_its_tests_is_a_condition(inner: Runner) -> None:
+    run = inner(
+        """
+        import unittest
+        import pytest
+        from pytest_sockserver import Reset
+
+        class Methods:
+            @pytest.fixture(autouse=True)
+            def _server(self, tcp_server):
+                self.server = tcp_server
+
+            def test_condition(self):
+                pass
+
+            def test_demand(self):
+                self.server.disturb(Reset(), at=99)
+
+        class TestPlain(Methods, unittest.TestCase):
+            def setUp(self):
+                self.server.disturb(Reset(), at=99)
+
+        class TestAsync(Methods, unittest.IsolatedAsyncioTestCase):
+            async def asyncSetUp(self):
+                self.server.disturb(Reset(), at=99)
+        """
+    )
+
+    assert run.phases("test_condition") == ["call passed"] * 2
+    assert run.phases("test_demand") == ["call failed"] * 2
+
+
 def test_what_a_fixture_demands_in_so_many_words_is_verified(inner: Runner) -> None:
     run = inner(
         """

@@ -708,6 +708,30 @@ def test_who_came_after_an_earlier_call_fails_no_later_test(inner: Runner) -> No
     assert "sockserver: raised on the server's side" not in run.stdout
 
 
+def test_a_run_that_is_cut_short_does_not_fail_for_a_fixtures_demand(inner: Runner) -> None:
+    source = """
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def server(shared):
+            shared.on(b"a", times=1).reply(b"A")
+            return shared
+
+        def test_one(server):
+            assert False
+
+        def test_two(server):
+            pass
+        """
+
+    run = inner(source, *IN_ORDER, "-x")
+
+    assert run.phases("test_one") == ["call failed"]
+    assert "PytestWarning: this was pending when the run was left: UnmetExpectation: " in run.stdout
+
+    assert inner(source, *IN_ORDER).phases("test_two") == ["call passed", "teardown failed"]
+
+
 # Other kinds of tests, and of runs
 
 
@@ -768,6 +792,69 @@ def test_other_kinds_of_tests_are_judged_as_well(inner: Runner) -> None:
         assert run.phases(name)[-1] == "call passed", name
 
 
+def test_a_teardown_within_the_call_forgets_no_demand(inner: Runner) -> None:
+    run = inner(
+        """
+        import unittest
+        import pytest
+
+        class Methods:
+            @pytest.fixture(autouse=True)
+            def _server(self, tcp_server):
+                self.server = tcp_server
+
+            def setUp(self):
+                self.server.on(b"a", times=1).reply(b"b")
+                self.server.clear()
+
+        class Test(Methods, unittest.TestCase):
+            def tearDown(self):
+                self.server.clear()
+
+            def test_1_tear_down(self):
+                self.server.on(b"hi", times=1).reply(b"ho")
+
+            def test_2_cleared(self):
+                self.server.on(b"hi", times=1).reply(b"ho")
+                self.server.clear()
+
+        class TestCleanUp(Methods, unittest.TestCase):
+            def test_3_clean_up(self):
+                self.addCleanup(self.server.clear)
+                self.server.script().expect(b"hi")
+
+        class TestAsync(Methods, unittest.IsolatedAsyncioTestCase):
+            async def asyncTearDown(self):
+                self.server.clear()
+
+            async def test_4_tear_down(self):
+                self.server.on(b"hi", times=1).reply(b"ho")
+
+        @pytest.fixture
+        async def clean(tcp_server):
+            tcp_server.on(b"a", times=1).reply(b"b")
+            tcp_server.clear()
+            yield
+            tcp_server.clear()
+
+        @pytest.mark.trio
+        async def test_5_trio(tcp_server, clean):
+            tcp_server.on(b"hi", times=1).reply(b"ho")
+
+        @pytest.mark.trio
+        async def test_6_trio(clean):
+            pass
+        """,
+        *IN_ORDER,
+        loaded=(*OURS, "-p", "pytest_trio.plugin"),
+    )
+
+    for name in ("test_1_tear_down", "test_3_clean_up", "test_4_tear_down", "test_5_trio"):
+        assert run.phases(name) == ["call failed"], name
+    for name in ("test_2_cleared", "test_6_trio"):
+        assert run.phases(name) == ["call passed"], name
+
+
 def test_a_run_within_a_test_leaves_the_outer_test_its_demands(inner: Runner) -> None:
     run = inner(
         """
@@ -795,6 +882,32 @@ def test_a_run_within_a_test_leaves_the_outer_test_its_demands(inner: Runner) ->
 
     assert run.phases("test_one") == ["call passed", "teardown failed"]
     assert run.phases("test_two") == ["call passed"]
+
+
+@pytest.mark.parametrize(
+    ("fixture", "kind", "wait"),
+    [("tcp_server", "SOCK_STREAM", "wait_connection"), ("udp_server", "SOCK_DGRAM", "wait_for")],
+)
+def test_a_record_that_was_cleared_does_not_look_as_if_no_client_had_come(
+    inner: Runner, fixture: str, kind: str, wait: str
+) -> None:
+    run = inner(
+        f"""
+        import socket
+
+        def test_it({fixture}):
+            client = socket.socket(socket.AF_INET, socket.{kind})
+            client.connect({fixture}.address)
+            client.sendall(b"a")
+            {fixture}.{wait}()
+            {fixture}.clear()
+            client.close()
+            {fixture}.script().expect(b"b")
+        """
+    )
+
+    assert run.phases("test_it") == ["call failed"]
+    assert "# nobody has come since clear()" in run.stdout
 
 
 def test_a_session_shared_by_the_workers_of_xdist(inner: Runner) -> None:

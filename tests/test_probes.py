@@ -14,6 +14,7 @@ import pytest
 from pytest_sockserver import (
     ANY,
     CONNECT,
+    DATA,
     HANDSHAKE,
     Close,
     Connection,
@@ -21,6 +22,7 @@ from pytest_sockserver import (
     DeadlineExceeded,
     Delay,
     Gate,
+    Prepend,
     ScriptMismatch,
     SockServer,
     StartTLS,
@@ -283,6 +285,41 @@ def test_a_greeting_is_left_for_the_next_client(server: StreamTestServer, probe:
     for greeting in (b"first\n", b"second\n"):
         probe(server)
         assert ask(server, b"x\n", 3, greeting) == b"ok\n"
+
+
+def test_a_hit_of_a_disturbance_is_left_for_the_next_client(
+    server: StreamTestServer, probe: Callable[[Any], None]
+) -> None:
+    server.on(CONNECT).reply(b"hello")
+    server.on(b"hi").reply(b"ho")
+    disturbing = server.disturb(b"HELLO", times=1)
+
+    probe(server)
+
+    assert ask(server, b"hi", 2, greeting=b"HELLO") == b"ho"
+    assert ask(server, b"hi", 2, greeting=b"hello") == b"ho"
+    assert disturbing.count == 1
+
+
+def test_a_hit_of_what_is_received_is_left_for_the_next_client(
+    server: StreamTestServer, probe: Callable[[Any], None]
+) -> None:
+    server.on(b"hi").reply(b"ho")
+    server.disturb(Prepend(DATA, b"h"), direction="received", times=1)
+
+    probe(server)
+
+    assert ask(server, b"i", 2) == b"ho"
+
+
+def test_a_disturbance_that_has_hit_only_probes_is_missing(server: StreamTestServer) -> None:
+    server.on(CONNECT).reply(b"hello")
+    server.disturb(b"HELLO")
+
+    leave(server)
+
+    with pytest.raises(UnmetExpectation, match="was to hit at least once, and never did"):
+        server.verify()
 
 
 def test_a_handler_is_quiet_about_a_probe(server: StreamTestServer, probe: Callable[[Any], None]) -> None:

@@ -60,6 +60,29 @@ def test_a_handler_that_raises_after_the_client_was_answered_fails_its_test(inne
     same_text(run.block("test_it"))
 
 
+@pytest.mark.parametrize("fixture", ["sockserver", "sockserver_module", "sockserver_session"])
+def test_a_group_in_a_teardown_has_a_line_of_the_users(inner: Runner, fixture: str) -> None:
+    run = inner.outside(
+        f"""
+        import threading
+        from client import connect
+
+        kept = []
+
+        def test_it({fixture}):
+            for name in ("one", "two"):
+                server = {fixture}.tcp(name=name, stop_timeout=0.05)
+                server.handler(lambda conn: threading.Event().wait())
+                kept.append(connect(server))
+                server.wait_connection()
+        """
+    )
+
+    run.result.assert_outcomes(passed=1, errors=1)
+    assert "2 failures on the server's side: one; two" in run.stdout
+    assert "All traceback entries are hidden" not in run.stdout  # pytest 8.4 and 9.0 stop with an INTERNALERROR then
+
+
 def test_two_handlers_that_raise_fail_as_a_group_that_points_at_the_test(inner: Runner, same_text: SameText) -> None:
     run = inner(
         """

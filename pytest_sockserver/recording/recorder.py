@@ -83,6 +83,10 @@ class Recorder:
             self.size = self.dropped = 0
             return gone
 
+    def since(self) -> str:
+        """Return what a message adds that says that nothing has come: an empty record may be a cleared one."""
+        return " since clear()" if self.arrivals and not self.tapes else ""
+
     def add_tape(self, peer: Any) -> Tape:
         """Begin to record a further connection."""
         with self.lock:
