@@ -172,7 +172,7 @@ class Rules:
             return False
         # A frame without a byte: the client has sent nothing.  If no rule is for that, it was no request.
         empty = not unit and self.framing_for(connection) is not None
-        if empty and connection._server._probes:
+        if empty and connection._server._probes and left_in_silence(connection._tape):
             return False  # a probe, which the test wants ignored
         known = len(self._books[-1])
         while not (unit or empty) or not self.answer(connection, unit):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ from pytest_sockserver import (
     UnexpectedRequest,
     UnmetExpectation,
     lines,
+    until_eof,
 )
 from pytest_sockserver.recording.recorder import WAITING
 
@@ -76,10 +78,12 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Runner:
     return Runner(pytester, monkeypatch)
 
 
-def ask(server: Any, request: bytes, size: int, greeting: bytes = b"") -> bytes:
+def ask(server: Any, request: bytes, size: int, greeting: bytes = b"", *, end: bool = False) -> bytes:
     with connect(server) as client:
         assert read_exactly(client, len(greeting)) == greeting
         client.sendall(request)
+        if end:
+            client.shutdown(socket.SHUT_WR)
         return read_exactly(client, size)
 
 
@@ -245,6 +249,50 @@ def test_a_client_that_only_listens_completes_a_script_that_demands_nothing(serv
 
     server.stop()
     server.verify()
+
+
+@pytest.mark.parametrize("verb", ["send", "expect"])
+def test_a_probe_that_meets_half_a_script_leaves_it_whole(
+    server: StreamTestServer, probe: Callable[[Any], None], verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does that comes again and again while the test declares: known is what is demanded when all is there."""
+    monkeypatch.setattr("pytest_sockserver.declaring.PATIENCE", 30.0)
+    script = server.script().send(b"220 hi\r\n")
+    probe(server)
+    until(lambda: server.connections and server.connections[0].closed_by)
+    if verb == "send":
+        script.send(b"250 hello\r\n")
+    script.expect(b"QUIT\r\n").send(b"221 bye\r\n").close()
+    greeting = b"220 hi\r\n250 hello\r\n" if verb == "send" else b"220 hi\r\n"
+
+    assert ask(server, b"QUIT\r\n", 9, greeting) == b"221 bye\r\n"
+
+
+def test_a_script_under_probes_all_the_time(sockserver: SockServer) -> None:
+    server, over = sockserver.tcp(ignore_probes=True), threading.Event()
+
+    def leave_again_and_again() -> None:
+        while not over.is_set():
+            leave(server)
+
+    probes = server.in_thread(leave_again_and_again)
+    until(lambda: len(server.connections) > 3)
+    server.script().send(b"hi\n").expect(b"1\n").send(b"a").expect(b"2\n").send(b"b").close()
+    assert ask(server, b"1\n2\n", 2, b"hi\n") == b"ab"
+    over.set()
+    probes.result()
+
+
+def test_an_empty_request_after_a_line_is_of_no_probe(server: StreamTestServer) -> None:
+    server.framing = until_eof
+    server.on(b"").reply(b"nothing more")
+
+    @server.handler
+    def converse(conn: Connection) -> None:
+        conn.recv_line()
+        conn.rules()
+
+    assert ask(server, b"hi\n", 12, end=True) == b"nothing more"
 
 
 def test_a_script_whose_only_clients_were_probes_is_missing(server: StreamTestServer) -> None:
