@@ -104,13 +104,15 @@ class Probes:
             return taken
         self.look()
         deadline, tape = Deadline(connection._timeout), connection._tape
-        tape.state = PARKED  # a server whose client has to wait is idle
         try:
             with self._recorder.lock:
                 while (taken := take()) is None and self._may_give_back(connection) and not tape.cut:
                     left = deadline.left()
                     if left == 0.0:
                         break
+                    # A server whose client has to wait is idle; not for what is over, and gives back in a moment.
+                    others = [each for each in self._used if each is not connection]
+                    tape.state = PARKED if any(each._tape.ended_by is None for each in others) else BUSY
                     self._recorder.sleep(left)
         finally:
             tape.state = BUSY
@@ -159,6 +161,18 @@ def has_left_in_silence(connection: Connection) -> bool:
 def _is_silent(tape: Tape) -> bool:
     """Tell whether neither a byte of the client nor any end was noted."""
     return not tape.received_count and tape.ended_by is None
+
+
+def leaves_in_silence(connection: Connection) -> bool:
+    """Tell whether a client that nothing is left for is a probe; wait for its first byte, or its end, for a moment.
+
+    For the connection's own thread, which stays BUSY: a verdict waits for it, since it may be about to fail.
+    """
+    tape, sock = connection._tape, connection._tape.socket
+    left = tape.began + _LEAVING - tape.recorder.elapsed()
+    if left > 0 and sock is not None and not connection._stream.buffer.ended:
+        ready(sock, False, left)
+    return connection._is_at_its_end()
 
 
 def may_be_probe(connection: Connection) -> float | None:

@@ -29,11 +29,13 @@ from pytest_sockserver import (
     UnexpectedRequest,
     UnmetExpectation,
     lines,
+    probes,
     until_eof,
 )
 from pytest_sockserver.recording.recorder import WAITING
+from pytest_sockserver.recording.sockets import ready
 
-from .peers import connect, read_exactly, read_to_end, reset, until
+from .peers import PATIENCE, connect, read_exactly, read_to_end, reset, until
 from .plugin_runs import Runner
 
 HINT = "the client has left without sending a byte: if that is a probe of the port, the option ignore_probes=True"
@@ -203,6 +205,36 @@ def test_a_probe_before_the_script_is_declared(server: StreamTestServer, probe: 
     assert ask(server, b"PING\n", 5) == b"PONG\n"
 
 
+@pytest.mark.parametrize("declared", ["script", "greeting"])
+def test_a_probe_that_nothing_is_left_for(
+    sockserver: SockServer, declared: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves a moment after its connection's thread has begun."""
+    waits = threading.Event()
+
+    def watched(sock: socket.socket, write: bool, seconds: float | None) -> bool:
+        if seconds:
+            waits.set()
+        return ready(sock, write, seconds)
+
+    monkeypatch.setattr(probes, "_LEAVING", 30.0)
+    monkeypatch.setattr(probes, "ready", watched)
+    server = sockserver.tcp(ignore_probes=True)
+    if declared == "script":
+        server.script().expect(b"PING\n").send(b"PONG\n")
+    else:
+        server.framing = lines(b"\n")
+        server.on(CONNECT, times=1)
+        server.on(b"PING\n").reply(b"PONG\n")
+    assert ask(server, b"PING\n", 5) == b"PONG\n"
+    probe = connect(server)
+    assert waits.wait(PATIENCE)
+    probe.close()
+
+    until(lambda: REMARK in remarks(server, 1))
+    server.verify()
+
+
 def test_a_probe_that_leaves_later_gives_its_script_to_who_waits(server: StreamTestServer) -> None:
     server.script().expect(b"PING\n").send(b"PONG\n")
     probe = connect(server)
@@ -275,12 +307,12 @@ def test_a_script_under_probes_all_the_time(sockserver: SockServer) -> None:
         while not over.is_set():
             leave(server)
 
-    probes = server.in_thread(leave_again_and_again)
+    leaving = server.in_thread(leave_again_and_again)
     until(lambda: len(server.connections) > 3)
     server.script().send(b"hi\n").expect(b"1\n").send(b"a").expect(b"2\n").send(b"b").close()
     assert ask(server, b"1\n2\n", 2, b"hi\n") == b"ab"
     over.set()
-    probes.result()
+    leaving.result()
 
 
 def test_an_empty_request_after_a_line_is_of_no_probe(server: StreamTestServer) -> None:
