@@ -33,7 +33,7 @@ from .errors import (
 from .failures import Failures, said_shortly
 from .late import IN_THE_CLEAN_UP
 from .origin import Origin, from_users_frame, pointing_at
-from .probes import hint_at, left_in_silence
+from .probes import hint_at, leaves_in_silence, left_in_silence
 from .recording.events import NOTE
 from .recording.recorder import Tape
 from .rulebook import RuleBook, refusal
@@ -172,7 +172,7 @@ class Rules:
             return False
         # A frame without a byte: the client has sent nothing.  If no rule is for that, it was no request.
         empty = not unit and self.framing_for(connection) is not None
-        if empty and connection._server._probes:
+        if empty and connection._server._probes and left_in_silence(connection._tape):
             return False  # a probe, which the test wants ignored
         known = len(self._books[-1])
         while not (unit or empty) or not self.answer(connection, unit):
@@ -234,8 +234,8 @@ class Rules:
         probes.look()
         taken = probes.next_for(connection, partial(_first_greeting, connection, greeting))
         if taken is None:
-            if probes and connection._is_at_its_end():
-                return  # a probe itself, whose thread comes late
+            if probes and leaves_in_silence(connection):
+                return  # a probe itself
             raise _one_too_many(connection, [rule for book in greeting for rule in book.rules])
         _reply(connection, b"", *taken, None)
 
@@ -311,7 +311,7 @@ class Unexpected:
     def run(self, connection: Connection) -> None:
         """Fail; but for a probe, where these are ignored."""
         __tracebackhide__ = True
-        if connection._server._probes and connection._is_at_its_end():
+        if self._text is not None and connection._server._probes and leaves_in_silence(connection):
             return
         raise self.error(connection)
 

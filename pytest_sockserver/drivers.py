@@ -80,7 +80,7 @@ class Drivers:
         if left:
             run = left[0].take()
             self._demands.add(run)
-            self._probes.used(connection, partial(self._give_back, run))
+            self._probes.used(connection, partial(self._give_back, run), run.is_whole)
             connection._driver = run
         elif self.handler is not None:
             connection._driver = self.handler

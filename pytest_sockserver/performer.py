@@ -117,6 +117,7 @@ class ScriptRun(Demand):
         self._connection: Connection | None = None
         self._answering = False  # a rule answers what the step did not match
         self._told = False
+        self._had_all = False  # nothing more was demanded when it came to its end
         self.over = False
 
     def run(self, connection: Connection) -> None:
@@ -139,6 +140,7 @@ class ScriptRun(Demand):
             raise
         finally:
             if not connection._tape.cut or connection._spoilt:
+                self._had_all = not self._demanded()
                 self.over = True
 
     def _run(self, connection: Connection) -> None:
@@ -377,6 +379,10 @@ class ScriptRun(Demand):
             return False
         return self._answered(connection, frame)
 
+    def is_whole(self) -> bool:
+        """Tell whether it is known what the script demands: it demands something already, or is declared whole."""
+        return bool(self._demanded()) or not self._declared.declaring.left()
+
     def give_back(self) -> bool:
         """Count the script as not taken by this connection, unless it demands nothing; tell whether that was done."""
         if not self._demanded():
@@ -399,19 +405,23 @@ class ScriptRun(Demand):
     def unmet(self) -> UnmetExpectation | None:
         """Return the error about what was demanded and has not come; once.  Any thread."""
         now, connection = self._now, self._connection
-        if self.over or self._told or connection is None:
+        if self._told or connection is None or (self.over and not self._has_grown_since()):
             return None
         waiting = self._demanded()
         if not waiting:
             return None
         self._told = True
-        item = now if now is not None and demands(now.step) else waiting[0]
+        item = now if now is not None and demands(now.step) and not self.over else waiting[0]
         after = len(waiting) - 1
         text = f"{item.place}, {item.step.origin.short}, was never reached: expected {item.step.wants}"
         nor = "was the one after it that expects" if after == 1 else f"were the {after} after it that expect"
         text += f"\n  nor {nor} something" if after else ""
         text += hint(connection)
         return _placed(connection, UnmetExpectation, text, item.step.origin.traceback())
+
+    def _has_grown_since(self) -> bool:
+        """Tell whether the only connection that it is for was served, and steps were declared after that."""
+        return self._had_all and self._declared.times.most == 1
 
 
 _Performing = Callable[[ScriptRun, Connection, Step], bool]

@@ -11,7 +11,7 @@ All of this is for servers with ``ignore_probes=True`` alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from .deadline import Deadline
@@ -42,20 +42,25 @@ class Probes:
     def __init__(self, recorder: Recorder, *, ignored: bool) -> None:
         self._recorder = recorder
         self._ignored = ignored
-        self._used: dict[Connection, list[Callable[[], object]]] = {}  # how to give it back; guarded by the lock
+        # How to know what it was, and how to give it back.  Guarded by the recorder's lock.
+        self._used: dict[Connection, list[tuple[Callable[[], bool], Callable[[], object]]]] = {}
 
     def __bool__(self) -> bool:
         return self._ignored
 
-    def used(self, connection: Connection, give_back: Callable[[], object]) -> None:
+    def used(
+        self, connection: Connection, give_back: Callable[[], object], is_whole: Callable[[], bool] = lambda: True
+    ) -> None:
         """Note that a connection has used something up.  Any thread.
 
         Args:
             give_back: Called if its client turns out to be a probe, the recorder's lock held.
+            is_whole: Tells whether what was used up is declared whole; before that it is not given back.  Called with
+                the lock held.
         """
         if self._ignored:
             with self._recorder.lock:
-                self._used.setdefault(connection, []).append(give_back)
+                self._used.setdefault(connection, []).append((is_whole, give_back))
 
     def look(self, *, but: Connection | None = None) -> bool:
         """Give back what clients that have left by now had used up; tell whether there was anything.  Any thread.
@@ -66,7 +71,7 @@ class Probes:
         if not self._used:  # what is noted at this very moment is looked at by who needs it: see next_for()
             return False
         with self._recorder.lock:
-            undecided = [each for each in self._used if each is not but]
+            undecided = [each for each, used in self._used.items() if each is not but and _all_whole(used)]
         return any([self._forget(each, probe=True) for each in undecided if has_left_in_silence(each)])
 
     def used_unless_known(self, connection: Connection, give_back: Callable[[], object]) -> None:
@@ -75,13 +80,25 @@ class Probes:
             self.used(connection, give_back)
 
     def over(self, connection: Connection) -> bool:
-        """Give back what a connection that is over has used up, if it was a probe; tell whether there was anything."""
-        return self._ignored and self._forget(connection, probe=left_in_silence(connection._tape))
+        """Give back what a connection that is over has used up, if it was a probe; tell whether there was anything.
+
+        A probe may meet a script between two of its verbs: what that demands is known a moment later.
+        """
+        if not self._ignored:
+            return False
+        tape = connection._tape
+        probe = left_in_silence(tape)
+        if probe:
+            tape.state = PARKED  # nothing more is heard or said
+            with self._recorder.lock:
+                while not (_all_whole(self._used.get(connection, ())) or tape.cut):
+                    self._recorder.sleep(_LEAVING)
+        return self._forget(connection, probe=probe)
 
     def _forget(self, connection: Connection, *, probe: bool) -> bool:
         with self._recorder.lock:
             used = self._used.pop(connection, [])
-            for give_back in reversed(used) if probe else ():
+            for _, give_back in reversed(used) if probe else ():
                 give_back()
             self._recorder.changed()
         return probe and bool(used)
@@ -96,13 +113,15 @@ class Probes:
             return taken
         self.look()
         deadline, tape = Deadline(connection._timeout), connection._tape
-        tape.state = PARKED  # a server whose client has to wait is idle
         try:
             with self._recorder.lock:
                 while (taken := take()) is None and self._may_give_back(connection) and not tape.cut:
                     left = deadline.left()
                     if left == 0.0:
                         break
+                    # A server whose client has to wait is idle; not for what is over, and gives back in a moment.
+                    others = [each for each in self._used if each is not connection]
+                    tape.state = PARKED if any(each._tape.ended_by is None for each in others) else BUSY
                     self._recorder.sleep(left)
         finally:
             tape.state = BUSY
@@ -113,6 +132,11 @@ class Probes:
         for each in [each for each in self._used if each._tape.received_count]:
             del self._used[each]
         return any(each is not connection for each in self._used)
+
+
+def _all_whole(used: Iterable[tuple[Callable[[], bool], Callable[[], object]]]) -> bool:
+    """Tell whether all that a connection has used up is declared whole.  The lock must be held."""
+    return all(is_whole() for is_whole, _ in used)
 
 
 def left_in_silence(tape: Tape) -> bool:
@@ -146,6 +170,18 @@ def has_left_in_silence(connection: Connection) -> bool:
 def _is_silent(tape: Tape) -> bool:
     """Tell whether neither a byte of the client nor any end was noted."""
     return not tape.received_count and tape.ended_by is None
+
+
+def leaves_in_silence(connection: Connection) -> bool:
+    """Tell whether a client that nothing is left for is a probe; wait for its first byte, or its end, for a moment.
+
+    For the connection's own thread, which stays BUSY: a verdict waits for it, since it may be about to fail.
+    """
+    tape, sock = connection._tape, connection._tape.socket
+    left = tape.began + _LEAVING - tape.recorder.elapsed()
+    if left > 0 and sock is not None and not connection._stream.buffer.ended:
+        ready(sock, False, left)
+    return connection._is_at_its_end()
 
 
 def may_be_probe(connection: Connection) -> float | None:

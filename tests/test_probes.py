@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -30,10 +31,13 @@ from pytest_sockserver import (
     UnexpectedRequest,
     UnmetExpectation,
     lines,
+    probes,
+    until_eof,
 )
 from pytest_sockserver.recording.recorder import WAITING
+from pytest_sockserver.recording.sockets import ready
 
-from .peers import connect, read_exactly, read_to_end, reset, until
+from .peers import PATIENCE, connect, read_exactly, read_to_end, reset, until
 from .plugin_runs import Runner
 
 HINT = "the client has left without sending a byte: if that is a probe of the port, the option ignore_probes=True"
@@ -78,10 +82,12 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Runner:
     return Runner(pytester, monkeypatch)
 
 
-def ask(server: Any, request: bytes, size: int, greeting: bytes = b"") -> bytes:
+def ask(server: Any, request: bytes, size: int, greeting: bytes = b"", *, end: bool = False) -> bytes:
     with connect(server) as client:
         assert read_exactly(client, len(greeting)) == greeting
         client.sendall(request)
+        if end:
+            client.shutdown(socket.SHUT_WR)
         return read_exactly(client, size)
 
 
@@ -201,6 +207,36 @@ def test_a_probe_before_the_script_is_declared(server: StreamTestServer, probe: 
     assert ask(server, b"PING\n", 5) == b"PONG\n"
 
 
+@pytest.mark.parametrize("declared", ["script", "greeting"])
+def test_a_probe_that_nothing_is_left_for(
+    sockserver: SockServer, declared: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves a moment after its connection's thread has begun."""
+    waits = threading.Event()
+
+    def watched(sock: socket.socket, write: bool, seconds: float | None) -> bool:
+        if seconds:
+            waits.set()
+        return ready(sock, write, seconds)
+
+    monkeypatch.setattr(probes, "_LEAVING", 30.0)
+    monkeypatch.setattr(probes, "ready", watched)
+    server = sockserver.tcp(ignore_probes=True)
+    if declared == "script":
+        server.script().expect(b"PING\n").send(b"PONG\n")
+    else:
+        server.framing = lines(b"\n")
+        server.on(CONNECT, times=1)
+        server.on(b"PING\n").reply(b"PONG\n")
+    assert ask(server, b"PING\n", 5) == b"PONG\n"
+    probe = connect(server)
+    assert waits.wait(PATIENCE)
+    probe.close()
+
+    until(lambda: REMARK in remarks(server, 1))
+    server.verify()
+
+
 def test_a_probe_that_leaves_later_gives_its_script_to_who_waits(server: StreamTestServer) -> None:
     server.script().expect(b"PING\n").send(b"PONG\n")
     probe = connect(server)
@@ -247,6 +283,50 @@ def test_a_client_that_only_listens_completes_a_script_that_demands_nothing(serv
 
     server.stop()
     server.verify()
+
+
+@pytest.mark.parametrize("verb", ["send", "expect"])
+def test_a_probe_that_meets_half_a_script_leaves_it_whole(
+    server: StreamTestServer, probe: Callable[[Any], None], verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does that comes again and again while the test declares: known is what is demanded when all is there."""
+    monkeypatch.setattr("pytest_sockserver.declaring.PATIENCE", 30.0)
+    script = server.script().send(b"220 hi\r\n")
+    probe(server)
+    until(lambda: server.connections and server.connections[0].closed_by)
+    if verb == "send":
+        script.send(b"250 hello\r\n")
+    script.expect(b"QUIT\r\n").send(b"221 bye\r\n").close()
+    greeting = b"220 hi\r\n250 hello\r\n" if verb == "send" else b"220 hi\r\n"
+
+    assert ask(server, b"QUIT\r\n", 9, greeting) == b"221 bye\r\n"
+
+
+def test_a_script_under_probes_all_the_time(sockserver: SockServer) -> None:
+    server, over = sockserver.tcp(ignore_probes=True), threading.Event()
+
+    def leave_again_and_again() -> None:
+        while not over.is_set():
+            leave(server)
+
+    leaving = server.in_thread(leave_again_and_again)
+    until(lambda: len(server.connections) > 3)
+    server.script().send(b"hi\n").expect(b"1\n").send(b"a").expect(b"2\n").send(b"b").close()
+    assert ask(server, b"1\n2\n", 2, b"hi\n") == b"ab"
+    over.set()
+    leaving.result()
+
+
+def test_an_empty_request_after_a_line_is_of_no_probe(server: StreamTestServer) -> None:
+    server.framing = until_eof
+    server.on(b"").reply(b"nothing more")
+
+    @server.handler
+    def converse(conn: Connection) -> None:
+        conn.recv_line()
+        conn.rules()
+
+    assert ask(server, b"hi\n", 12, end=True) == b"nothing more"
 
 
 def test_a_script_whose_only_clients_were_probes_is_missing(server: StreamTestServer) -> None:

@@ -23,6 +23,7 @@ from pytest_sockserver import (
     StreamTestServer,
     Text,
     UnexpectedRequest,
+    UnmetExpectation,
     WrongState,
     lines,
     resp,
@@ -94,6 +95,27 @@ def test_a_connection_that_came_early_and_for_which_there_is_no_script_is_one_to
         assert one.recv(9) == b"1\n"
         with pytest.raises(UnexpectedRequest, match="expected no further connection"):
             tcp_server.verify()
+
+
+def test_what_a_script_demands_after_its_only_client_has_left_is_unmet(tcp_server: StreamTestServer) -> None:
+    script = tcp_server.script().send(b"hi\n")
+    with connect(tcp_server) as client:
+        assert read_exactly(client, 3) == b"hi\n"
+    until(lambda: tcp_server.connections[0]._done)
+    script.expect(b"x")
+
+    with pytest.raises(UnmetExpectation, match=r"step 2 of 2, test_scripts.py:\d+, was never reached: expected b'x'"):
+        tcp_server.verify()
+
+
+def test_what_a_script_says_after_its_only_client_has_left_is_no_demand(tcp_server: StreamTestServer) -> None:
+    script = tcp_server.script().send(b"hi\n")
+    with connect(tcp_server) as client:
+        assert read_exactly(client, 3) == b"hi\n"
+    until(lambda: tcp_server.connections[0]._done)
+    script.send(b"more\n").close()
+
+    tcp_server.verify()
 
 
 def test_a_script_may_grow_while_it_is_performed(tcp_server: StreamTestServer) -> None:
