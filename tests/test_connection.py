@@ -484,7 +484,7 @@ def test_a_handlers_expect_has_a_deadline_from_the_start(sockserver: SockServer)
     server = sockserver.tcp(timeout=0.1)
     server.handler(lambda conn: conn.expect(b"PING") and None)
 
-    with connect(server) as client, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), connect(server) as client:
         client.recv(1)
 
     with pytest.raises(DeadlineExceeded, match=r"expected b'PING' within 0.1 s\n  got nothing"):

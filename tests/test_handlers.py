@@ -130,7 +130,7 @@ def test_a_function_that_returns_something_is_a_failure(tcp_server: StreamTestSe
         conn.recv_line()
         return b"reply"
 
-    with connect(tcp_server) as client, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), connect(tcp_server) as client:
         client.sendall(b"hi\n")
         client.recv(1)
 
@@ -356,7 +356,7 @@ def test_a_class_that_fails_resets_its_client_and_keeps_what_it_said(tcp_server:
             raise ValueError("boom")
 
     tcp_server.handler(Fails)
-    with connect(tcp_server) as client, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), connect(tcp_server) as client:
         client.sendall(b"hi\n")
         client.recv(1)
 
@@ -561,7 +561,7 @@ def test_what_would_end_the_run_is_a_failure_of_the_test(tcp_server: StreamTestS
         conn.recv_line()
         raise kind("leaving")
 
-    with connect(tcp_server) as client, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), connect(tcp_server) as client:
         client.sendall(b"hi\n")
         client.recv(1)
 
@@ -576,7 +576,7 @@ def test_pytests_own_failures_are_failures(tcp_server: StreamTestServer) -> None
         conn.recv_line()
         pytest.fail("not what I wanted")
 
-    with connect(tcp_server) as client, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), connect(tcp_server) as client:
         client.sendall(b"hi\n")
         client.recv(1)
 
@@ -682,7 +682,7 @@ def test_a_class_that_wants_more_of_its_server_is_told_how_to_host_it(sockserver
             with datagram_client(server) as client:
                 client.send(b"x")
         else:
-            with connect(server) as raw, contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), connect(server) as raw, contextlib.ExitStack() as stack:
                 if transport == "tls":
                     context = server.client_context()
                     raw = stack.enter_context(context.wrap_socket(raw, server_hostname="localhost"))

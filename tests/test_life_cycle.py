@@ -374,7 +374,7 @@ def test_clear_forgets_no_failure(tcp_server: StreamTestServer) -> None:
         conn.recv_line()
         raise ValueError("boom")
 
-    with connect(tcp_server) as client, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), connect(tcp_server) as client:
         client.sendall(b"hi\n")
         client.recv(1)
     tcp_server.clear()

@@ -738,6 +738,7 @@ def test_a_run_that_is_cut_short_does_not_fail_for_a_fixtures_demand(inner: Runn
 def test_other_kinds_of_tests_are_judged_as_well(inner: Runner) -> None:
     run = inner(
         """
+        import contextlib
         import unittest
         import pytest
 
@@ -772,6 +773,15 @@ def test_other_kinds_of_tests_are_judged_as_well(inner: Runner) -> None:
         @pytest.mark.trio
         async def test_6_next(server, client):
             pass
+
+        if pytest.version_tuple < (9,):  # it came with that
+            class NoSubtests:
+                def test(self):
+                    return contextlib.nullcontext()
+
+            @pytest.fixture
+            def subtests():
+                return NoSubtests()
 
         @pytest.mark.parametrize("n", range(2))
         def test_7(server, client, n, subtests):

@@ -194,7 +194,7 @@ def test_a_pattern_that_forgets_the_line_ending_is_told(line_server: StreamTestS
     line_server.on(re.compile(rb"SET .*"))
 
     with line_server.raises(UnexpectedRequest) as caught:
-        with connect(line_server) as client, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), connect(line_server) as client:
             ask(client, b"GET key\n")
 
     said = r"expects the pattern rb'GET \w+' (matches all but its last b'\n': a pattern is to match the whole)"
@@ -225,7 +225,7 @@ def test_close_ends_the_connection_after_what_was_said(line_server: StreamTestSe
 def test_reset_by_request_then_an_answer(line_server: StreamTestServer) -> None:
     line_server.on(b"GET\n", times=2).reply(Reset()).then(b"ok\n")
 
-    with connect(line_server) as client, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), connect(line_server) as client:
         ask(client, b"GET\n")
     with connect(line_server) as client:
         assert ask(client, b"GET\n") == b"ok\n"
@@ -640,7 +640,7 @@ def test_an_exception_that_has_a_summary_of_its_own_is_told(sockserver: SockServ
 
     with server.raises(RuleError, match="the user's own"):
         if transport == "tcp":
-            with connect(server) as client, pytest.raises(ConnectionResetError):
+            with pytest.raises(ConnectionResetError), connect(server) as client:
                 ask(client, b"a")
         else:
             with datagram_client(server) as client:

@@ -239,7 +239,7 @@ def test_reset_as_a_step_and_reset_as_what_is_expected(tcp_server: StreamTestSer
     tcp_server.script().expect(b"a").reset()
     tcp_server.script().expect(b"a").expect_reset()
 
-    with connect(tcp_server) as client, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), connect(tcp_server) as client:
         ask(client, b"a")
     client = connect(tcp_server)
     client.sendall(b"a")
@@ -415,7 +415,7 @@ def test_what_neither_the_step_nor_a_rule_takes_is_the_steps_failure(chatty: Str
     chatty.script().expect(b"A\n").send(b"1\n")
 
     with chatty.raises(ScriptMismatch, match=r"step 1 of 2, test_scripts.py:\d+, expected b'A\\n'"):
-        with connect(chatty) as client, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), connect(chatty) as client:
             ask(client, b"B\n")
 
 
@@ -455,7 +455,7 @@ def test_a_gate_that_nobody_opens_fails_by_name(sockserver: SockServer) -> None:
     server.script().send(Gate("go"), b"1\n")
 
     with server.raises(TimeoutError, match=r"the gate 'go' was not opened within 0.05 s: server.open\('go'\) opens it"):
-        with connect(server) as client, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), connect(server) as client:
             client.recv(9)
 
 
