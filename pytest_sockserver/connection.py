@@ -403,7 +403,8 @@ class Connection(Verbs):
         if not plain and (takes_time(parts) or (ends(parts) and self._may_wait_to_end())):
             _refuse(verb)
         deadline = Deadline(timeout)
-        self._take_turn(verb, deadline)
+        if not self._writing.acquire(0.0):
+            self._take_turn(verb, deadline)
         try:
             if plain and self._unrest is None:  # the usual case, the short way
                 self._say_bytes(b"".join(parts), deadline, verb)  # type: ignore[arg-type]
@@ -517,7 +518,8 @@ class Connection(Verbs):
         self, verb: str, steps: Steps[T], timeout: float | None, *, patient: bool = True, wanted: object = None
     ) -> T:
         __tracebackhide__ = True
-        _refuse(verb)
+        if loop_blocked_here() is not None:
+            _refuse(verb)
         checked_timeout(timeout)
         self._refuse_unreadable(verb)
         with Reading(self, verb):

@@ -53,7 +53,7 @@ class Turn:
         if self._owner == original.get_ident():
             self._depth += 1
             return True
-        if not acquired(self._lock, seconds):
+        if not self._lock.acquire(False) and not acquired(self._lock, seconds):
             return False
         self._holder, self._what, self.part = original.get_ident(), what, None
         return True

@@ -45,13 +45,15 @@ _SENDFILE_CHUNK = 65536  # bytes; what shutil.copyfileobj uses
 _SEND_CHUNK = 262144  # bytes offered to the kernel at once: it takes about as many, and the rest is noted anew
 
 
+_loaded = sys.modules  # a look there costs less than a call, and this is in each receive
+
 if hasattr(select, "poll"):
 
     def ready(sock: socket.socket, write: bool, seconds: float | None) -> bool:
         """Wait until ``sock`` can be read or written, has ended or failed; tell whether that came in time."""
         poller = original.poll()  # one microsecond to make, holds no descriptor, knows no FD_SETSIZE
         poller.register(sock, select.POLLOUT if write else select.POLLIN)
-        if seconds != 0 and (sleep := greenlets_sleep()) is not None:
+        if seconds != 0 and "greenlet" in _loaded and (sleep := greenlets_sleep()) is not None:
             return looked_for(lambda: bool(poller.poll(0)), seconds, sleep)
         return bool(poller.poll(None if seconds is None else math.ceil(seconds * 1000)))
 

@@ -73,7 +73,8 @@ _LOOK = 4096
 def take_frame(buffer: Buffer, framing: Framing, max_frame: int) -> Steps[bytes]:
     """Take one frame, at most ``max_frame`` bytes; nothing is taken before it is whole."""
     __tracebackhide__ = True
-    return _taken(buffer, (yield from frame_size(buffer, framing, max_frame)))
+    size = yield from frame_size(buffer, framing, max_frame)
+    return buffer.take(size) if size else _taken(buffer, size)
 
 
 def _taken(buffer: Buffer, size: int) -> bytes:
