@@ -48,7 +48,7 @@ UNKNOWN = (
     "Future",
     "Context",
     "ParameterSet",
-    "pytest_sockserver.base_server.H",
+    "pytest_sockserver.server.base.H",
     "hypothesis.strategies.SearchStrategy",
 )
 nitpick_ignore = [("py:class", name) for name in UNKNOWN]

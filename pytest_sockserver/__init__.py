@@ -97,120 +97,120 @@ __all__ = [
 
 TYPE_CHECKING = False  # what type checkers take for typing.TYPE_CHECKING, without importing typing
 if TYPE_CHECKING:
-    from .aio import AsyncConnection as AsyncConnection
-    from .aio import AsyncRequest as AsyncRequest
-    from .aio import AsyncServer as AsyncServer
-    from .captured import Request as Request
-    from .certificates import TLS as TLS
-    from .certificates import Certificate as Certificate
-    from .checkup import Checkup as Checkup
-    from .checkup import Finding as Finding
-    from .checkup import check_up as check_up
-    from .connection import Connection as Connection
-    from .datagram_server import DatagramTestServer as DatagramTestServer
-    from .disturbing import Disturbing as Disturbing
-    from .errors import AddressUnavailable as AddressUnavailable
-    from .errors import BlockedLoop as BlockedLoop
-    from .errors import DeadlineExceeded as DeadlineExceeded
-    from .errors import DialogueError as DialogueError
-    from .errors import EndOfStream as EndOfStream
-    from .errors import HandlerStuck as HandlerStuck
-    from .errors import IncompleteRequest as IncompleteRequest
-    from .errors import RecordLimitExceeded as RecordLimitExceeded
-    from .errors import ScriptMismatch as ScriptMismatch
-    from .errors import ServerFailed as ServerFailed
-    from .errors import ServerStopping as ServerStopping
-    from .errors import SockServerError as SockServerError
-    from .errors import SockServerWarning as SockServerWarning
-    from .errors import UnexpectedRequest as UnexpectedRequest
-    from .errors import UnmetExpectation as UnmetExpectation
-    from .errors import UnsupportedFault as UnsupportedFault
-    from .errors import WrongState as WrongState
-    from .factory import SockServer as SockServer
+    from .connection.connection import Connection as Connection
+    from .connection.request import Request as Request
+    from .errors.exceptions import AddressUnavailable as AddressUnavailable
+    from .errors.exceptions import BlockedLoop as BlockedLoop
+    from .errors.exceptions import DeadlineExceeded as DeadlineExceeded
+    from .errors.exceptions import DialogueError as DialogueError
+    from .errors.exceptions import EndOfStream as EndOfStream
+    from .errors.exceptions import HandlerStuck as HandlerStuck
+    from .errors.exceptions import IncompleteRequest as IncompleteRequest
+    from .errors.exceptions import RecordLimitExceeded as RecordLimitExceeded
+    from .errors.exceptions import ScriptMismatch as ScriptMismatch
+    from .errors.exceptions import ServerFailed as ServerFailed
+    from .errors.exceptions import ServerStopping as ServerStopping
+    from .errors.exceptions import SockServerError as SockServerError
+    from .errors.exceptions import SockServerWarning as SockServerWarning
+    from .errors.exceptions import UnexpectedRequest as UnexpectedRequest
+    from .errors.exceptions import UnmetExpectation as UnmetExpectation
+    from .errors.exceptions import UnsupportedFault as UnsupportedFault
+    from .errors.exceptions import WrongState as WrongState
+    from .faults.active import Disturbing as Disturbing
+    from .faults.matrix import Checkup as Checkup
+    from .faults.matrix import Finding as Finding
+    from .faults.matrix import check_up as check_up
+    from .faults.modifiers import Append as Append
+    from .faults.modifiers import Corrupt as Corrupt
+    from .faults.modifiers import Cut as Cut
+    from .faults.modifiers import Drip as Drip
+    from .faults.modifiers import Hold as Hold
+    from .faults.modifiers import Overwrite as Overwrite
+    from .faults.modifiers import Prepend as Prepend
+    from .faults.modifiers import Repeat as Repeat
+    from .faults.modifiers import Replace as Replace
+    from .faults.modifiers import Split as Split
+    from .faults.modifiers import Spoof as Spoof
+    from .faults.modifiers import Throttle as Throttle
     from .recording.events import Event as Event
-    from .scripting.acts import Close as Close
-    from .scripting.acts import Delay as Delay
-    from .scripting.acts import Descriptors as Descriptors
-    from .scripting.acts import EndAfter as EndAfter
-    from .scripting.acts import Gate as Gate
-    from .scripting.acts import Jitter as Jitter
-    from .scripting.acts import Open as Open
-    from .scripting.acts import ReadSlowly as ReadSlowly
-    from .scripting.acts import Reset as Reset
-    from .scripting.acts import SendEof as SendEof
-    from .scripting.acts import Stall as Stall
-    from .scripting.acts import Urgent as Urgent
-    from .scripting.chance import garbage as garbage
+    from .scripting.effects import Close as Close
+    from .scripting.effects import Delay as Delay
+    from .scripting.effects import Descriptors as Descriptors
+    from .scripting.effects import EndAfter as EndAfter
+    from .scripting.effects import Gate as Gate
+    from .scripting.effects import Jitter as Jitter
+    from .scripting.effects import Open as Open
+    from .scripting.effects import ReadSlowly as ReadSlowly
+    from .scripting.effects import Reset as Reset
+    from .scripting.effects import SendEof as SendEof
+    from .scripting.effects import Stall as Stall
+    from .scripting.effects import Urgent as Urgent
+    from .scripting.frame_formats import delimited as delimited
+    from .scripting.frame_formats import fixed as fixed
+    from .scripting.frame_formats import http1 as http1
+    from .scripting.frame_formats import length_prefixed as length_prefixed
+    from .scripting.frame_formats import lines as lines
+    from .scripting.frame_formats import netstrings as netstrings
+    from .scripting.frame_formats import octet_counted as octet_counted
+    from .scripting.frame_formats import resp as resp
+    from .scripting.frame_formats import sans_io as sans_io
+    from .scripting.frame_formats import until_eof as until_eof
+    from .scripting.frame_formats import websocket as websocket
     from .scripting.framing import EOF as EOF
-    from .scripting.framings import delimited as delimited
-    from .scripting.framings import fixed as fixed
-    from .scripting.framings import http1 as http1
-    from .scripting.framings import length_prefixed as length_prefixed
-    from .scripting.framings import lines as lines
-    from .scripting.framings import netstrings as netstrings
-    from .scripting.framings import octet_counted as octet_counted
-    from .scripting.framings import resp as resp
-    from .scripting.framings import sans_io as sans_io
-    from .scripting.framings import until_eof as until_eof
-    from .scripting.framings import websocket as websocket
     from .scripting.matching import ANY as ANY
     from .scripting.matching import Hex as Hex
     from .scripting.matching import Text as Text
-    from .scripting.modifiers import Append as Append
-    from .scripting.modifiers import Corrupt as Corrupt
-    from .scripting.modifiers import Cut as Cut
-    from .scripting.modifiers import Drip as Drip
-    from .scripting.modifiers import Hold as Hold
-    from .scripting.modifiers import Overwrite as Overwrite
-    from .scripting.modifiers import Prepend as Prepend
-    from .scripting.modifiers import Repeat as Repeat
-    from .scripting.modifiers import Replace as Replace
-    from .scripting.modifiers import Split as Split
-    from .scripting.modifiers import Spoof as Spoof
-    from .scripting.modifiers import Throttle as Throttle
     from .scripting.parts import DATA as DATA
     from .scripting.parts import Part as Part
     from .scripting.rules import CONNECT as CONNECT
     from .scripting.rules import HANDSHAKE as HANDSHAKE
     from .scripting.script import Script as Script
-    from .scripting.tls_acts import Alert as Alert
-    from .scripting.tls_acts import Raw as Raw
-    from .scripting.tls_acts import StartTLS as StartTLS
-    from .stream_server import StreamTestServer as StreamTestServer
+    from .scripting.seeds import garbage as garbage
+    from .scripting.tls_effects import Alert as Alert
+    from .scripting.tls_effects import Raw as Raw
+    from .scripting.tls_effects import StartTLS as StartTLS
+    from .server.aio import AsyncConnection as AsyncConnection
+    from .server.aio import AsyncRequest as AsyncRequest
+    from .server.aio import AsyncServer as AsyncServer
+    from .server.datagram import DatagramTestServer as DatagramTestServer
+    from .server.factory import SockServer as SockServer
+    from .server.stream import StreamTestServer as StreamTestServer
     from .sweeps import breaks as breaks
     from .sweeps import closes as closes
     from .sweeps import cuts as cuts
     from .sweeps import resets as resets
     from .sweeps import splits as splits
+    from .transport.certificates import TLS as TLS
+    from .transport.certificates import Certificate as Certificate
 else:
     _NAMES = {
-        "aio": "AsyncConnection AsyncRequest AsyncServer",
-        "captured": "Request",
-        "certificates": "Certificate TLS",
-        "checkup": "Checkup Finding check_up",
-        "connection": "Connection",
-        "datagram_server": "DatagramTestServer",
-        "disturbing": "Disturbing",
-        "errors": (
+        "server.aio": "AsyncConnection AsyncRequest AsyncServer",
+        "connection.request": "Request",
+        "transport.certificates": "Certificate TLS",
+        "faults.matrix": "Checkup Finding check_up",
+        "connection.connection": "Connection",
+        "server.datagram": "DatagramTestServer",
+        "faults.active": "Disturbing",
+        "errors.exceptions": (
             "AddressUnavailable BlockedLoop DeadlineExceeded DialogueError EndOfStream HandlerStuck "
             "IncompleteRequest RecordLimitExceeded ScriptMismatch ServerFailed ServerStopping "
             "SockServerError SockServerWarning UnexpectedRequest UnmetExpectation UnsupportedFault WrongState"
         ),
-        "factory": "SockServer",
+        "server.factory": "SockServer",
         "recording.events": "Event",
-        "scripting.acts": "Close Delay Descriptors EndAfter Gate Jitter Open ReadSlowly Reset SendEof Stall Urgent",
-        "scripting.chance": "garbage",
+        "scripting.effects": "Close Delay Descriptors EndAfter Gate Jitter Open ReadSlowly Reset SendEof Stall Urgent",
+        "scripting.seeds": "garbage",
         "scripting.framing": "EOF",
-        "scripting.framings": (
+        "scripting.frame_formats": (
             "delimited fixed http1 length_prefixed lines netstrings octet_counted resp sans_io until_eof websocket"
         ),
         "scripting.matching": "ANY Hex Text",
-        "scripting.modifiers": "Append Corrupt Cut Drip Hold Overwrite Prepend Repeat Replace Split Spoof Throttle",
+        "faults.modifiers": "Append Corrupt Cut Drip Hold Overwrite Prepend Repeat Replace Split Spoof Throttle",
         "scripting.parts": "DATA Part",
         "scripting.rules": "CONNECT HANDSHAKE",
         "scripting.script": "Script",
-        "scripting.tls_acts": "Alert Raw StartTLS",
-        "stream_server": "StreamTestServer",
+        "scripting.tls_effects": "Alert Raw StartTLS",
+        "server.stream": "StreamTestServer",
         "sweeps": "breaks closes cuts resets splits",
     }
     _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}

@@ -20,12 +20,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, TypeVar
 
-from .origin import Origin
-from .scripting.acts import Close, Reset, SendEof, Stall, Urgent
-from .scripting.modifiers import Append, Corrupt, Cut, Drip, Overwrite, Prepend, Repeat, Replace, Split, Spoof
+from .errors.location import Origin
+from .faults.modifiers import Append, Corrupt, Cut, Drip, Overwrite, Prepend, Repeat, Replace, Split, Spoof
+from .scripting.effects import Close, Reset, SendEof, Stall, Urgent
 from .scripting.parts import DATA, DATAGRAMS, EVERYWHERE, STREAMS, Act, Part, check_count, check_seconds
 from .scripting.script import Script
-from .scripting.tls_acts import Raw
+from .scripting.tls_effects import Raw
 
 try:
     from hypothesis import strategies as st

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .scripting.acts import Close, Reset
-from .scripting.modifiers import Cut, Split
+from .faults.modifiers import Cut, Split
+from .scripting.effects import Close, Reset
 from .scripting.parts import Act, Part, check_seconds, checked_parts
 from .scripting.script import Script
 

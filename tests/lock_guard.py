@@ -13,20 +13,15 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytest_sockserver.datagram_server
-import pytest_sockserver.stream_server  # noqa: F401  so that there is all that is to be wrapped
-from pytest_sockserver import (
-    base_server,
-    captured,
-    failures,
-    handler,
-    performing,
-    sink,
-    trust,
-)
-from pytest_sockserver.recording import recorder
+import pytest_sockserver.server.datagram
+import pytest_sockserver.server.stream  # noqa: F401  so that there is all that is to be wrapped
+from pytest_sockserver.connection import perform, request
+from pytest_sockserver.recording import failures, recorder
+from pytest_sockserver.responders import handler
 from pytest_sockserver.scripting import framing, matching
+from pytest_sockserver.server import base, reader
 from pytest_sockserver.socketserver import stream as framework_stream
+from pytest_sockserver.transport import client_trust
 
 # Frames of this module pass for the package's own: a failure still points at the test's line.
 __name__ = "pytest_sockserver.lock_guard"
@@ -66,9 +61,9 @@ def check(what: str, *, life: bool = True) -> None:
 _OWNERS: list[tuple[type, str]] = [
     (recorder.Recorder, "lock"),
     (recorder.Tape, "lock"),
-    (base_server.BaseTestServer, "_life"),
-    (sink.Sink, "_lock"),
-    (trust.Trust, "_lock"),
+    (base.BaseTestServer, "_life"),
+    (reader.Sink, "_lock"),
+    (client_trust.Trust, "_lock"),
     (framework_stream.LiveRequests, "_lock"),
 ]
 
@@ -108,8 +103,8 @@ def _replace_method(owner: type, name: str, what: str) -> None:
     setattr(owner, name, checked)
 
 
-_matches, _next_need, _called, _made_of = matching.matches, framing._next_need, performing.called, performing.made_of
-_text_of, _looked_up = failures.text_of, captured.looked_up
+_matches, _next_need, _called, _made_of = matching.matches, framing._next_need, perform.called, perform.made_of
+_text_of, _looked_up = failures.text_of, request.looked_up
 
 
 def matches(*args: Any, **options: Any) -> object:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+import pytest_sockserver.pytest_plugin.hooks
+
 # An inner run in this process forgets what it imports; what is there already it keeps, and need not load again.
-import pytest_sockserver.aio
-import pytest_sockserver.clients
-import pytest_sockserver.report
+import pytest_sockserver.server.aio
+import pytest_sockserver.server.client_thread
 
 from .expected_texts import steady
 
@@ -43,7 +44,7 @@ def tell(server, data):
         client.sendto(data, server.address)
 """
 
-OURS = ("-p", "pytest_sockserver.plugin")
+OURS = ("-p", "pytest_sockserver.pytest_plugin.plugin")
 ALWAYS = (
     *("-p", "no:cacheprovider"),
     *("-W", "error"),

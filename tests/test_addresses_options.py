@@ -269,7 +269,7 @@ AS_NOBODY = textwrap.dedent(
     """
     import os, sys
     from pytest_sockserver import AddressUnavailable, SockServer
-    import pytest_sockserver.factory, pytest_sockserver.stream_server, difflib
+    import pytest_sockserver.server.factory, pytest_sockserver.server.stream, difflib
     if os.geteuid() == 0:
         os.setgroups([])
         os.setgid(65534)
@@ -352,7 +352,7 @@ def test_where_ipv6_is_missing_it_is_said(sockserver: SockServer, monkeypatch: p
 
 
 def test_where_unix_sockets_are_missing_it_is_said(sockserver: SockServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("pytest_sockserver.addresses.socket.AF_UNIX")
+    monkeypatch.delattr("pytest_sockserver.transport.address.socket.AF_UNIX")
 
     with pytest.raises(AddressUnavailable) as raised:
         sockserver.unix()

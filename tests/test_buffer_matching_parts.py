@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_sockserver import ANY
-from pytest_sockserver.scripting import reading
+from pytest_sockserver.scripting import readers
 from pytest_sockserver.scripting.buffer import Buffer
 from pytest_sockserver.scripting.matching import checked_match, described, difference, matches, shortened
 from pytest_sockserver.scripting.parts import checked_parts, parts_of
@@ -109,7 +109,7 @@ def search_byte_by_byte(size: int) -> None:
 
 def compare_byte_by_byte(size: int) -> None:
     buffer = Buffer()
-    steps = reading.expect(buffer, b"x" * (size + 1))
+    steps = readers.expect(buffer, b"x" * (size + 1))
     for _ in range(size):
         buffer.feed(b"x")
         assert next(steps)
@@ -130,14 +130,14 @@ def test_taking_a_unit_costs_the_same_for_each_byte_however_large_it_is(work: Ca
 # The reading verbs, fed by hand
 
 VERBS: dict[str, Callable[[Buffer], Any]] = {
-    "recv_exactly": lambda buffer: reading.recv_exactly(buffer, 7),
-    "recv_until": lambda buffer: reading.recv_until(buffer, b"\r\n", 100),
-    "recv_until max_bytes": lambda buffer: reading.recv_until(buffer, b"ab", 7),
-    "recv_all": reading.recv_all,
-    "expect": lambda buffer: reading.expect(buffer, b"ab\r\n"),
-    "expect_line": lambda buffer: reading.expect_line(buffer, re.compile(rb"[ab]+"), 100),
-    "expect_line max_bytes": lambda buffer: reading.expect_line(buffer, ANY, 7),
-    "expect_eof": reading.expect_eof,
+    "recv_exactly": lambda buffer: readers.recv_exactly(buffer, 7),
+    "recv_until": lambda buffer: readers.recv_until(buffer, b"\r\n", 100),
+    "recv_until max_bytes": lambda buffer: readers.recv_until(buffer, b"ab", 7),
+    "recv_all": readers.recv_all,
+    "expect": lambda buffer: readers.expect(buffer, b"ab\r\n"),
+    "expect_line": lambda buffer: readers.expect_line(buffer, re.compile(rb"[ab]+"), 100),
+    "expect_line max_bytes": lambda buffer: readers.expect_line(buffer, ANY, 7),
+    "expect_eof": readers.expect_eof,
 }
 
 
@@ -156,7 +156,7 @@ def performed(verb: Callable[[Buffer], Any], segments: list[bytes]) -> tuple[str
     except StopIteration as done:
         value = done.value[0] if isinstance(done.value, tuple) else done.value
         return f"returned {value!r}", bytes(buffer) + b"".join(waiting)
-    except (reading.Ended, reading.EndedWithin, reading.Mismatch) as error:
+    except (readers.Ended, readers.EndedWithin, readers.Mismatch) as error:
         return type(error).__name__, b""
 
 
@@ -174,7 +174,7 @@ def test_a_reading_verb_says_the_same_however_the_bytes_are_cut(name: str, data:
 def test_a_verb_tells_whether_its_unit_has_begun() -> None:
     """A handler waits for the start of a unit without a deadline, and for the rest of it with one."""
     buffer = Buffer()
-    steps = reading.recv_exactly(buffer, 3)
+    steps = readers.recv_exactly(buffer, 3)
 
     begun = [next(steps)]
     buffer.feed(b"a")
@@ -186,14 +186,14 @@ def test_a_verb_tells_whether_its_unit_has_begun() -> None:
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
-        (lambda buffer: reading.expect(buffer, b"PING\r\n"), "expected b'PING\\r\\n'\n  got b'PIGN' "
+        (lambda buffer: readers.expect(buffer, b"PING\r\n"), "expected b'PING\\r\\n'\n  got b'PIGN' "
          "(differs at byte 2: b'G' is not b'N')"),
-        (lambda buffer: reading.expect(buffer, b"PIGN!"), "expected b'PIGN!'\n  got b'PIGN' and then the end of the "
+        (lambda buffer: readers.expect(buffer, b"PIGN!"), "expected b'PIGN!'\n  got b'PIGN' and then the end of the "
          "stream"),
-        (lambda buffer: reading.recv_until(buffer, b"\n", 4), "expected b'\\n' within 4 bytes\n  got b'PIGN'"),
-        (lambda buffer: reading.expect_line(buffer, b"PING", 99), "expected a line matching b'PING'\n  got b'PIGN' and "
+        (lambda buffer: readers.recv_until(buffer, b"\n", 4), "expected b'\\n' within 4 bytes\n  got b'PIGN'"),
+        (lambda buffer: readers.expect_line(buffer, b"PING", 99), "expected a line matching b'PING'\n  got b'PIGN' and "
          "then the end of the stream"),
-        (reading.expect_eof, "expected the end of the stream\n  got b'PIGN'"),
+        (readers.expect_eof, "expected the end of the stream\n  got b'PIGN'"),
     ],
     ids=["another byte", "too short", "no delimiter", "no line", "not the end"],
 )  # fmt: skip
@@ -202,7 +202,7 @@ def test_a_mismatch_says_what_was_expected_and_what_came(steps: Callable[[Buffer
     buffer.feed(b"PIGN")
     buffer.ended = True
 
-    with pytest.raises(reading.Mismatch) as raised:
+    with pytest.raises(readers.Mismatch) as raised:
         next(steps(buffer))
 
     assert str(raised.value) == message

@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 from pytest_sockserver import Connection, SockServer
-from pytest_sockserver.certificates import TLS, Certificate, checked_tls, server_context_of
-from pytest_sockserver.issuing import ca_pem, write_ca
-from pytest_sockserver.tls_contexts import client_context
+from pytest_sockserver.transport.certificate_authority import ca_pem, write_ca
+from pytest_sockserver.transport.certificates import TLS, Certificate, checked_tls, server_context_of
+from pytest_sockserver.transport.tls_contexts import client_context
 
 from .peers import PATIENCE, connect
 
@@ -661,7 +661,7 @@ def test_no_file_of_a_key_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_no_file_of_a_key_is_left_if_the_context_does_not_take_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pytest_sockserver import tls_contexts
+    from pytest_sockserver.transport import tls_contexts
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(tls_contexts, "issued", lambda certificate: b"no key")
@@ -941,9 +941,9 @@ def test_without_trustme_a_context_of_ones_own_is_still_taken() -> None:
 import sys
 sys.modules["trustme"] = None
 import ssl
-from pytest_sockserver.certificates import checked_tls, server_context_of
-from pytest_sockserver.issuing import ca_pem
-from pytest_sockserver.tls_contexts import client_context
+from pytest_sockserver.transport.certificates import checked_tls, server_context_of
+from pytest_sockserver.transport.certificate_authority import ca_pem
+from pytest_sockserver.transport.tls_contexts import client_context
 own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 assert server_context_of(checked_tls(own, "tls")) is own
 for ask in (ca_pem, client_context):
@@ -961,7 +961,7 @@ def test_nothing_expensive_is_imported_before_a_context_is_made() -> None:
     said = run("""
 import sys
 before = set(sys.modules)
-from pytest_sockserver.certificates import TLS, Certificate, checked_tls
+from pytest_sockserver.transport.certificates import TLS, Certificate, checked_tls
 tls = TLS(Certificate.expired(), alpn=["h2"], client_certificate="required", names={})
 checked_tls(tls, "tls"), checked_tls(True, "tls"), repr(tls), hash(tls)
 costly = {"ssl", "trustme", "cryptography", "idna", "tempfile"}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_sockserver import TLS, Certificate, Checkup, Finding, SockServer, check_up
-from pytest_sockserver.catalogue import ANYTHING, ERROR, SAME, SAME_OR_ERROR, faults_for
+from pytest_sockserver.faults.catalogue import ANYTHING, ERROR, SAME, SAME_OR_ERROR, faults_for
 from pytest_sockserver.scripting.parts import EVERYWHERE
 
 from .peers import connect, datagram_client, read_to_end

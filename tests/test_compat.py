@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from pytest_sockserver import DeadlineExceeded, StreamTestServer, deadline
+from pytest_sockserver import DeadlineExceeded, StreamTestServer
+from pytest_sockserver.connection import deadline
 
 from .plugin_runs import ALWAYS, OURS, Runner
 

@@ -136,7 +136,7 @@ LINES: dict[str, Callable[[Connection], Any]] = {
 def test_a_unit_read_byte_by_byte_costs_the_same_for_each_byte_however_long_it_is(
     tcp_server: StreamTestServer, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr("pytest_sockserver.stream.CHUNK", 1)
+    monkeypatch.setattr("pytest_sockserver.transport.stream.CHUNK", 1)
     spent: list[float] = []
 
     @tcp_server.handler

@@ -9,13 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_sockserver import (
-    Connection,
-    Request,
-    SockServer,
-    StreamTestServer,
-    WrongState,
-)
+from pytest_sockserver import Connection, Request, SockServer, StreamTestServer, WrongState
 
 from .peers import (
     PATIENCE,

@@ -14,15 +14,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pytest_sockserver.errors import DialogueError
-from pytest_sockserver.origin import Origin
-from pytest_sockserver.scripting.acts import Close, Delay, Gate, Open, Reset, SendEof, Stall
-from pytest_sockserver.scripting.dialogue import Dialogue, Section, parse
+from pytest_sockserver.errors.exceptions import DialogueError
+from pytest_sockserver.errors.location import Origin
+from pytest_sockserver.scripting.dialogue_reader import Dialogue, Section, parse
+from pytest_sockserver.scripting.dialogue_writer import Event, format_datagrams, format_lines, line_ending
+from pytest_sockserver.scripting.effects import Close, Delay, Gate, Open, Reset, SendEof, Stall
 from pytest_sockserver.scripting.matching import Hex, PatternText, Text
 from pytest_sockserver.scripting.script import Script
 from pytest_sockserver.scripting.steps import Step
-from pytest_sockserver.scripting.tls_acts import StartTLS
-from pytest_sockserver.scripting.writing import Event, format_datagrams, format_lines, line_ending
+from pytest_sockserver.scripting.tls_effects import StartTLS
 
 EXPECTED = "expected a line that begins with S: S- Sx S! C: C- Cx C~ C> C! == % or #"
 RELAXED = settings(deadline=None, max_examples=60)

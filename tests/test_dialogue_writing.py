@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from pytest_sockserver import ANY, StreamTestServer
+from pytest_sockserver.connection.transcript import datagram_lines, head, lines, of_connection, so_far
+from pytest_sockserver.faults.modifiers import Cut, Drip
 from pytest_sockserver.recording.recorder import Recorder, Tape
-from pytest_sockserver.scripting.acts import Close, Delay, Gate, Open, Reset, SendEof, Stall
+from pytest_sockserver.scripting.dialogue_writer import format_datagrams, format_lines, line_ending
+from pytest_sockserver.scripting.effects import Close, Delay, Gate, Open, Reset, SendEof, Stall
 from pytest_sockserver.scripting.matching import Hex, Text
-from pytest_sockserver.scripting.modifiers import Cut, Drip
 from pytest_sockserver.scripting.parts import Part
 from pytest_sockserver.scripting.script import Script
-from pytest_sockserver.scripting.tls_acts import StartTLS
-from pytest_sockserver.scripting.writing import format_datagrams, format_lines, line_ending
-from pytest_sockserver.transcript import datagram_lines, head, lines, of_connection, so_far
+from pytest_sockserver.scripting.tls_effects import StartTLS
 
 from .peers import connect, place
 

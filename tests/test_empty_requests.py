@@ -36,7 +36,7 @@ from pytest_sockserver import (
 from pytest_sockserver.scripting.buffer import Buffer
 from pytest_sockserver.scripting.framing import Cutter, agrees, may_be_empty, take_frame
 from pytest_sockserver.scripting.matching import Shape
-from pytest_sockserver.scripting.reading import Ended, EndedWithin
+from pytest_sockserver.scripting.readers import Ended, EndedWithin
 
 from .peers import connect, datagram_client, read_to_end, reset, until
 from .plugin_runs import Runner

@@ -26,16 +26,7 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, TextMessage
 
 from pytest_sockserver.scripting.buffer import Buffer
-from pytest_sockserver.scripting.framing import (
-    EOF,
-    Cutter,
-    Framing,
-    Need,
-    checked_framing,
-    name_of,
-    take_frame,
-)
-from pytest_sockserver.scripting.framings import (
+from pytest_sockserver.scripting.frame_formats import (
     delimited,
     fixed,
     http1,
@@ -48,7 +39,8 @@ from pytest_sockserver.scripting.framings import (
     until_eof,
     websocket,
 )
-from pytest_sockserver.scripting.reading import Ended, EndedWithin, Mismatch
+from pytest_sockserver.scripting.framing import EOF, Cutter, Framing, Need, checked_framing, name_of, take_frame
+from pytest_sockserver.scripting.readers import Ended, EndedWithin, Mismatch
 
 UNLIMITED = 1 << 40
 

@@ -17,7 +17,10 @@ PATCH = {
 }
 
 # Before the plugin is loaded (by -p, which loads in order), or after it, as a conftest does.
-ORDERS = {"before": ("-p", "patches", "-p", "pytest_sockserver.plugin"), "after": ("-p", "pytest_sockserver.plugin")}
+ORDERS = {
+    "before": ("-p", "patches", "-p", "pytest_sockserver.pytest_plugin.plugin"),
+    "after": ("-p", "pytest_sockserver.pytest_plugin.plugin"),
+}
 
 GREEN = """
 import socket, sys, threading, time

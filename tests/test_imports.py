@@ -1,4 +1,7 @@
-"""Who imports whom: the layers, no cycles, and nothing expensive until it is used."""
+"""Who imports whom: no cycles, nothing expensive until it is used, and nobody's private names.
+
+That imports go down the list of folders is import-linter's to say: see pyproject.toml.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,19 @@ import pytest
 import pytest_sockserver
 
 PACKAGE = Path(pytest_sockserver.__file__).parent
-FOLDERS = ("socketserver", "recording", "scripting")
-BOTTOM = ("errors", "origin", "bound", "originals")  # what everything may import
+FOLDERS = (
+    "errors",
+    "socketserver",
+    "scripting",
+    "recording",
+    "transport",
+    "faults",
+    "connection",
+    "responders",
+    "server",
+    "pytest_plugin",
+)
+BOTTOM = ("bound", "originals", *("errors." + name for name in ("exceptions", "location", "messages")))
 
 
 def modules() -> dict[str, Path]:
@@ -79,25 +93,24 @@ def others(name: str, *, lazy: bool) -> set[str]:
     return {each.partition(".")[0] for each in imports(name, lazy=lazy) if not each.startswith("ours:")}
 
 
-IN_FOLDERS = [name for name in MODULES if name.partition(".")[0] in FOLDERS]
-
-
 def test_the_reader_of_imports_sees_what_is_there() -> None:
     assert len(MODULES) > 30
-    assert "recording.recorder" in ours("recording.sockets", lazy=True)
-    assert "ssl" in others("tls_contexts", lazy=True)
-    assert "ssl" not in others("tls_contexts", lazy=False)
-    assert "clients" in ours("base_server", lazy=True)
-    assert "clients" not in ours("base_server", lazy=False)
+    assert "recording.recorder" in ours("transport.tapped_socket", lazy=True)
+    assert "ssl" in others("transport.tls_contexts", lazy=True)
+    assert "ssl" not in others("transport.tls_contexts", lazy=False)
+    assert "server.client_thread" in ours("server.base", lazy=True)
+    assert "server.client_thread" not in ours("server.base", lazy=False)
 
 
-@pytest.mark.parametrize("name", IN_FOLDERS)
-def test_the_folders_import_the_standard_library_the_bottom_and_never_each_other(name: str) -> None:
-    folder = name.partition(".")[0]
+def test_the_package_has_ten_folders_and_no_folder_in_a_folder() -> None:
+    assert {path.parent.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")} == {".", *FOLDERS}
 
-    assert {each for each in ours(name, lazy=True) if each != folder and not each.startswith(f"{folder}.")} <= set(
-        BOTTOM
-    )
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("socketserver")])
+def test_the_framework_imports_the_standard_library_and_the_originals(name: str) -> None:
+    theirs = {each for each in ours(name, lazy=True) if not each.startswith("socketserver")}
+
+    assert theirs <= {"bound", "originals"}
     assert others(name, lazy=True) <= {*sys.stdlib_module_names, "typing_extensions"}
 
 
@@ -115,13 +128,13 @@ def test_the_standard_librarys_socketserver_is_never_imported(name: str) -> None
 
 @pytest.mark.parametrize("name", BOTTOM)
 def test_the_bottom_imports_nothing_above_it(name: str) -> None:
-    assert ours(name, lazy=True) <= ({"bound"} if name == "originals" else set())
+    assert ours(name, lazy=True) <= {*BOTTOM, "errors"}
 
 
 def test_nothing_below_the_plugin_imports_pytest() -> None:
-    top = {"plugin", "report", "sections", "sweeps"}
+    top = {name for name in MODULES if name.startswith("pytest_plugin")}
 
-    assert {name for name in MODULES if others(name, lazy=True) & {"pytest", "_pytest", "pluggy"}} <= top
+    assert {name for name in MODULES if others(name, lazy=True) & {"pytest", "_pytest", "pluggy"}} <= {*top, "sweeps"}
     assert {name for name in MODULES if ours(name, lazy=True) & top} <= top
 
 
@@ -166,13 +179,14 @@ def test_importing_the_package_loads_next_to_nothing() -> None:
 
 
 def test_importing_the_plugin_loads_nothing_that_pytest_has_not() -> None:
-    new = loaded("import pytest, pytest_sockserver.plugin") - loaded("import pytest")
+    new = loaded("import pytest, pytest_sockserver.pytest_plugin.plugin") - loaded("import pytest")
 
     assert {name for name in new if not name.startswith("pytest_sockserver")} == set()
     assert {name for name in new if name.startswith("pytest_sockserver")} == {
         "pytest_sockserver",
         "pytest_sockserver.bound",
-        "pytest_sockserver.plugin",
+        "pytest_sockserver.pytest_plugin",
+        "pytest_sockserver.pytest_plugin.plugin",
     }
 
 
@@ -254,7 +268,7 @@ AS_IT_IS = {
     ("socketserver.stream", "socket.socket"),
     ("socketserver.concurrency", "threading.Thread"),
     # Whether pytest-socket forbids it.
-    ("addresses", "socket.socket"),
+    ("transport.address", "socket.socket"),
 }
 
 
@@ -311,7 +325,7 @@ def test_what_a_test_may_replace_is_reached_through_originals_alone(name: str) -
     assert {(name, each) for each in wrong} <= AS_IT_IS
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name not in ("originals", "tls_contexts")])
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in ("originals", "transport.tls_contexts")])
 def test_ssl_is_imported_through_originals_alone(name: str) -> None:
     """Whoever imports it first while ``socket.socket`` is replaced would break it for the rest of the run."""
     tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
@@ -334,3 +348,60 @@ for name in sys.argv[1:]:
     said = subprocess.run([sys.executable, "-c", program, *names], capture_output=True, text=True, timeout=30)
 
     assert (said.stdout, said.returncode) == ("", 0), said.stderr
+
+
+# Private names
+
+
+def private_accesses() -> dict[str, int]:
+    """Return how often each module uses a private name of an object that is not its own, where it uses any."""
+    trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+    owners: dict[str, set[str]] = {}
+    for name, tree in trees.items():
+        for private in privates_defined(tree):
+            owners.setdefault(private, set()).add(name)
+    found = {}
+    for name, tree in trees.items():
+        foreign = [each for each in privates_used(tree) if each in owners and name not in owners[each]]
+        if foreign:
+            found[name] = len(foreign)
+    return found
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def privates_defined(tree: ast.Module) -> Iterator[str]:
+    """Yield the private names of a module's classes: methods, annotated attributes, and what ``self`` is given."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            for each in node.body:
+                if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef)) and is_private(each.name):
+                    yield each.name
+                elif isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name):
+                    yield from [each.target.id] if is_private(each.target.id) else []
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+        for target in targets:
+            for each in ast.walk(target):
+                if isinstance(each, ast.Attribute) and isinstance(each.value, ast.Name) and each.value.id == "self":
+                    yield from [each.attr] if is_private(each.attr) else []
+
+
+def privates_used(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            value = node.value
+            if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "super":
+                continue
+            if not (isinstance(value, ast.Name) and value.id in ("self", "cls")):
+                yield node.attr
+
+
+def test_private_names_cross_no_further_border() -> None:
+    """The number only goes down; at 0 this test says so for good."""
+    assert sum(private_accesses().values()) <= PRIVATE_ACCESSES
+
+
+PRIVATE_ACCESSES = 576

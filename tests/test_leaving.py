@@ -123,7 +123,7 @@ class Runs:
     def pytest(self, source: str, *args: str, wait_for: tuple[str, ...] = ("failed", "now"), **given: Any) -> Left:
         """Run pytest on a test that comes after one that fails; leave it when all these words were announced."""
         (self.path / "test_it.py").write_text(HEAD + textwrap.dedent(source))
-        plugins = ("-p", "pytest_sockserver.plugin", "-p", "no:cacheprovider")
+        plugins = ("-p", "pytest_sockserver.pytest_plugin.plugin", "-p", "no:cacheprovider")
         return self.python("-m", "pytest", *plugins, "test_it.py", *args, wait_for=wait_for, **given)
 
     def python(
@@ -539,7 +539,7 @@ def test_the_end_of_the_debuggers_input_does_not_stop_our_deadlines(runs: Runs) 
     def test_it(tcp_server):
         breakpoint()
     def test_last(tcp_server):
-        from pytest_sockserver.deadline import debugging
+        from pytest_sockserver.connection.deadline import debugging
         assert not debugging()
     """
     left = runs.pytest(source, "-k", "not fails_first", entered="", presses=0)

@@ -30,9 +30,9 @@ from pytest_sockserver import (
     SockServer,
     StreamTestServer,
     WrongState,
-    cutting,
 )
 from pytest_sockserver import socketserver as framework
+from pytest_sockserver.connection import cutting
 
 from .peers import PATIENCE, connect, datagram_client, read_exactly, read_to_end, until
 

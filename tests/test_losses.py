@@ -20,8 +20,8 @@ from pytest_sockserver import (
     SockServerWarning,
     StreamTestServer,
     UnmetExpectation,
-    losses,
 )
+from pytest_sockserver.server import losses
 
 from .peers import PATIENCE, connect, datagram_client, until
 from .plugin_runs import Runner
@@ -79,7 +79,7 @@ def test_the_receive_buffer_of_datagram_servers_alone_is_as_large_as_the_system_
 
 
 def test_a_system_that_refuses_a_large_buffer_grants_a_smaller_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytest_sockserver.addresses import enlarge
+    from pytest_sockserver.transport.address import enlarge
 
     class Strict:
         size = 0
@@ -248,7 +248,7 @@ def test_a_unix_datagram_client_waits_and_nothing_is_dropped(unix_datagram_serve
 
 
 def test_where_the_system_does_not_tell_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_sockserver.losses.sys.platform", "darwin")
+    monkeypatch.setattr("pytest_sockserver.server.losses.sys.platform", "darwin")
 
     with DatagramTestServer(rcvbuf=2048) as server:
         flood(server)

@@ -1126,7 +1126,7 @@ def test_a_report_has_only_what_every_terminal_takes(inner: Runner) -> None:
             ask(tcp_server, b"\xff\xfe\x1b[31m\x00\n")
         """,
         *("-n", "1"),
-        loaded=("-p", "pytest_sockserver.plugin", "-p", "xdist.plugin", "-p", "xdist.looponfail"),
+        loaded=("-p", "pytest_sockserver.pytest_plugin.plugin", "-p", "xdist.plugin", "-p", "xdist.looponfail"),
     )
 
     assert "INTERNALERROR" not in run.stdout + run.stderr

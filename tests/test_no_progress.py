@@ -35,9 +35,9 @@ from pytest_sockserver import (
     lines,
     sans_io,
 )
-from pytest_sockserver.scripting.agenda import Agenda
 from pytest_sockserver.scripting.framing import EMPTY_NEEDS, Cutter, checked_framing
 from pytest_sockserver.scripting.parts import actions, parts_of
+from pytest_sockserver.scripting.script_cursor import Agenda
 
 MAX_FRAME = 1 << 20
 Framing = Callable[[], Generator[Any, bytes, object]]

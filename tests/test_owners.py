@@ -879,7 +879,7 @@ def test_a_run_within_a_test_leaves_the_outer_test_its_demands(inner: Runner) ->
 
         def test_one(server, client, pytester):
             pytester.makepyfile("def test_it(tcp_server): tcp_server.on(b'x').reply(b'y')")
-            pytester.runpytest_inprocess("-p", "pytest_sockserver.plugin", "-p", "no:cacheprovider")
+            pytester.runpytest_inprocess("-p", "pytest_sockserver.pytest_plugin.plugin", "-p", "no:cacheprovider")
             server.on(b"a", times=1).reply(b"A")
 
         def test_two(server, client):

@@ -489,7 +489,7 @@ def test_the_fixtures_and_the_marker_introduce_themselves(inner: Runner) -> None
         "framing, timeout, stop_timeout, tls, rcvbuf, mss, backlog, record_limit, max_frame, ignore_probes, "
         "allow_remote, name"
     )
-    told = fixtures.partition("fixtures defined from pytest_sockserver.plugin")[2].splitlines()[1:]
+    told = fixtures.partition("fixtures defined from pytest_sockserver.pytest_plugin.plugin")[2].splitlines()[1:]
     lines = [line for line in told if line[0] != " " and "plugin.py" in line]
     assert sorted(line.partition(" -- ")[0] for line in lines) == [
         "sockserver",
@@ -550,7 +550,7 @@ def test_strict_runs_know_our_marker_and_settings(inner: Runner) -> None:
 
 # As it is installed
 
-ENTRY_POINTS = "[pytest11]\nsockserver = pytest_sockserver.plugin\n"
+ENTRY_POINTS = "[pytest11]\nsockserver = pytest_sockserver.pytest_plugin.plugin\n"
 
 
 @pytest.fixture
@@ -587,10 +587,10 @@ def test_the_installed_plugin_is_loaded_by_itself_and_left_out_by_its_name(insta
 
 
 COSTLY = (
-    "pytest_sockserver.report",
-    "pytest_sockserver.factory",
-    "pytest_sockserver.deadline",
-    "pytest_sockserver.options",
+    "pytest_sockserver.pytest_plugin.hooks",
+    "pytest_sockserver.server.factory",
+    "pytest_sockserver.connection.deadline",
+    "pytest_sockserver.server.options",
     "ssl",
     "asyncio",
     "secrets",
@@ -606,10 +606,11 @@ def test_a_run_without_our_fixtures_imports_nothing_and_registers_no_hook(instal
             plugins = request.config.pluginmanager
             assert plugins.has_plugin("sockserver") and not plugins.has_plugin("sockserver-reports")
             assert [name for name in {COSTLY!r} if name in sys.modules] == []
-            assert [name for name in sys.modules if name.partition(".")[0] == "pytest_sockserver"] == [
-                "pytest_sockserver", "pytest_sockserver.bound", "pytest_sockserver.plugin"
+            assert sorted(name for name in sys.modules if name.partition(".")[0] == "pytest_sockserver") == [
+                "pytest_sockserver", "pytest_sockserver.bound", "pytest_sockserver.pytest_plugin",
+                "pytest_sockserver.pytest_plugin.plugin",
             ]
-            ours = sys.modules["pytest_sockserver.plugin"]
+            ours = sys.modules["pytest_sockserver.pytest_plugin.plugin"]
             hooks = [name for name in dir(ours) if name.startswith("pytest_") and callable(getattr(ours, name))]
             assert hooks == [
                 "pytest_addoption", "pytest_configure", "pytest_keyboard_interrupt", "pytest_sessionfinish",

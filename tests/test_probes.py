@@ -31,11 +31,11 @@ from pytest_sockserver import (
     UnexpectedRequest,
     UnmetExpectation,
     lines,
-    probes,
     until_eof,
 )
+from pytest_sockserver.connection import probes
 from pytest_sockserver.recording.recorder import WAITING
-from pytest_sockserver.recording.sockets import ready
+from pytest_sockserver.transport.tapped_socket import ready
 
 from .peers import PATIENCE, connect, read_exactly, read_to_end, reset, until
 from .plugin_runs import Runner
@@ -290,7 +290,7 @@ def test_a_probe_that_meets_half_a_script_leaves_it_whole(
     server: StreamTestServer, probe: Callable[[Any], None], verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one does that comes again and again while the test declares: known is what is demanded when all is there."""
-    monkeypatch.setattr("pytest_sockserver.declaring.PATIENCE", 30.0)
+    monkeypatch.setattr("pytest_sockserver.responders.declaration.PATIENCE", 30.0)
     script = server.script().send(b"220 hi\r\n")
     probe(server)
     until(lambda: server.connections and server.connections[0].closed_by)

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_sockserver import Connection, Event, RecordLimitExceeded, SockServer, StreamTestServer
 from pytest_sockserver.recording.recorder import OVERHEAD, Recorder
-from pytest_sockserver.recording.sockets import RecordingSocket
+from pytest_sockserver.transport.tapped_socket import RecordingSocket
 
 from .peers import PATIENCE, connect, datagram_client, read_exactly, read_to_end, reset, until
 

@@ -7,7 +7,7 @@ import xml.etree.ElementTree
 
 import pytest
 
-from pytest_sockserver import stopping
+from pytest_sockserver.server import life_cycle
 
 from .expected_texts import SameText, steady
 from .plugin_runs import Runner
@@ -737,7 +737,7 @@ def test_a_test_that_the_user_leaves_is_left_at_once_and_the_server_stops(
     inner: Runner, monkeypatch: pytest.MonkeyPatch, statement: str, code: int
 ) -> None:
     """The handler is busy for as long as the end of a call would wait."""
-    monkeypatch.setattr(stopping, "DRAIN_BOUND", 20.0)
+    monkeypatch.setattr(life_cycle, "DRAIN_BOUND", 20.0)
     run = inner(
         f"""
         import threading, time, pytest
@@ -1104,7 +1104,7 @@ def test_hostile_text_reaches_neither_the_terminal_nor_kills_a_worker(inner: Run
         HOSTILE,
         f"-n{workers}",
         "--tb=short",
-        loaded=("-p", "pytest_sockserver.plugin", "-p", "xdist.plugin", "-p", "xdist.looponfail"),
+        loaded=("-p", "pytest_sockserver.pytest_plugin.plugin", "-p", "xdist.plugin", "-p", "xdist.looponfail"),
     )
 
     assert "INTERNALERROR" not in run.result.stdout.str() + run.result.stderr.str()
@@ -1126,7 +1126,7 @@ def test_a_handlers_lone_surrogate_does_not_kill_a_worker_when_it_is_the_tests_f
             ask(tcp_server, b"\xff\n")
         """,
         "-n1",
-        loaded=("-p", "pytest_sockserver.plugin", "-p", "xdist.plugin", "-p", "xdist.looponfail"),
+        loaded=("-p", "pytest_sockserver.pytest_plugin.plugin", "-p", "xdist.plugin", "-p", "xdist.looponfail"),
     )
 
     assert "INTERNALERROR" not in run.result.stdout.str()

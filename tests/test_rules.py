@@ -32,11 +32,11 @@ from pytest_sockserver import (
     Text,
     UnexpectedRequest,
     WrongState,
-    declaring,
     length_prefixed,
     lines,
 )
 from pytest_sockserver.recording.recorder import PARKED
+from pytest_sockserver.responders import declaration
 
 from .peers import PATIENCE, connect, datagram_client, read_exactly, read_to_end, until
 
@@ -389,7 +389,7 @@ def test_a_request_between_on_and_reply_gets_the_reply(
     line_server: StreamTestServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rule is declared by two calls; the client's request may come in between."""
-    monkeypatch.setattr(declaring, "PATIENCE", PATIENCE)  # on a loaded machine what follows may take its time
+    monkeypatch.setattr(declaration, "PATIENCE", PATIENCE)  # on a loaded machine what follows may take its time
     line_server.on(b"other\n")
     with connect(line_server) as client:
         rule = line_server.on(b"a\n")

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from pytest_sockserver import ANY, SendEof, lines, transcript
+from pytest_sockserver import ANY, SendEof, lines
+from pytest_sockserver.connection import transcript
 from pytest_sockserver.recording.recorder import Recorder, Tape
-from pytest_sockserver.scripting import notation, reading, writing
+from pytest_sockserver.scripting import dialogue_writer, notation, readers
 from pytest_sockserver.scripting.buffer import Buffer
-from pytest_sockserver.scripting.dialogue import Dialogue, parse
+from pytest_sockserver.scripting.dialogue_reader import Dialogue, parse
 from pytest_sockserver.scripting.framing import Cutter
 from pytest_sockserver.scripting.matching import Hex, Shape, Text, described, shape_difference
 from pytest_sockserver.scripting.rules import Rule
@@ -61,8 +62,8 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         return counted
 
-    monkeypatch.setattr(writing, "is_binary", counting(writing.is_binary))
-    monkeypatch.setattr(writing, "escaped", counting(writing.escaped))
+    monkeypatch.setattr(dialogue_writer, "is_binary", counting(dialogue_writer.is_binary))
+    monkeypatch.setattr(dialogue_writer, "escaped", counting(dialogue_writer.escaped))
     return sizes
 
 
@@ -206,8 +207,8 @@ def test_mismatch_at_the_end_of_16_mib() -> None:
     buffer = Buffer()
     buffer.feed(data[:-1] + b"b")
 
-    with in_linear_time(0.5), pytest.raises(reading.Mismatch, match=r"differs at byte 16,777,215: b'b' is not b'a'"):
-        next(reading.expect(buffer, data))
+    with in_linear_time(0.5), pytest.raises(readers.Mismatch, match=r"differs at byte 16,777,215: b'b' is not b'a'"):
+        next(readers.expect(buffer, data))
 
 
 @pytest.mark.parametrize("at", [0, 1, 2, 3, 7, 8, 126, 127])
@@ -231,7 +232,7 @@ def test_message_shows_the_beginning_of_a_long_template() -> None:
 
 
 def test_nearest_rules_are_described_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytest_sockserver.origin import Origin
+    from pytest_sockserver.errors.location import Origin
     from pytest_sockserver.scripting import rules
     from pytest_sockserver.scripting.times import checked_times
 

@@ -25,11 +25,11 @@ from pytest_sockserver import (
     SockServer,
     WrongState,
     socketserver,
-    stopping,
 )
-from pytest_sockserver.deadline import Deadline
-from pytest_sockserver.messages import format_seconds
+from pytest_sockserver.connection.deadline import Deadline
+from pytest_sockserver.errors.messages import format_seconds
 from pytest_sockserver.originals import Thread
+from pytest_sockserver.server import life_cycle
 
 from .peers import PATIENCE, connect, datagram_client, place, read_to_end, threads_of_servers, tls_contexts, until
 
@@ -928,7 +928,7 @@ def test_a_thread_that_has_ended_is_not_taken_for_a_later_one_with_its_number() 
         if later[-1].ident != ended.ident:
             pytest.skip("the system gives other numbers")
 
-        assert stopping.join([ended], monotonic() + 0.1) == []
+        assert life_cycle.join([ended], monotonic() + 0.1) == []
     finally:
         over.set()
         for thread in later:

@@ -42,17 +42,10 @@ from pytest_sockserver import (
     Stall,
     StreamTestServer,
 )
-from pytest_sockserver.scripting.disturbance import checked_disturbance
+from pytest_sockserver.faults.fault_rule import checked_disturbance
 from pytest_sockserver.scripting.matching import nothing_kept
 from pytest_sockserver.scripting.parts import actions, check_fit, checked_parts
-from pytest_sockserver.strategies import (
-    broken_scripts,
-    corruptions,
-    disturbances,
-    faults,
-    segmentations,
-    truncations,
-)
+from pytest_sockserver.strategies import broken_scripts, corruptions, disturbances, faults, segmentations, truncations
 
 from .peers import PATIENCE, connect, datagram_client, read_exactly
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_sockserver import AddressUnavailable, SockServer
-from pytest_sockserver.addresses import PATH_LIMIT
+from pytest_sockserver.transport.address import PATH_LIMIT
 
 from .peers import connect, datagram_client, read_to_end
 from .plugin_runs import Runner

@@ -495,13 +495,13 @@ def test_wait_received_that_is_late_holds_the_conversation(tcp_server: StreamTes
 
 def test_wait_received_looks_at_each_byte_once(tcp_server: StreamTestServer) -> None:
     """Ten times the chunks cost about ten times as much, not a hundred times."""
-    from pytest_sockserver import questions
+    from pytest_sockserver.server import queries
 
     with connect(tcp_server):
         conn = tcp_server.wait_connection()
 
         def seconds(chunks: int) -> float:
-            wait = questions.received(conn, b"never", None)
+            wait = queries.received(conn, b"never", None)
             began = thread_time()
             with tcp_server._recorder.lock:
                 for _ in range(chunks):

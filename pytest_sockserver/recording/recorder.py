@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import RecordLimitExceeded
+from ..errors.exceptions import RecordLimitExceeded
 from ..originals import Condition, original
 from .events import CLIENT_EOF, CLIENT_RESET, CLOSE, RECEIVED, RESET, SENT, UNSENT, Event, RawEvent
 
 if TYPE_CHECKING:
-    from .sockets import Taped
+    from ..transport.tapped_socket import Taped
 
 #: What an event costs beside its bytes: a two-byte event was measured at 138 bytes (tuple, float, bytes object).
 OVERHEAD: Final = 140
@@ -46,7 +46,7 @@ class Recorder:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        # Guards everything here and in the tapes but Tape.state.  No code of the user runs under it: see base_server.
+        # Guards everything here and in the tapes but Tape.state.  No code of the user runs under it: server/base.py.
         self.lock = original.RLock()
         self.began = original.monotonic()
         self.tapes: list[Tape] = []

@@ -1,7 +1,7 @@
 r"""The lines of a dialogue, each by itself: what it is, and what it says.
 
 A line is either understood or refused: with its number, the column where there is one, and what was expected.  What it
-means where it stands is ``dialogue``'s business; how text and hex are read is ``notation``'s.
+means where it stands is ``dialogue_reader``'s business; how text and hex are read is ``notation``'s.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DialogueError
-from .acts import Close, Delay, Gate, Open, Reset, SendEof, Stall
-from .checks import LONGEST_WAIT
+from ..errors.exceptions import DialogueError
+from .arguments import LONGEST_WAIT
+from .effects import Close, Delay, Gate, Open, Reset, SendEof, Stall
 from .matching import Hex, PatternText, Text
 from .notation import Name, NotationError, Piece, read_hex, read_text, written_hex, written_text
-from .tls_acts import StartTLS
+from .tls_effects import StartTLS
 
 if TYPE_CHECKING:
     from .script import Script

@@ -32,7 +32,7 @@ from typing import Any, Final, cast
 
 from .buffer import Buffer
 from .matching import Lookup, Match, PatternText, Shape, beginning, matches, matching, shortened
-from .reading import QUOTED, Ended, EndedWithin, Mismatch, Steps, and_the_end
+from .readers import QUOTED, Ended, EndedWithin, Mismatch, Steps, and_the_end
 
 
 class _Wish:

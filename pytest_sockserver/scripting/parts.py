@@ -1,7 +1,7 @@
 """What is said in answer: parts, performed from left to right.
 
 ``bytes`` are sent as written.  ``Text`` and ``Hex`` are filled with what was captured.  A function of the request
-returns parts.  An :class:`Act` says what else happens, to time or to the connection (``acts``, ``tls_acts``); a
+returns parts.  An :class:`Act` says what else happens, to time or to the connection (``effects``, ``tls_effects``); a
 :class:`Modifier` holds the part that it modifies (``modifiers``).  ``DATA`` stands for what a server says anyway, where
 that is disturbed from outside.
 
@@ -20,8 +20,8 @@ from dataclasses import MISSING, dataclass, fields
 from itertools import pairwise
 from typing import Any, ClassVar, Final
 
-from ..errors import UnsupportedFault
-from ..origin import traceback_at_definition
+from ..errors.exceptions import UnsupportedFault
+from ..errors.location import traceback_at_definition
 from .matching import Hex, Lookup, Text, function_shown, is_async, rendered
 from .notation import Hole, references
 
@@ -334,9 +334,10 @@ def check_fit(parts: Iterable[Part], transport: str, verb: str, *, tls: bool = T
 
 def _what_it_can(transport: str) -> str:
     """Return the words on what a transport can do."""
-    from . import acts, modifiers, tls_acts
+    from ..faults import modifiers
+    from . import effects, tls_effects
 
-    homes = {module.__name__: vars(module).values() for module in (acts, tls_acts, modifiers)}
+    homes = {module.__name__: vars(module).values() for module in (effects, tls_effects, modifiers)}
     names = sorted(
         each.__name__
         for home, values in homes.items()

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Final
 
-from ..origin import Origin
+from ..errors.location import Origin
 from .matching import (
     ANY,
     Lookup,

@@ -1,7 +1,7 @@
 """A script: the verbs of a connection, deferred.
 
 Each call adds a :class:`Step`, which remembers where in the test it stands.  Whatever can be known to be wrong is
-refused by that call.  The steps are performed in order by ``conversation``; a script may grow while it is performed.
+refused by that call.  The steps are performed in order by ``script_run``; a script may grow while it is performed.
 """
 
 from __future__ import annotations
@@ -10,26 +10,19 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UnsupportedFault
-from ..origin import Origin
-from .acts import checked_gate
-from .checks import (
-    checked_delimiter,
-    checked_expected,
-    checked_index,
-    checked_line,
-    checked_size,
-    checked_timeout,
-)
+from ..errors.exceptions import UnsupportedFault
+from ..errors.location import Origin
+from .arguments import checked_delimiter, checked_expected, checked_index, checked_line, checked_size, checked_timeout
+from .effects import checked_gate
 from .framing import Framing, checked_framing
 from .matching import ANY, Match, PatternText, Text, described, names_captured
 from .matching import names_demanded as names_demanded_by_match
 from .parts import Part, check_fit, checked_parts, ends, names_demanded
 from .steps import Step, first_literal, may_start_alike, progresses, walk
-from .tls_acts import StartTLS
+from .tls_effects import StartTLS
 
 if TYPE_CHECKING:
-    from .tls_acts import Context
+    from .tls_effects import Context
 
     if sys.version_info >= (3, 11):
         from typing import Self
@@ -75,7 +68,7 @@ class Script:
         return f"<Script of {len(self.steps)} steps at {self.origin}>"
 
     def __str__(self) -> str:
-        from .writing import script_lines
+        from .dialogue_writer import script_lines
 
         return "\n".join(script_lines(self.steps, datagrams=self._on_datagrams()))
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..origin import Origin
-from .acts import Open
+from ..errors.location import Origin
+from .effects import Open
 from .matching import PatternText, described, is_literal, matching, names_captured, names_demanded, shape_of
 from .parts import names_demanded as names_demanded_by_parts
 from .parts import shown

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from measure import Effort, Measured, by_turns, ratio, timed
-from pytest_sockserver import ANY, Request, StreamTestServer, questions
-from pytest_sockserver.connection import Connection
+from pytest_sockserver import ANY, Request, StreamTestServer
+from pytest_sockserver.connection.connection import Connection
+from pytest_sockserver.connection.waits import PENDING
 from pytest_sockserver.recording.recorder import Recorder, Tape
-from pytest_sockserver.scripting import reading
+from pytest_sockserver.scripting import readers
 from pytest_sockserver.scripting.buffer import Buffer
-from pytest_sockserver.scripting.reading import Steps
-from pytest_sockserver.waiting import PENDING
+from pytest_sockserver.scripting.readers import Steps
+from pytest_sockserver.server import queries
 
 #: The factor between the sizes.
 TIMES = 10
@@ -55,15 +56,15 @@ def fed_by_bytes(read: Callable[[Buffer], Steps[bytes]], data: bytes) -> None:
 
 
 def until(size: int) -> None:
-    fed_by_bytes(lambda buffer: reading.recv_until(buffer, b"\r\n", UNLIMITED), b"\r" * (size - 1) + b"\n")
+    fed_by_bytes(lambda buffer: readers.recv_until(buffer, b"\r\n", UNLIMITED), b"\r" * (size - 1) + b"\n")
 
 
 def exactly(size: int) -> None:
-    fed_by_bytes(lambda buffer: reading.recv_exactly(buffer, size), bytes(size))
+    fed_by_bytes(lambda buffer: readers.recv_exactly(buffer, size), bytes(size))
 
 
 def expect(size: int) -> None:
-    fed_by_bytes(lambda buffer: reading.expect(buffer, bytes(size)), bytes(size))
+    fed_by_bytes(lambda buffer: readers.expect(buffer, bytes(size)), bytes(size))
 
 
 def expect_line(size: int) -> None:
@@ -71,7 +72,7 @@ def expect_line(size: int) -> None:
 
 
 def expected_line(buffer: Buffer) -> Steps[bytes]:
-    return (yield from reading.expect_line(buffer, ANY, UNLIMITED))[0]
+    return (yield from readers.expect_line(buffer, ANY, UNLIMITED))[0]
 
 
 def lines_of_a_burst(size: int) -> None:
@@ -80,7 +81,7 @@ def lines_of_a_burst(size: int) -> None:
     buffer.feed(b"a line\r\n" * size)
     for _ in range(size):
         try:
-            next(reading.recv_until(buffer, b"\n", UNLIMITED))
+            next(readers.recv_until(buffer, b"\n", UNLIMITED))
         except StopIteration as done:
             if done.value != b"a line\r\n":
                 raise AssertionError(done.value) from None
@@ -89,7 +90,7 @@ def lines_of_a_burst(size: int) -> None:
 def wait_received(size: int) -> None:
     """Wait for something short while many short chunks come."""
     conn = connection()
-    wait = questions.received(conn, b"the end", 60)
+    wait = queries.received(conn, b"the end", 60)
     wait._given_up = _never
     for _ in range(size):
         conn._tape.received(b"chunk")
@@ -100,7 +101,7 @@ def wait_received(size: int) -> None:
 def wait_received_long(size: int) -> None:
     """Wait for something long that comes in many chunks."""
     conn = connection()
-    wait = questions.received(conn, bytes(100 * size), 60)
+    wait = queries.received(conn, bytes(100 * size), 60)
     wait._given_up = _never
     for _ in range(size):
         conn._tape.received(bytes(100))
@@ -113,7 +114,7 @@ def wait_for(size: int) -> None:
     """Wait for a request while many others come."""
     conn = connection()
     recorder: Recorder = conn._tape.recorder
-    wait = questions.request(conn._server, b"the one", 1, 60)
+    wait = queries.request(conn._server, b"the one", 1, 60)
     wait._given_up = _never
     for _ in range(size):
         recorder.add_request(Request(b"another"))
@@ -125,7 +126,7 @@ def wait_for_count(size: int) -> None:
     """Wait for all requests of many."""
     conn = connection()
     recorder: Recorder = conn._tape.recorder
-    wait = questions.request(conn._server, ANY, size, 60)
+    wait = queries.request(conn._server, ANY, size, 60)
     wait._given_up = _never
     for _ in range(size):
         recorder.add_request(Request(b"another"))
@@ -141,7 +142,7 @@ def take(size: int) -> None:
     for _ in range(size):
         recorder.add_request(Request(b"another"))
     for _ in range(size):
-        questions.untaken_request(conn._server, ANY, 60).poll()
+        queries.untaken_request(conn._server, ANY, 60).poll()
 
 
 def _never(verb: str) -> None:

@@ -9,16 +9,7 @@ import nats
 import nats.errors
 import pytest
 
-from pytest_sockserver import (
-    CONNECT,
-    Close,
-    Cut,
-    Replace,
-    Reset,
-    Stall,
-    StreamTestServer,
-    lines,
-)
+from pytest_sockserver import CONNECT, Close, Cut, Replace, Reset, Stall, StreamTestServer, lines
 
 INFO = b'INFO {"server_id":"x","version":"2.0.0","max_payload":1048576}\r\n'
 

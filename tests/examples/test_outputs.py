@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import pytest_sockserver.datagram_server
-import pytest_sockserver.report
-import pytest_sockserver.stream_server  # noqa: F401  (pytester unloads what a run inside this process has loaded)
+import pytest_sockserver.pytest_plugin.hooks
+import pytest_sockserver.server.datagram
+import pytest_sockserver.server.stream  # noqa: F401  (pytester unloads what a run inside this process has loaded)
 
 FAILING = Path(__file__).parent / "failing"
 

@@ -12,20 +12,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from pytest_sockserver import (
-    ANY,
-    CONNECT,
-    DATA,
-    HANDSHAKE,
-    Certificate,
-    Close,
-    Cut,
-    Drip,
-    Reset,
-    StartTLS,
-    cuts,
-    resp,
-)
+from pytest_sockserver import ANY, CONNECT, DATA, HANDSHAKE, Certificate, Close, Cut, Drip, Reset, StartTLS, cuts, resp
 
 
 def test_get_returns_what_the_server_has(tcp_server):

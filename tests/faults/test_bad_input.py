@@ -231,7 +231,7 @@ WRONG: list[tuple[Callable[[Servers], object], type[Exception], str]] = [
         lambda its: StartTLS(Certificate),
         TypeError,
         "StartTLS() expected an ssl.SSLContext, a TLS or a Certificate, not <class "
-        "'pytest_sockserver.certificates.Certificate'>",
+        "'pytest_sockserver.transport.certificates.Certificate'>",
     ),
     (lambda its: garbage(-1), ValueError, "garbage() expected a number of bytes, 0 or more, not -1"),
     (lambda its: garbage(1.5), TypeError, "garbage() expected an int for n, not 1.5"),

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from pytest_sockserver import HANDSHAKE, TLS, Alert, Certificate, Close, Raw, Reset, SendEof, Stall, StartTLS
-from pytest_sockserver.scripting.tls_acts import ALERTS as NAMES
+from pytest_sockserver.scripting.tls_effects import ALERTS as NAMES
 
 from .client import END, RAGGED, SILENCE, Client, named, read
 from .rows import ASK, BYE, SAID, Row, in_places, reply

@@ -1,0 +1,1 @@
+"""One conversation: its verbs, parts and waits, and what runs them."""

@@ -1,0 +1,139 @@
+"""Make requests of the frames of a connection that no verb reads.
+
+A framing is a function of the user's, and runs without any lock.  What was received is queued under the recorder's
+lock, with its event and so in order; then it is cut by the thread that has received it: a handler class's own, or the
+sink's, after it has released the connection.  One thread cuts at a time.  Another thread leaves what it has received to
+that one: no thread waits for a framing that takes its time.
+
+The sink reads all connections with nothing declared, so that a framing which does not come to its end would hold up all
+of them.  There one of the user's runs in a thread of its own, of which the sink waits for the end for a moment, so that
+requests of several connections stay in the order of their arrival.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from ..originals import Thread, current_thread, original
+from ..scripting.framing import Cutter, Framing, is_ready_made
+from ..scripting.readers import EndedWithin
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+#: Seconds.  So long the sink waits for a framing of the user's, for what has come at once: some microseconds are usual.
+PATIENCE: Final = 0.1
+
+
+class _End:
+    """The end of the stream, in the queue.
+
+    Args:
+        broken: By a reset.
+    """
+
+    def __init__(self, broken: bool) -> None:
+        self.broken = broken
+
+
+class Cutting:
+    """The frames of one connection.
+
+    Attributes:
+        queue: What was received and not cut yet.  Guarded by the recorder's lock.
+    """
+
+    def __init__(self, connection: Connection, framing: Framing) -> None:
+        self.queue: deque[bytes | _End] = deque()
+        self._connection = connection
+        self._recorder = connection._tape.recorder
+        self._cutter = Cutter(framing, connection._max_frame)  # of the thread that cuts
+        self._is_users = not is_ready_made(framing)
+        self._over = False  # the framing failed, and no more comes of it; of the thread that cuts
+        self._busy = False  # a thread cuts.  Guarded by the recorder's lock, as the next one is.
+        self._has_ended = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that was received was cut."""
+        with self._recorder.lock:
+            return not self._busy and not self.queue
+
+    def end(self) -> None:
+        """Queue the end of the stream; once."""
+        with self._recorder.lock:
+            if not self._has_ended:
+                self._has_ended = True
+                self.queue.append(_End(self._connection._tape.peer_error is not None))
+
+    def cut(self) -> None:
+        """Cut what was received, in this thread, unless another one is at it.  Without a lock."""
+        if (received := self._begin()) is not None:
+            self._cut(received)
+
+    def cut_beside(self, seconds: float | None = None) -> None:
+        """Cut what was received; by a framing of the user's in a thread of its own, which is waited for so long."""
+        received = self._begin()
+        if received is None:
+            return
+        if not self._is_users:
+            return self._cut(received)
+        server, index = self._connection._server, self._connection.index
+        name = f"sockserver {server._label()} #{index} frames"
+        thread = Thread(target=self._cut, args=(received,), name=name, daemon=True)
+        server._keep_framer(thread)
+        try:
+            thread.start()
+        except RuntimeError:  # there are too many
+            return self._cut(received)
+        thread.join(PATIENCE if seconds is None else seconds)
+
+    def _begin(self) -> list[bytes | _End] | None:
+        """Claim what was received; ``None`` if there is nothing, or another thread is at it."""
+        with self._recorder.lock:
+            if self._busy or not self.queue:
+                return None
+            self._busy = True
+            return self._next()
+
+    def _next(self) -> list[bytes | _End]:
+        received = list(self.queue)
+        self.queue.clear()
+        return received
+
+    def _cut(self, received: list[bytes | _End]) -> None:
+        connection, recorder = self._connection, self._recorder
+        try:
+            while received:
+                frames, error = self._frames_of(received)
+                with recorder.lock:
+                    wanted = connection._cutting is self  # else the test has accepted it, and reads all of it anew
+                    if connection._server._probes:
+                        frames = [frame for frame in frames if frame]
+                    for frame in frames if wanted else ():
+                        # A client that connects and closes may be a probe: nothing, unless the test waits for it.
+                        connection._request(frame, is_unit=connection._tape.client_ended, sure=bool(frame))
+                if error is not None and wanted:
+                    connection._server._failures.add(error, connection._where())
+                with recorder.lock:
+                    received = self._next()
+                    self._busy = bool(received)
+        except BaseException:  # Ctrl-C in the thread of the test
+            self._busy = False
+            raise
+
+    def _frames_of(self, received: list[bytes | _End]) -> tuple[list[bytes], BaseException | None]:
+        """Return the frames that were completed, and what the framing failed with."""
+        frames: list[bytes] = []
+        for each in received if not self._over else ():
+            try:
+                frames += self._cutter.end(broken=each.broken) if isinstance(each, _End) else self._cutter.feed(each)
+            except EndedWithin:
+                pass  # it is recorded, and nothing was declared that would want it whole
+            except BaseException as error:  # pytest.fail() is no Exception
+                self._over = True
+                if isinstance(error, KeyboardInterrupt) and current_thread() is original.main_thread():
+                    raise
+                return frames, error
+        return frames, None

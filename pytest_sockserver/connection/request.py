@@ -1,0 +1,121 @@
+"""What was captured: requests, the bytes that one reading verb took as a unit; and what names stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..scripting.matching import NothingKept
+
+#: What a name of a dialogue may stand for: bytes, or a function of the connection (on datagrams, of the request).
+Value = bytes | Callable[[Any], bytes]
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..scripting.parts import Part
+    from ..server.aio import AsyncRequest
+    from ..server.datagram_peer import Outlet
+    from .connection import Connection
+
+
+class Request(bytes):
+    """Captured bytes: a ``bytes`` in every way, that also knows its sender.
+
+    Compare it, slice it, decode it; it prints and pickles as plain bytes.
+
+    Attributes:
+        connection: The connection it came on; ``None`` on datagram servers.
+        peer: The client's address, as the socket gave it; ``None`` for an unbound unix datagram socket.
+        time: Seconds since the server was made.
+        match: The ``re.Match`` when it was found by a pattern; what ``Hex`` captured, by name, as well.
+        rule: The rule that answered it, if one did.
+    """
+
+    connection: Connection | None
+    peer: Any
+    time: float
+    match: Any
+    rule: Any
+    _is_sure: bool = True  # else it is a request once a wait has matched it: nobody read it, and it has no byte
+    _outlet: Outlet | None  # where replies to a datagram leave; those on a stream leave by its connection
+
+    def __new__(
+        cls,
+        data: bytes,
+        *,
+        connection: Connection | None = None,
+        peer: Any = None,
+        time: float = 0.0,
+        match: Any = None,
+        outlet: Outlet | None = None,
+    ) -> Request:
+        self = super().__new__(cls, data)
+        self.connection, self.peer, self.time, self.match, self.rule = connection, peer, time, match, None
+        self._outlet = outlet
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bytes, (bytes(self),)
+
+    def matched(self, match: Any) -> Request:
+        """Return the same request with the match by which it was found."""
+        found = Request(
+            self, connection=self.connection, peer=self.peer, time=self.time, match=match, outlet=self._outlet
+        )
+        found.rule = self.rule
+        return found
+
+    def reply(self, *parts: Part) -> None:
+        """Say ``parts`` to whoever sent this request: on datagram servers bytes are one datagram each.
+
+        Functions among the parts are called with this request.
+
+        Raises:
+            TypeError: A part is none.
+            ValueError: The request has no address to answer to, or a datagram is too large to be sent.
+            BlockedLoop: In a coroutine, where it would wait: ``await request.aio.reply(...)``.
+        """
+        __tracebackhide__ = True
+        if self.connection is not None:
+            self.connection._answer(self, parts)
+        else:
+            outlet = self._outlet_to_answer()
+            outlet.server._reply(outlet, self, parts)
+
+    @property
+    def aio(self) -> AsyncRequest:
+        """``reply()``, awaitable, for asyncio and trio."""
+        from ..server.aio import AsyncRequest
+
+        return AsyncRequest(self)
+
+    def _outlet_to_answer(self) -> Outlet:
+        __tracebackhide__ = True
+        if self._outlet is None:
+            raise ValueError("this request cannot be replied to: it was not taken from a server")
+        return self._outlet
+
+
+def looked_up(captured: Mapping[str, bytes], values: Mapping[str, Any], conversation: object, name: str) -> bytes:
+    """Return what a name stands for.
+
+    Args:
+        values: Further names: bytes, or functions of the connection.
+        conversation: What these are called with.
+
+    Raises:
+        ValueError: For nothing.
+    """
+    __tracebackhide__ = True
+    value = captured.get(name, values.get(name))
+    if callable(value):
+        value = value(conversation)
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value)
+    if value is None:
+        known = ", ".join(sorted({*captured, *values})) or "nothing"
+        raise NothingKept(rf"\g<{name}> stands for nothing: captured so far: {known}")
+    raise ValueError(
+        rf"\g<{name}> stands for {value!r}: expected bytes, or a function of the connection that returns them"
+    )

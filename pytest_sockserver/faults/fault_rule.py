@@ -1,0 +1,170 @@
+"""What a network does to a server whose handler is not touched: which of what it says or hears, and what becomes of it.
+
+A :class:`Disturbance` is an immutable declaration.  ``DATA`` among its parts is what was to be said: one write of the
+server on a stream, one datagram; or what came: a datagram, or, on a stream, all that the client sends.  There its parts
+are performed once, while the bytes come in: how they were cut on their way has no meaning, so no part may depend on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors.exceptions import UnsupportedFault
+from ..errors.location import Origin
+from ..scripting.effects import Close, Delay, EndAfter, Gate, Jitter, Open, ReadSlowly, Reset, Stall, check_seed
+from ..scripting.parts import DATA, DATAGRAMS, Modifier, Part, check_fit, checked_parts, shown
+from ..scripting.seeds import fraction
+from ..scripting.times import Times, checked_times
+from .modifiers import Append, Corrupt, Cut, Drip, Overwrite, Prepend, Split, Spoof, Throttle
+
+__tracebackhide__ = True
+
+SENT = "sent"
+RECEIVED = "received"
+
+#: What can be done to the bytes of a stream while they come, whichever way they were cut.
+_ON_THEIR_WAY = (Append, Corrupt, Cut, Drip, Overwrite, Prepend, Split, Throttle)
+_AT_THEIR_SIDE = (Close, Delay, EndAfter, Gate, Jitter, Open, ReadSlowly, Reset, Stall)
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """Parts, and when they take the place of what is said or heard.
+
+    Attributes:
+        direction: ``"sent"`` or ``"received"``, from the server's side.
+        connections: The indices of the connections; on datagrams of the peers, in order of appearance.
+        at: The indices of the writes of a connection, or of the server's datagrams, since the declaration.
+        probability, seed: How likely it is, for each of those; and what it is drawn from.
+        times: How often at most, and how often at least where that is demanded.
+    """
+
+    parts: tuple[Part, ...]
+    direction: str
+    connections: frozenset[int] | None
+    at: frozenset[int] | None
+    probability: float | None
+    seed: int
+    times: Times
+    origin: Origin = field(default_factory=Origin, compare=False)
+
+    def __repr__(self) -> str:
+        said = [shown(part) for part in self.parts]
+        if self.direction != SENT:
+            said.append(f"direction={self.direction!r}")
+        for name, indices in (("connections", self.connections), ("at", self.at)):
+            if indices is not None:
+                said.append(f"{name}={sorted(indices)}")
+        if self.times.least != (self.probability is None):
+            said.append(f"times={(self.times.least, self.times.most)}")
+        elif self.times.most is not None:
+            said.append(f"times={self.times.most}")
+        if self.probability is not None:
+            said += [f"probability={self.probability!r}", f"seed={self.seed}"]
+        return f"disturb({', '.join(said)})"
+
+    def hits(self, connection: int, unit: int, count: int) -> bool:
+        """Tell whether it takes this unit of this connection, having taken ``count`` before."""
+        return (
+            (self.times.most is None or count < self.times.most)
+            and (self.connections is None or connection in self.connections)
+            and (self.at is None or unit in self.at)
+            and (self.probability is None or fraction(self.seed, connection, unit) < self.probability)
+        )
+
+
+def checked_disturbance(
+    parts: Iterable[object],
+    transport: str,
+    *,
+    direction: object,
+    connections: object,
+    at: object,
+    probability: object,
+    seed: object,
+    times: object,
+    tls: bool = True,
+) -> Disturbance:
+    """Return the disturbance, or raise the error that says what is wrong with it."""
+    __tracebackhide__ = True
+    checked = checked_parts(parts, "disturb()", data=True)
+    check_fit(checked, transport, "disturb()", tls=tls)
+    if direction not in (SENT, RECEIVED):
+        raise ValueError(f"disturb() expected direction='sent' or 'received', as the server sees it, not {direction!r}")
+    if direction == RECEIVED:
+        _check_received(checked, transport)
+        if at is not None and transport not in DATAGRAMS:
+            raise TypeError(
+                "disturb() expected no at= for what is received on a stream, which has no units: give connections="
+            )
+    if probability is not None and (
+        isinstance(probability, bool) or not isinstance(probability, (int, float)) or not 0 <= probability <= 1
+    ):
+        raise ValueError(f"disturb() expected a probability from 0 to 1, not {probability!r}")
+    if seed is not None:
+        check_seed("disturb()", seed)
+        if probability is None:
+            raise TypeError("disturb() expected probability= beside seed=: nothing else is drawn")
+    return Disturbance(
+        checked,
+        str(direction),
+        _indices(connections, "connections"),
+        _indices(at, "at"),
+        probability,
+        seed or 0,  # type: ignore[arg-type]
+        _checked_times(times, least=0 if probability is not None else 1),
+    )
+
+
+def _checked_times(times: object, *, least: int) -> Times:
+    """Return how often it may hit; ``least`` is how often it must, unless a pair says otherwise."""
+    __tracebackhide__ = True
+    if isinstance(times, tuple):
+        return checked_times(times)
+    if times is not None and (type(times) is not int or times < 1):
+        raise ValueError(
+            f"disturb() expected times= to be how often at most, 1 or more, or (least, most), not {times!r}"
+        )
+    return Times(least, times)
+
+
+def _check_received(parts: tuple[Part, ...], transport: str) -> None:
+    __tracebackhide__ = True
+    for part in parts:
+        if transport in DATAGRAMS:
+            if isinstance(part, Spoof):
+                raise UnsupportedFault(f"disturb() cannot do {part!r} to what is received: it came from where it came")
+            continue
+        inner: Any = part
+        while isinstance(inner, _ON_THEIR_WAY) and not (isinstance(inner, Corrupt) and inner.at is None):
+            inner = inner.data
+        if inner is not DATA and not (inner is part and isinstance(part, _AT_THEIR_SIDE)):
+            known = ", ".join(sorted(each.__name__ for each in (*_ON_THEIR_WAY, *_AT_THEIR_SIDE)))
+            raise UnsupportedFault(
+                f"disturb() cannot do {shown(part)} to what is received on a stream: it comes as it comes; "
+                f"DATA is all of it, alone or in a modifier, and beside it can stand {known}"
+            )
+    if transport not in DATAGRAMS and sum(_is_of_data(part) for part in parts) > 1:
+        raise ValueError("disturb() expected DATA once: what is received on a stream can be heard once")
+
+
+def _is_of_data(part: Part) -> bool:
+    return _is_of_data(part.data) if isinstance(part, Modifier) else part is DATA
+
+
+def _indices(given: object, name: str) -> frozenset[int] | None:
+    __tracebackhide__ = True
+    if given is None:
+        return None
+    values: Any = [given] if isinstance(given, int) else given
+    expected = f"disturb() expected {name}= to be an index, 0 or more, or several: [0, 2], not {given!r}"
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+        raise TypeError(expected)
+    indices = frozenset(values)
+    if any(type(each) is not int for each in indices):
+        raise TypeError(expected)
+    if not indices or min(indices) < 0:
+        raise ValueError(expected)
+    return indices

@@ -1,0 +1,1 @@
+"""Options, fixtures, hooks and reports.  The only folder that imports pytest."""

@@ -1,0 +1,577 @@
+"""How a failure on the server's side becomes the test's, and what its report says.
+
+Registered when the first server's fixture is set up.  The place where a failure is raised decides how
+pytest counts it: in a wrapper around the *call*, innermost, it is one failed test, whatever the test is
+written with (plain, unittest, doctest, asyncio, trio), ``xfail`` means what it says, and what handlers print
+while we wait is captured.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from types import CodeType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ..connection import deadline
+from ..errors.exceptions import HandlerStuck, UnmetExpectation
+from ..errors.location import traceback_at
+from ..errors.messages import printable
+from ..originals import original
+from ..recording import demands
+from ..recording.demands import Period
+from ..recording.failures import Failure, add_note, combined, is_skip, text_of
+from ..server import leaving, life_cycle
+from ..server.late_failures import issue
+from .plugin import ends_key
+from .sections import said_once, sections, without_surrogates
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup  # which pytest requires on 3.10
+
+if TYPE_CHECKING:
+    from ..server.factory import SockServer
+
+#: On the node of a factory's scope: the factories that live.
+factories_key = pytest.StashKey["list[SockServer]"]()
+
+#: On the item: the failures beside the test's own, which this phase's report tells; taken by the report.
+_told_key = pytest.StashKey["list[Failure]"]()
+
+#: On the node of a factory's scope: what the report of a teardown that failed says; made before the factory goes.
+_late_key = pytest.StashKey["list[tuple[str, str]]"]()
+
+#: On the item: the test that is judged when the item's own fixtures are torn down.
+_judging_key = pytest.StashKey[Period]()
+
+#: On the item: its call is under way.
+_calling_key = pytest.StashKey[bool]()
+
+#: On the item: its setup or call has raised; "skipped" if that was a skip.
+_failed_key = pytest.StashKey[str]()
+
+#: On the item: what is declared while it runs, by none of its fixtures, belongs to this.
+_test_key = pytest.StashKey[Period]()
+
+#: On the item: what its setup or call has raised leaves it, and is not about it.
+_left_key = pytest.StashKey[bool]()
+
+#: On the config: what fixtures of ours have raised in the teardown that runs, and the failures that it is about.
+_raised_key = pytest.StashKey["list[tuple[BaseException, list[Failure]]]"]()
+
+#: On the config: the factories that are to be finished, and the nodes whose scopes they have.
+_unfinished_key = pytest.StashKey["list[tuple[SockServer, Any]]"]()
+
+_NAME = "sockserver-reports"
+
+#: Seconds that the end of a teardown waits at least for handlers that are busy, if the end of the call has waited for
+#: them: what a client's goodbye in a teardown takes.
+_PATIENCE = 0.1
+
+#: Whose fixtures are never clients of ours.
+_NO_CLIENTS = frozenset(["_pytest", "anyio", "pytest_asyncio", "pytest_sockserver", "pytest_trio"])
+
+
+def register(request: Any) -> None:
+    """Register the hooks below, once, while the fixture of ``request`` is set up, and perhaps one that asks for it."""
+    if not request.config.pluginmanager.has_plugin(_NAME):
+        request.config.pluginmanager.register(reports := Reports(), _NAME)
+        reports.begin_late(request)
+
+
+def limit_deadlines(node: Any) -> None:
+    """Keep deadlines that begin from now on below the time limit of the node's test, if it has one."""
+    limit = node.stash.get(ends_key, None) if node is not None else None
+    if limit is not None:
+        deadline.limit_test(*limit)
+
+
+def begin(factory: SockServer, node: Any) -> None:
+    """List a factory that a fixture of the node's scope has made."""
+    node.stash.setdefault(factories_key, []).append(factory)
+    node.config.stash.setdefault(_unfinished_key, []).append((factory, node))
+
+
+def finish(factory: SockServer, node: Any) -> None:
+    """Stop a factory's servers, and raise what was not told in the call: a late handler, a thread that is stuck.
+
+    A test that failed already gets no second failure, but for what it leaves behind.  Once the run is being left
+    nothing is raised but what leaves it: failures are kept for the end of the run.
+    """
+    __tracebackhide__ = True
+    unfinished = node.config.stash.get(_unfinished_key, [])
+    if (factory, node) not in unfinished:
+        return  # Ctrl-C in the teardown of another fixture has left this one's to the end of the run, and then to gc
+    unfinished.remove((factory, node))
+    node.stash[factories_key].remove(factory)
+    broken: list[Failure] = []
+    try:
+        factory._stop(leaving.haste() or (leaving.Haste() if node.stash.get(_left_key, False) else None))
+    except Exception as error:  # what went wrong before must not be lost with it
+        broken.append(Failure(error, "the stop of a server"))
+    except BaseException as own:  # Ctrl-C, or a time limit, in the midst of it: all is stopped nevertheless
+        if leaving.is_leaving(own):
+            leaving.keep(factory._take_failures(), node.nodeid)
+            if leaving.haste() is not None:
+                return  # it was for us to be quick; pytest is ending the run already
+        else:
+            add_note(own, factory._take_failures())
+        raise
+    if _is_forked([factory]):
+        return
+    skipped = node.stash.get(_failed_key, "") == "skipped"
+    failures = factory._take_wrong() if skipped else factory._take_failures()
+    _raise_late(node, [factory], failures, [*broken, *_warn(node, [factory])])
+
+
+def _settle(factories: Iterable[SockServer], seconds: float) -> float:
+    """Wait until all servers are idle, at most so long; return the seconds that are left."""
+    limit = deadline.Deadline(seconds)
+    for factory in factories:
+        for server in factory.servers:
+            server._settle(limit.left() or 0.0)
+    return limit.left() or 0.0
+
+
+def _is_forked(factories: Iterable[SockServer]) -> bool:
+    """Tell whether this is a forked child of the test, which judges nothing."""
+    return any(server._pid != original.getpid() for factory in factories for server in factory.servers)
+
+
+def _is_left(node: Any) -> bool:
+    """Tell whether the run is being left, or the test by what its setup or call has raised: nothing is raised then."""
+    return leaving.is_under_way() or bool(node.stash.get(_left_key, False))
+
+
+def _raise_late(
+    node: Any, factories: list[SockServer], failures: list[Failure], left_behind: Iterable[Failure] = ()
+) -> None:
+    """Raise failures in a teardown.  A test that failed already gets no second one, but for what it leaves behind."""
+    __tracebackhide__ = True
+    if _is_left(node):
+        return leaving.keep([*failures, *left_behind], node.nodeid)
+    if node.stash.get(_failed_key, "") == "failed":
+        failures = [failure for failure in failures if isinstance(failure.error, HandlerStuck)]
+    failures = [*failures, *left_behind]
+    if failures:
+        node.stash[_late_key] = [*node.stash.get(_late_key, []), *sections(node, factories, [])]
+        error = combined(failures, _code_of(node, failures))
+        node.config.stash.setdefault(_raised_key, []).append((error, failures))
+        raise _raised(error)
+
+
+@contextmanager
+def run_ends(session: pytest.Session, exitstatus: int) -> Iterator[None]:
+    """For the length of pytest's ending keep failures, if the run did not come to its end by itself; then report them.
+
+    A run that did has torn down everything before.
+    """
+    config = session.config
+    deadline.pause(False)  # a debugger that was left by ``q`` says nothing of it
+    if exitstatus != pytest.ExitCode.OK:
+        leaving.begin(in_haste=False)
+    try:
+        with ExitStack() as rest:
+            # Ctrl-C in a teardown makes pytest forget those of the same node that it has not come to.
+            for factory, node in config.stash.get(_unfinished_key, []):
+                rest.callback(finish, factory, node)
+            yield
+    finally:
+        for place, failure in leaving.end():
+            _warn_of(config, place, failure)
+
+
+def _warn_of(config: pytest.Config, place: str, failure: Failure) -> None:
+    """Report a failure as a warning.  Not by ``warnings.warn()``, which ``-W error`` would make an exception."""
+    path, line = "", 0
+    if (at := failure.error.__traceback__) is not None:
+        path, line = at.tb_frame.f_code.co_filename, at.tb_lineno
+    where = f"{failure.where}: " if getattr(failure.error, "where", None) is None else ""  # else its text has it
+    said = printable(f"{type(failure.error).__name__}: {where}{text_of(failure.error)}")
+    text = f"this was pending when the run was left: {said}"
+    message = warnings.WarningMessage(pytest.PytestWarning(text), pytest.PytestWarning, path, line, line="")
+    config.hook.pytest_warning_recorded.call_historic(
+        kwargs={"warning_message": message, "nodeid": place, "when": "runtest", "location": None}
+    )
+
+
+def _warn(node: Any, factories: list[SockServer]) -> list[Failure]:
+    """Issue the warnings of these factories' servers; return those that a filter makes errors.
+
+    A test that failed already gets no second failure, and its report has told what was lost.
+    """
+    failed = node.stash.get(_failed_key, "") == "failed"
+    late = [each for factory in factories for each in factory._take_late()]
+    location = getattr(node, "location", (None, 0))
+    place = str(getattr(node, "path", "")), (location[1] or 0) + 1
+    return issue([each for each in late if each.error or not failed], place, raises=not failed and not _is_left(node))
+
+
+def _is_set_up(fixturedef: Any) -> bool:
+    return fixturedef.cached_result is not None
+
+
+def factories_of(item: pytest.Item | pytest.Collector) -> list[SockServer]:
+    """Return every factory that is alive for this test, of all scopes."""
+    return [factory for node in item.listchain() for factory in node.stash.get(factories_key, ())]
+
+
+class Reports:
+    """The hooks.
+
+    What runs now, and owns what is declared, is set here.  A run of pytest within a test sets it back when it ends.
+    """
+
+    def __init__(self) -> None:
+        self._outside = demands.running()  # the outer run's test, of a run within a test
+        self._item: Any = None  # whose setup, call or teardown it is
+
+    def begin_late(self, request: Any) -> None:
+        """Do what the hooks would have done before the fixture of ``request``, if they had been there."""
+        item = request._pyfuncitem
+        self._begin_test(item)
+        self._judge_at_the_end(item)
+        requests = [request._parent_request]
+        while hasattr(requests[-1], "_parent_request"):
+            requests.append(requests[-1]._parent_request)
+        for each in reversed(requests[:-1]):  # the last one is the test's own; the others are fixtures, the inner first
+            period = self._period_of(each._fixturedef)
+            period.outer, period.has_left = demands.running(), partial(_is_set_up, each._fixturedef)
+            if period.whole is period:
+                each.node.addfinalizer(partial(self._end_period, period, each.node))
+            demands.run(period)
+
+    def _begin_test(self, item: Any) -> None:
+        self._item = item
+        item.stash[_failed_key] = ""  # a rerun uses the same item
+        item.stash[_test_key] = test = Period(item.name, is_body=True)
+        test.late_fixtures.update(_methods_of_unittest(item))
+        demands.run(test)
+
+    def _period_of(self, fixturedef: Any) -> Period:
+        is_of_test = fixturedef.scope == "function"
+        return Period(f"fixture {fixturedef.argname}", self._item.stash[_test_key] if is_of_test else None)
+
+    def _judge_at_the_end(self, item: pytest.Item) -> None:
+        """Judge the test when its own fixtures are torn down: a node's first finalizer runs last."""
+        test = item.stash[_test_key]
+        if item.stash.get(_judging_key, None) is not test and not test.is_due:
+            item.stash[_judging_key] = test
+            item.addfinalizer(partial(self._end_period, test, item))
+
+    def _end_period(self, period: Period, node: Any) -> None:
+        """Raise what a test, or a fixture of a wider scope, has demanded and not got, and what went wrong by now.
+
+        Called when the node's own fixtures are torn down, or the fixture, and the wider ones are not yet.
+        """
+        __tracebackhide__ = True
+        factories = factories_of(node)
+        period.is_due = True
+        if not factories or _is_left(node) or _is_forked(factories):
+            return
+        _settle(factories, period.patience or life_cycle.DRAIN_BOUND)
+        is_missing_told = node.stash.get(_failed_key, "") != "skipped"
+        failures: list[Failure] = []
+        for factory in factories:
+            missing = factory._end_period(period, is_missing_told=is_missing_told)
+            if self._item.stash[_test_key].is_due:
+                failures += missing
+            else:  # a parametrized fixture ends in the setup of a test with another parameter, which is not to blame
+                factory._put_off += missing
+        period.is_over = True
+        if not period.is_body and (node.session.shouldfail or node.session.shouldstop):
+            # The tests that would have met a fixture's demand do not run any more: -x, for example.
+            leaving.keep([each for each in failures if isinstance(each.error, UnmetExpectation)], node.nodeid)
+            failures = [each for each in failures if not isinstance(each.error, UnmetExpectation)]
+        _raise_late(node, factories, failures)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Note where each server of a wider scope stands: its earlier connections are other tests' business."""
+        self._begin_test(item)
+        item.stash[_left_key] = False
+        for factory in factories_of(item):
+            factory._followed = False
+            for server in factory.servers:
+                server._begin_test()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, Any, Any]:
+        """Let the fixture own what it declares; and note which servers it was set up after: it may be a client."""
+        period, before = self._period_of(fixturedef), demands.running()
+        self._judge_at_the_end(self._item)
+        if period.whole is period:
+            request.addfinalizer(partial(self._end_period, period, request.node))
+        demands.run(period)
+        try:
+            result = yield
+        except BaseException:
+            for factory in factories_of(request.node):
+                factory._forget(period)
+            raise
+        finally:
+            demands.run(before)
+        if period.whole is period:
+            request.addfinalizer(partial(setattr, period, "is_due", True))  # its teardown comes next
+            return result
+        if type(result).__module__.startswith("pytest_trio"):  # which sets it up within the test's call
+            set_up = getattr(result, "setup_done", None)
+            code = inspect.unwrap(fixturedef.func).__code__
+            period.whole.late_fixtures[code] = set_up.is_set if set_up is not None else bool
+        module = getattr(fixturedef.func, "__module__", None) or ""
+        if module.partition(".")[0] not in _NO_CLIENTS:
+            for factory in factories_of(request.node):
+                factory._followed = True
+        return result
+
+    def pytest_unconfigure(self) -> None:
+        demands.run(self._outside)
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[Any]:
+        __tracebackhide__ = True
+        limit_deadlines(item)
+        self._judge_at_the_end(item)
+        demands.run(item.stash[_test_key])
+        item.stash[_calling_key] = True
+        try:
+            result = yield
+        except (KeyboardInterrupt, GeneratorExit, pytest.exit.Exception):
+            raise  # the user wants to leave: wait for nothing
+        except BaseException as own:
+            failures = _tell_or_leave(item, own)
+            if failures and is_skip(own):
+                _clear_unittests(item)
+                # Silence would be worse than a lost skip.
+                raise _raised(combined(failures, _code_of(item, failures))) from None
+            raise
+        finally:
+            item.stash[_calling_key] = False
+        if factories_of(item):
+            own_excinfo = getattr(item, "_excinfo", None)
+            own_error = own_excinfo[0].value if own_excinfo else None
+            failures = tell(item, own_error)
+            if failures and (own_error is None or is_skip(own_error)):
+                _clear_unittests(item)
+                raise _raised(combined(failures, _code_of(item, failures)))
+        return result
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """Warn of what became of servers of a wider scope in this test, while pytest still knows whose it is."""
+        __tracebackhide__ = True
+        item.stash[_test_key].is_due = True
+        demands.run(item.stash[_test_key])
+        ours = item.config.stash[_raised_key] = []
+        try:
+            result = yield
+        except BaseException as raised:
+            own = _exit_among(raised, [error for error, _ in ours])
+            if own is not raised:
+                for _, failures in ours:
+                    leaving.keep(failures, item.nodeid)
+                raise own from None
+            if not leaving.is_leaving(own):
+                add_note(own, _warn_of_wider_scopes(item))
+            raise
+        failures = _warn_of_wider_scopes(item)
+        if failures:
+            item.stash[_late_key] = list(sections(item, factories_of(item), []))
+            raise _raised(combined(failures, _code_of(item, failures)))
+        return result
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        deadline.pause(False)  # whatever has left a debugger that was entered meanwhile: the end of its input, say
+        if call.excinfo is not None:
+            _show_from_users_frame(call)
+            skipped = is_skip(call.excinfo.value)
+            if not skipped:
+                item.stash[_failed_key] = "failed"
+            elif call.when != "call" or not item.stash.get(_calling_key, False):  # else it is a subtest's
+                item.stash[_failed_key] = item.stash.get(_failed_key, "") or "skipped"
+            item.stash[_left_key] = leaving.is_leaving(call.excinfo.value)
+            # A fixture built on ours that fails, and a subtest within the call, want the server's side as well.
+            is_setup = call.when == "setup" and not skipped
+            if factories_of(item) and (is_setup or item.stash.get(_calling_key, False)):
+                _tell_or_leave(item, call.excinfo.value, is_over=False)
+        texts = _texts(item, call) if call.excinfo is not None else None
+        with said_once(call.excinfo.value if call.excinfo is not None else None, texts or []):
+            report = yield
+        if report.failed or (call.when == "call" and set(item.config.option.reportchars) & set("PA")):
+            _add_sections(report, _texts(item, call) if texts is None else texts)
+        if call.when != "setup" or report.failed:
+            item.stash[_told_key] = []
+        if report.failed:
+            without_surrogates(report.longrepr)
+        return report
+
+    def pytest_enter_pdb(self) -> None:
+        deadline.pause(True)
+
+    def pytest_leave_pdb(self) -> None:
+        deadline.pause(False)
+
+
+def _methods_of_unittest(item: Any) -> dict[CodeType, Callable[[], bool]]:
+    """Return what sets up and tears down a test of unittest, within its call: see ``Period.late_fixtures``."""
+    unittest, cls = sys.modules.get("unittest"), getattr(item, "cls", None)
+    if unittest is None or cls is None or not issubclass(cls, unittest.TestCase):
+        return {}
+    methods = {
+        "_callSetUp": False,
+        "_callTearDown": True,
+        "_callCleanup": True,
+    }  # around the user's, asynchronous or not
+    codes = {name: getattr(getattr(cls, name, None), "__code__", None) for name in methods}
+    return {code: partial(bool, methods[name]) for name, code in codes.items() if code is not None}
+
+
+def _exit_among(raised: BaseException, ours: list[BaseException]) -> BaseException:
+    """Return the exit that a teardown asks for, beside failures of ours alone: in their group it would be an error."""
+    if not isinstance(raised, BaseExceptionGroup):
+        return raised
+    rest: BaseException | None = raised.split(lambda each: any(each is error for error in ours))[1]
+    while isinstance(rest, BaseExceptionGroup) and len(rest.exceptions) == 1:
+        rest = rest.exceptions[0]
+    return rest if rest is not None and leaving.is_leaving(rest) else raised
+
+
+def _warn_of_wider_scopes(item: pytest.Item) -> list[Failure]:
+    factories = factories_of(item)
+    for factory in factories:
+        for server in factory.servers:
+            server._settle_after_the_call()
+    return _warn(item, factories)
+
+
+def _texts(item: pytest.Item, call: pytest.CallInfo[None]) -> list[tuple[str, str]]:
+    """Return the sections of a phase's report, titles and texts."""
+    if call.when != "teardown":
+        return list(sections(item, factories_of(item), item.stash.get(_told_key, [])))
+    texts: list[tuple[str, str]] = []
+    for node in item.listchain():
+        late = node.stash.get(_late_key, None)
+        texts += [each for each in late or () if each not in texts]
+        node.stash[_late_key] = []
+    return texts
+
+
+def tell(item: pytest.Item, own: BaseException | None, *, is_over: bool = True) -> list[Failure]:
+    """Wait until the servers are idle, take their failures, and note them on the test's own exception.
+
+    Args:
+        is_over: The call is over: what is only missing counts as well, unless somebody may still bring it.
+    """
+    factories = factories_of(item)
+    test = item.stash[_test_key]
+    test.patience = max(_settle(factories, life_cycle.DRAIN_BOUND), _PATIENCE)
+    test.is_due = test.is_due or is_over
+    failures = [
+        failure
+        for factory in factories
+        for failure in (
+            factory._end_call(test, has_failed=own is not None) if is_over else factory._take_wrong(is_last=False)
+        )
+    ]
+    if own is not None:
+        beside = [failure for failure in failures if failure.error not in _chain_of(own)]
+        add_note(own, beside)
+        item.stash[_told_key] = [*item.stash.get(_told_key, []), *beside]
+    return failures
+
+
+def _tell_or_leave(item: pytest.Item, own: BaseException, *, is_over: bool = True) -> list[Failure]:
+    """Do what ``tell`` does.  Ctrl-C while it waits does not lose the report of ``own``: the run ends after it."""
+    try:
+        return tell(item, own, is_over=is_over)
+    except KeyboardInterrupt:
+        leaving.begin(in_haste=True)
+        item.session.shouldstop = item.session.shouldstop or "KeyboardInterrupt"
+        return []
+
+
+def _chain_of(error: BaseException) -> list[BaseException]:
+    """Return the exceptions that a report of ``error`` shows: itself, its causes, and what it was raised during."""
+    chain = [error]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None and before not in chain:
+        chain.append(before)
+    return chain
+
+
+def _clear_unittests(item: pytest.Item) -> None:
+    """Take back the failures, or skips, that unittest keeps for the report: it would put them in our place."""
+    kept = getattr(item, "_excinfo", None)
+    if kept:
+        kept.clear()
+
+
+_last_raised: tuple[BaseException, TracebackType | None] | None = None  # by a hook or fixture of ours
+
+
+def _raised(error: BaseException) -> BaseException:
+    """Return ``error``, whose report will begin where its traceback does now, and not in the hook that raises it."""
+    global _last_raised
+    _last_raised = error, error.__traceback__
+    return error
+
+
+def _show_from_users_frame(call: pytest.CallInfo[None]) -> None:
+    """Forget the frames through which a hook's exception has come: pytest hides them in plain tests alone."""
+    assert call.excinfo is not None
+    error = call.excinfo.value
+    if _last_raised is not None and _last_raised[0] is error:
+        traceback = _last_raised[1]
+        if traceback is not None:
+            call.excinfo = pytest.ExceptionInfo.from_exc_info((type(error), error.with_traceback(traceback), traceback))
+
+
+def _add_sections(report: pytest.TestReport, texts: list[tuple[str, str]]) -> None:
+    add = getattr(report.longrepr, "addsection", None)
+    if add is None:
+        report.sections[:0] = texts
+        return
+    for title, text in texts:
+        add(title, text)  # shown whatever --show-capture says, and in junit's XML
+
+
+# Where a report points
+
+
+def _code_of(node: Any, failures: Iterable[Failure]) -> CodeType:
+    """Return the code at which a group of failures points: the test's, or where a node has none that of a failure."""
+    function = getattr(node, "function", None)
+    code = getattr(inspect.unwrap(function), "__code__", None) if function is not None else None
+    raised = (each.error.__traceback__ for each in failures)
+    return code or next((at.tb_frame.f_code for at in raised if at is not None), _code_of.__code__)
+
+
+def traceback_of_marker(node: Any, mark: pytest.Mark) -> TracebackType | None:
+    """Return a traceback of the line that has the marker: above a function or a class, or in a module's pytestmark.
+
+    Decorators are applied from the last to the first, and pytest lists their marks in that order; so the
+    lines that name our marker belong to the node's own marks, counted from the end.
+    """
+    target: Any = getattr(node, "function", None) or getattr(node, "obj", None)
+    try:
+        target = inspect.unwrap(target)
+        lines, first = inspect.getsourcelines(target)
+        path = inspect.getsourcefile(target)
+    except (OSError, TypeError):
+        return None
+    first = max(first, 1)  # of a module it is 0
+    code = getattr(target, "__code__", None)
+    if code is None:
+        code = compile("", path or "", "exec").replace(co_name=node.name, co_firstlineno=first)
+    marked = [first + index for index, line in enumerate(lines) if "mark.sockserver" in line]
+    own = [each for each in node.own_markers if each.name == "sockserver"]
+    back = next((index for index, each in enumerate(own) if each is mark), 0)
+    return traceback_at(code, marked[-1 - back] if back < len(marked) else first)

@@ -1,0 +1,211 @@
+"""What went wrong on the server's side, kept until somebody is told, and told once."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import PurePath
+from types import CodeType
+
+from ..errors.exceptions import SockServerError
+from ..errors.location import from_users_frame, is_ours, traceback_at
+from ..errors.messages import printable
+from .recorder import Recorder
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup  # which pytest requires on 3.10
+
+
+#: How many connections the headline of several failures names; the report below has all of them.
+_PLACES = 3
+
+#: Characters of an exception's text in a note or a remark.
+_SAID = 600
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception and where it happened.
+
+    Attributes:
+        error: With its own traceback, beginning at the user's frame.
+        where: ``"tcp_server, connection 0 (127.0.0.1:50914)"``.
+    """
+
+    error: BaseException
+    where: str
+
+
+class Failures:
+    """The failures of one server, each of which is taken once."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._kept: list[Failure] = []  # guarded by the recorder's lock, as are the expectations
+        self._expected: list[Expected] = []
+        self._late: list[tuple[Failure, str]] = []  # and why each of them fails no test
+
+    def add(self, error: BaseException, where: str, *, late: str = "") -> None:
+        """Keep a failure and wake all waits; before the client can see anything of it.  Without a lock.
+
+        Whether it is an expected one is asked without a lock, since that takes the exception's text, which is the
+        user's to make; it is given to the expectation only if that is still there, and has got none meanwhile.
+
+        Args:
+            late: Why it fails no test; it is a warning then.
+        """
+        failure = Failure(_harmless(from_users_frame(error)), where)
+        asked: list[Expected] = []
+        while True:
+            with self._recorder.lock:
+                expected = next((each for each in self._expected if each.failure is None and each not in asked), None)
+                if expected is None:
+                    if late:
+                        self._late.append((failure, late))
+                    else:
+                        self._kept.append(failure)
+                    return self._recorder.tell()
+            asked.append(expected)
+            if not (expected.met_by(error) or expected.met_by(failure.error)):
+                continue
+            with self._recorder.lock:
+                if expected.failure is None and expected in self._expected:
+                    expected.failure = failure
+                    return self._recorder.tell()
+
+    def pending(self) -> Failure | None:
+        """Return the first failure that nobody was told of.  Any thread."""
+        kept = self._kept  # grows at its end, or is replaced
+        return kept[0] if kept else None
+
+    def take(self) -> list[Failure]:
+        """Return the failures that nobody was told of, and forget them."""
+        with self._recorder.lock:
+            taken, self._kept = self._kept, []
+            return taken
+
+    def take_late(self) -> list[tuple[Failure, str]]:
+        """Return the failures that fail no test, each with the reason for that, and forget them."""
+        with self._recorder.lock:
+            taken, self._late = self._late, []
+            return taken
+
+    def expect(self, expected: Expected) -> None:
+        """Set aside the next failure that ``expected`` means."""
+        with self._recorder.lock:
+            self._expected.append(expected)
+
+    def unexpect(self, expected: Expected) -> None:
+        """End an expectation."""
+        with self._recorder.lock:
+            self._expected.remove(expected)
+
+
+@dataclass(eq=False)
+class Expected:
+    """What ``raises`` waits for."""
+
+    type: type[BaseException] | tuple[type[BaseException], ...]
+    match: re.Pattern[str] | None
+    failure: Failure | None = None
+
+    @property
+    def value(self) -> BaseException | None:
+        """The exception, once it has come."""
+        return self.failure.error if self.failure is not None else None
+
+    def met_by(self, error: BaseException) -> bool:
+        """Tell whether ``error`` is what is expected.  Without a lock: it may call code of the user."""
+        if not isinstance(error, self.type):
+            return False
+        return self.match is None or self.match.search(text_of(error)) is not None
+
+    def __str__(self) -> str:
+        types = self.type if isinstance(self.type, tuple) else (self.type,)
+        names = " or ".join(each.__name__ for each in types)
+        return names + (f" matching {self.match.pattern!r}" if self.match is not None else "")
+
+
+def _harmless(error: BaseException) -> BaseException:
+    """Wrap what would end the run, not the test: pytest takes these for the user's own Ctrl-C or exit."""
+    if not isinstance(error, (KeyboardInterrupt, SystemExit)) and not is_exit(error):
+        return error
+    said = f": {error}" if str(error) else ""
+    return RuntimeError(f"the handler raised {type(error).__name__}{said}").with_traceback(error.__traceback__)
+
+
+def said_shortly(error: BaseException) -> str:
+    """Return what an exception says, without the conversation it quotes, and where in the user's code it stands."""
+    said = summary_of(error)
+    if len(said) > _SAID:
+        said = f"{said[:_SAID]}... ({len(said):,} characters)"
+    at = error.__traceback__ if not (isinstance(error, SockServerError) and error.placed) else None
+    line = ""
+    while at is not None and not is_ours(at.tb_frame):  # as far as the user's own call of one of our verbs
+        line = f"{PurePath(at.tb_frame.f_code.co_filename).name}:{at.tb_lineno}, "
+        at = at.tb_next
+    return f"{type(error).__name__}: {line}{said}"
+
+
+def summary_of(error: BaseException) -> str:
+    """Return what an exception says; of one of ours without the conversation that it quotes."""
+    return (error.summary if isinstance(error, SockServerError) else None) or text_of(error)
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of an exception, whatever a user's ``__str__`` may raise."""
+    try:
+        return str(error)
+    except BaseException:  # whatever it is, it must not hide the failure that it belongs to
+        return f"<unprintable {type(error).__name__} object>"
+
+
+def is_skip(error: BaseException) -> bool:
+    """Tell whether an exception is pytest's skip, without importing pytest."""
+    return _is_outcome(error, "Skipped")
+
+
+def is_exit(error: BaseException) -> bool:
+    """Tell whether an exception is that of ``pytest.exit()``, without importing pytest."""
+    return _is_outcome(error, "Exit")
+
+
+def _is_outcome(error: BaseException, name: str) -> bool:
+    outcomes = sys.modules.get("_pytest.outcomes")
+    return outcomes is not None and isinstance(error, getattr(outcomes, name))
+
+
+def combined(failures: list[Failure], code: CodeType | None = None) -> BaseException:
+    """Return what to raise for failures: a single one as itself, several as an exception group.
+
+    A skip beside a real failure is dropped: a group of both would fail and say little.
+
+    Args:
+        code: The test's code.  The group points at its ``def``: with no visible frame at all pytest 8.4
+            and 9.0 stop with an INTERNALERROR.
+    """
+    errors = [failure.error for failure in failures]
+    errors = [error for error in errors if not is_skip(error)] or errors[:1]
+    if len(errors) == 1:
+        return errors[0]
+    places = list(dict.fromkeys(failure.where for failure in failures))
+    more = f"; and {len(places) - _PLACES} more" if len(places) > _PLACES else ""
+    where = "; ".join(places[:_PLACES]) + more
+    group: BaseException = BaseExceptionGroup(f"{len(errors)} failures on the server's side: {where}", errors)
+    return group if code is None else group.with_traceback(traceback_at(code, code.co_firstlineno))
+
+
+def add_note(error: BaseException, failures: list[Failure]) -> None:
+    """Say on a test's own exception what went wrong on the server's side meanwhile."""
+    if is_skip(error):
+        return  # the note would become part of the reason for which the test was skipped
+    for failure in failures:
+        text = printable(f"on the server's side, {failure.where}:\n  {said_shortly(failure.error)}")
+        try:
+            if hasattr(error, "add_note"):
+                error.add_note(text)
+            else:  # 3.10; pytest prints them all the same
+                error.__notes__ = [*getattr(error, "__notes__", ()), text]  # type: ignore[attr-defined]
+        except (AttributeError, TypeError):
+            return  # an exception that takes no attributes; the report's section says it

@@ -1,0 +1,1 @@
+"""What answers: a handler, a script, rules, or nothing."""

@@ -1,0 +1,428 @@
+"""Perform what was declared on a connection: this is what runs in a connection's thread.
+
+A *driver* is something that is handed a :class:`Connection`: a handler (``handler.py``), a script (``script_run.py``),
+the rules, or nobody, where something was declared and nothing is left for this connection.  However it ends, the same
+things happen in the same order:
+
+1. A failure is recorded.  Before anything the client can notice: the client's next line, and with it
+   the end of the test, may follow at once.
+2. The connection ends: cleanly after a return, by a reset after a failure.  Never does a word of the
+   failure go to the client.
+3. The thread says that it is done.
+"""
+
+from __future__ import annotations
+
+import errno
+from functools import partial
+from typing import Protocol
+
+from ..connection.connection import Connection
+from ..connection.deadline import Deadline
+from ..connection.probes import hint_at, leaves_in_silence, left_in_silence
+from ..errors.exceptions import (
+    THE_SERVER_STOPS,
+    DeadlineExceeded,
+    EndOfStream,
+    IncompleteRequest,
+    ScriptMismatch,
+    ServerStopping,
+    SockServerError,
+    UnexpectedRequest,
+    WrongState,
+)
+from ..errors.location import Origin, from_users_frame, pointing_at
+from ..recording.events import NOTE
+from ..recording.failures import Failures, said_shortly
+from ..recording.recorder import Tape
+from ..scripting import readers
+from ..scripting.buffer import Buffer
+from ..scripting.framing import Framing, Lack, take_frame
+from ..scripting.parts import Part
+from ..scripting.readers import Steps
+from ..scripting.rules import CONNECT, Moment, Rule
+from ..scripting.tls_effects import StartTLS
+from ..server.late_failures import IN_THE_CLEAN_UP
+from .rulebook import RuleBook, refusal
+
+
+class Driver(Protocol):
+    """What drives a connection."""
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether it has the socket itself, past the verbs."""
+
+    def run(self, connection: Connection) -> None:
+        """Converse with one client, to the end."""
+
+
+def perform(connection: Connection, driver: Driver, failures: Failures) -> None:
+    """Run a driver on a connection to its end.  Never raises."""
+    try:
+        if driver.is_raw:
+            connection._stream.make_blocking()
+            connection._stand_in_front()
+        else:
+            connection._stream.make_nonblocking()
+            connection._begin_to_hear()
+        driver.run(connection)
+        if driver.is_raw:
+            connection._keep_whole_stream()
+        if not connection._stream.detached:
+            connection.close()
+    except BaseException as error:  # pytest.fail() and skip() are no Exceptions
+        if driver.is_raw:
+            connection._keep_whole_stream()
+        _end(connection, error, failures)
+
+
+def begin_tls(connection: Connection, failures: Failures) -> bool:
+    """Do the server's side of a client's handshake, before anything else.  Never raises.
+
+    Returns:
+        Whether the connection speaks TLS now; if not, it is over.
+    """
+    try:
+        connection._stream.make_nonblocking()
+        connection._say((StartTLS(),), None, connection._timeout)
+    except BaseException as error:
+        _end(connection, error, failures)
+        return False
+    if connection._stream.secured and not connection._tape.server_ended and not connection._tape.cut:
+        return True
+    connection.close()
+    return False
+
+
+def _end(connection: Connection, error: BaseException, failures: Failures) -> None:
+    """End a connection whose driver has raised: quietly, if the error only says that the connection has ended."""
+    from_users_frame(error)
+    if blameless(connection, error):
+        _note_end(connection, error)
+        if not connection._stream.detached:
+            connection.close()
+        return
+    if _is_of_the_clean_up(connection, error):
+        failures.add(error, connection._where(), late=IN_THE_CLEAN_UP)
+        _note_end(connection, error)
+        connection.close()
+        return
+    connection._server._record_failure(error, connection._where(), connection._tape.began)
+    _note(connection._tape, said_shortly(error))
+    connection._stream.reset_now()
+
+
+class Rules:
+    """The driver that answers by rules.
+
+    Args:
+        books: Those that are asked, in this order.
+        lines: The framing on a connection that has none, if there is one.
+    """
+
+    is_raw = False
+
+    def __init__(self, *books: RuleBook, lines: Framing | None = None) -> None:
+        self._books = books
+        self._lines = lines
+
+    def __bool__(self) -> bool:
+        return any(self._books)
+
+    def run(self, connection: Connection) -> None:
+        """Greet the client, and answer until it has ended its stream, or a reply has."""
+        __tracebackhide__ = True
+        self.check(self.framing_for(connection))
+        if connection._came_early and not self._greets():  # the greeting may be declared a moment later
+            connection._await_input_or(self._greets)
+        self._greet(connection)
+        self._answer_all(connection)
+
+    def answer_all(self, connection: Connection) -> None:
+        """Answer until the client has ended its stream, or a reply has ended the connection."""
+        __tracebackhide__ = True
+        self.check(self.framing_for(connection))
+        self._answer_all(connection)
+
+    def _answer_all(self, connection: Connection) -> None:
+        __tracebackhide__ = True
+        while not connection._tape.server_ended and self.answer_next(connection):
+            pass
+
+    def framing_for(self, connection: Connection) -> Framing | None:
+        """Return what cuts this connection now; a reply function may have switched."""
+        return connection._framing or self._lines
+
+    def check(self, framing: Framing | None) -> None:
+        """Refuse rules that have no meaning without frames, pointing at the declaration."""
+        __tracebackhide__ = True
+        if framing is None:
+            for book in self._books:
+                book.check_unframed()
+
+    def answer_next(self, connection: Connection) -> bool:
+        """Take the next request and answer it; tell whether there was one."""
+        __tracebackhide__ = True
+        try:
+            unit = self._next_unit(connection)
+        except (IncompleteRequest, ScriptMismatch, DeadlineExceeded) as error:
+            raise self._at_a_rule(error) from None
+        except EndOfStream:
+            return False
+        # A frame without a byte: the client has sent nothing.  If no rule is for that, it was no request.
+        empty = not unit and self.framing_for(connection) is not None
+        if empty and connection._server._probes and left_in_silence(connection._tape):
+            return False  # a probe, which the test wants ignored
+        known = len(self._books[-1])
+        while not (unit or empty) or not self.answer(connection, unit):
+            if not connection._came_early or not self._books[-1].wait_for_more(known):
+                if empty and not any(book.spent_for(unit, connection._lookup) for book in self._books):
+                    return False
+                raise self._unexpected(connection, unit)
+            known, unit = len(self._books[-1]), unit if unit or empty else self._next_unit(connection)
+        return True
+
+    def answer(self, connection: Connection, unit: bytes) -> bool:
+        """Answer a request, if a rule takes it; tell whether one does."""
+        __tracebackhide__ = True
+        for book in self._books:
+            taken = book.find(unit, connection._lookup, unsure=not unit)
+            if taken is not None:
+                rule, count, found = taken
+                _reply(connection, unit, rule, count, found)
+                return True
+        return False
+
+    def _at_a_rule(self, error: BaseException) -> BaseException:
+        """Let the error about what is no whole request point at the first rule: it is about all of them."""
+        first = min(self._rules(), key=lambda rule: rule.number, default=None)
+        return error if first is None else error.with_traceback(first.origin.traceback())
+
+    def _next_unit(self, connection: Connection) -> bytes:
+        """Take a frame; without framing a literal, or nothing if what came is none."""
+        __tracebackhide__ = True
+        buffer, framing = connection._stream.buffer, self.framing_for(connection)
+        if framing is not None:
+            steps = take_frame(buffer, framing, connection._max_frame)
+            return connection._drive("rules", steps, None, wanted=Lack(buffer, framing))
+        return connection._drive("rules", self._literal(buffer), None, wanted="the rest of a request")
+
+    def _literal(self, buffer: Buffer) -> Steps[bytes]:
+        """Take a literal; which there are is looked at when its first byte has come."""
+        __tracebackhide__ = True
+        while not buffer and not buffer.ended:
+            yield False
+        self.check(None)
+        return (yield from readers.one_of(buffer, [shape for book in self._books for shape in book.literals()]))
+
+    def _greets(self) -> bool:
+        return any(book.greets() for book in self._books)
+
+    def standing(self, connection: Connection) -> str | None:
+        """Return what this driver waits for, in words, where a client that waits as well would not know it."""
+        if self._greets() or connection._tape.sent_count or connection._tape.received_count:
+            return None
+        return "no rule is for CONNECT: the server waits for the client to speak first"
+
+    def _greet(self, connection: Connection) -> None:
+        __tracebackhide__ = True
+        greeting = [book for book in self._books if book.greets()]
+        if not greeting:
+            return
+        probes = connection._server._probes
+        probes.look()
+        taken = probes.next_for(connection, partial(_first_greeting, connection, greeting))
+        if taken is None:
+            if probes and leaves_in_silence(connection):
+                return  # a probe itself
+            raise _one_too_many(connection, [rule for book in greeting for rule in book.rules])
+        _reply(connection, b"", *taken, None)
+
+    def _rules(self) -> list[Rule]:
+        return [rule for book in self._books for rule in book.rules]
+
+    def _unexpected(self, connection: Connection, unit: bytes) -> BaseException:
+        """Return the error about a request that no rule takes, with the rules that come nearest."""
+        text, origin = refusal(
+            self._books, unit or connection._stream.buffer.peek(0, readers.QUOTED), connection._lookup
+        )
+        error: UnexpectedRequest = connection._error(UnexpectedRequest, text)
+        error.placed = origin is not None  # it names the rules' lines
+        if unit or connection._stream.buffer.end_taken:
+            connection._request(unit, is_unit=True)  # recorded all the same: it came
+        return error.with_traceback(origin.traceback() if origin is not None else None)
+
+
+class Closed:
+    """The driver of a connection that is one too many: says what its parts say, and ends it."""
+
+    is_raw = False
+
+    def __init__(self, parts: tuple[Part, ...]) -> None:
+        self._parts = parts
+
+    def run(self, connection: Connection) -> None:
+        """Say the parts."""
+        __tracebackhide__ = True
+        connection._say(self._parts, None, connection._timeout)
+
+
+class Hearing:
+    """The driver of a connection with nothing declared for it but a disturbance of what it receives: it only reads."""
+
+    is_raw = False
+
+    def run(self, connection: Connection) -> None:
+        """Read to the end of the stream; what was heard is one request, as of any stream that no verb reads."""
+        __tracebackhide__ = True
+        while connection.recv():
+            pass
+        connection._keep_whole_stream()
+
+
+class Continued:
+    """The driver that answers by rules a connection which another driver has begun."""
+
+    is_raw = False
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+
+    def run(self, connection: Connection) -> None:
+        """Answer until the client has ended its stream, or a reply has."""
+        __tracebackhide__ = True
+        self._rules.answer_all(connection)
+
+
+class Unexpected:
+    """The driver of a connection that nothing is left for.
+
+    Args:
+        text: What was expected instead; ``None`` if it came after the end of the test, where it is no failure.
+        origin: The declaration that it is about.
+    """
+
+    is_raw = False
+
+    def __init__(self, text: str | None, origin: Origin) -> None:
+        self._text, self._origin = text, origin
+
+    def run(self, connection: Connection) -> None:
+        """Fail; but for a probe, where these are ignored."""
+        __tracebackhide__ = True
+        if self._text is not None and connection._server._probes and leaves_in_silence(connection):
+            return
+        raise self.error(connection)
+
+    def error(self, connection: Connection) -> BaseException:
+        """Return what to raise."""
+        if self._text is None:
+            return ServerStopping("the test is over")
+        text = self._text + hint_at(connection._server.connections[: connection.index])
+        error: UnexpectedRequest = connection._error(UnexpectedRequest, text)
+        error.placed = True  # it names the declaration's line
+        return error.with_traceback(self._origin.traceback())
+
+
+def _first_greeting(connection: Connection, books: list[RuleBook]) -> tuple[Rule, int] | None:
+    """Take the rule that greets a connection; and note in one step with it that a probe would give it back."""
+    with connection._tape.recorder.lock:
+        for book in books:
+            taken = book.greet()
+            if taken is not None:
+                connection._server._probes.used(connection, partial(book.give_back, taken[0].number))
+                return taken
+    return None
+
+
+def _one_too_many(connection: Connection, rules: list[Rule]) -> BaseException:
+    rule = next(rule for rule in rules if rule.match is CONNECT)
+    text = f"expected no further connection: {rule}, on(CONNECT), greets only {rule.times.at_most}"
+    text += hint_at(connection._server.connections[: connection.index])
+    error: UnexpectedRequest = connection._error(UnexpectedRequest, text)
+    error.placed = True
+    return error.with_traceback(rule.origin.traceback())
+
+
+def _reply(connection: Connection, unit: bytes, rule: Rule, count: int, found: object) -> None:
+    """Record a request and say what its rule answers; nobody else says anything meanwhile."""
+    __tracebackhide__ = True
+    deadline, patient = Deadline(connection._timeout), connection._patient
+    if not connection._writing.own(deadline.left() or 0.0, rule):
+        raise connection._late_turn("a reply", deadline)
+    connection._patient = False  # what a reply function reads is demanded
+    try:
+        request = connection._request(unit, found, rule, is_unit=not isinstance(rule.match, Moment))
+        connection._say(rule.reply(count), request, connection._timeout)
+    except (TypeError, ValueError, DeadlineExceeded, WrongState) as error:
+        raise pointing_at(error, rule.origin) from None
+    finally:
+        connection._patient = patient
+        connection._writing.release()
+
+
+def blameless(connection: Connection, error: BaseException) -> bool:
+    """Tell whether an exception is only how a handler learns that its client, or its server, is gone."""
+    tape = connection._tape
+    return (
+        isinstance(error, ServerStopping)
+        or error is connection._stream.quiet_end
+        or (bool(connection._server._probes) and left_in_silence(tape))
+        or (tape.peer_error is not None and error is tape.peer_error)
+        or (tape.saw_cut and (_is_raised_from_the_cut(error) or _is_of_an_ended_stream(error)))
+        # The handler's own socket: we did not see how it ended.  Or ours, closed from outside before it was used.
+        or (tape.cut != "" and _is_of_an_ended_stream(error, own_socket=tape.handed_over is not None))
+    )
+
+
+def _is_of_the_clean_up(connection: Connection, error: BaseException) -> bool:
+    """Tell whether a handler has failed by itself, and only since this side had ended its connection."""
+    tape = connection._tape
+    if tape.saw_cut:
+        return tape.cut == THE_SERVER_STOPS or _is_raised_after_the_cut(error)
+    return tape.cut != "" and tape.handed_over is not None
+
+
+def _is_raised_from_the_cut(error: BaseException) -> bool:
+    """Tell whether a handler's exception is what it made of the one that reported the cut.
+
+    It did so on purpose, by ``raise ... from``, ``from None`` included; what fails in a ``finally`` does not.
+    """
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, ServerStopping):
+        seen = seen.__cause__ or (seen.__context__ if seen.__suppress_context__ else None)
+    return seen is not None
+
+
+def _is_raised_after_the_cut(error: BaseException) -> bool:
+    """Tell whether a handler's exception was raised while the one that reported the cut was handled."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, ServerStopping):
+        seen = seen.__cause__ or seen.__context__
+    return seen is not None
+
+
+def _is_of_an_ended_stream(error: BaseException, *, own_socket: bool = True) -> bool:
+    """Tell whether an exception says that a stream has ended, and so comes of the cut whatever raised it.
+
+    Not every OSError: a clean-up that does not find its file has a mistake of its own.
+
+    Args:
+        own_socket: The handler may read from something else than our socket: TLS of its own, an event loop.
+    """
+    if isinstance(error, ConnectionError) or getattr(error, "errno", None) in (errno.EBADF, errno.ENOTCONN):
+        return True
+    return own_socket and (isinstance(error, EOFError) or type(error).__module__ == "ssl")
+
+
+def _note_end(connection: Connection, error: BaseException) -> None:
+    """Record what ended a handler quietly, if it is not the ordinary end."""
+    if isinstance(error, SockServerError) and left_in_silence(connection._tape):
+        return  # that it was a probe is noted
+    if error is not connection._stream.quiet_end and not isinstance(error, ServerStopping):
+        _note(connection._tape, f"after the end: {said_shortly(error)}")
+
+
+def _note(tape: Tape, text: str) -> None:
+    tape.note(NOTE, text.encode("utf-8", "backslashreplace"))

@@ -1,0 +1,1 @@
+"""What a test holds: life cycle, listener, connections, verdict, factory."""

@@ -1,0 +1,192 @@
+"""Where datagrams to one peer leave: recorded, disturbed, held back, or from elsewhere."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ..connection.fault_state import Holding
+from ..connection.perform import Need, called, made_of, pass_gate, pause
+from ..connection.request import Request
+from ..errors.exceptions import DeadlineExceeded, ServerStopping
+from ..errors.location import pointing_at
+from ..errors.messages import format_peer, with_conversation
+from ..faults.fault_rule import RECEIVED, SENT, Disturbance
+from ..originals import original
+from ..recording.events import NOTE
+from ..recording.failures import said_shortly
+from ..recording.recorder import Tape
+from ..scripting.effects import Delay, Gate, Jitter, Open, Stall
+from ..scripting.matching import Lookup
+from ..scripting.parts import Action, Held, Part, Remark, Spoofed, actions
+from .loop import ReplySocket
+
+if TYPE_CHECKING:
+    from .datagram import DatagramTestServer
+
+Saying = Callable[[bytes], Iterator[Need]]
+
+
+class _Stalled(Exception):
+    """Nothing more is said in this reply."""
+
+
+class Outlet:
+    """What is said to one peer goes through here.
+
+    Args:
+        sock: The server's socket, or the framework's that answers from the address that was asked.
+    """
+
+    def __init__(self, server: DatagramTestServer, sock: Any, tape: Tape, peer: Any) -> None:
+        self.server, self.tape, self.peer = server, tape, peer
+        self._socket = sock
+        self._sent = 0  # datagrams, those without a byte as well
+        self.socket = ReplySocket(sock, self._sendto)
+
+    def say(self, parts: Iterable[Part], request: Request | None, lookup: Lookup) -> Generator[Need, None, None]:
+        """Say parts: each bytes part is one datagram; then what earlier replies have held back until now."""
+        __tracebackhide__ = True
+        held = self.server._held_for(self.tape)
+        before = list(held)
+        sent = self._sent
+        acts = actions(parts, partial(called, self.server.transport, request), lookup)
+        try:
+            yield from self._perform(acts, self._say_one)
+        except _Stalled:
+            return
+        for each in before if self._sent > sent else ():
+            each.after -= 1
+            if not each.after:
+                held.remove(each)
+                yield from self._send(each.data)  # past disturbances, which it met
+
+    def heard(self, request: Request) -> Iterator[Need | bytes]:
+        """Yield what is heard of a datagram that came, after what disturbs; and what has to be waited for."""
+        __tracebackhide__ = True
+        disturbing = self.server._disturbances.hit(RECEIVED, self.tape, by_datagram=True)
+        hit = disturbing.disturbance if disturbing is not None else None
+        held = self.server._held_for(self.tape, heard=True)
+        before = list(held)
+        if hit is None:
+            yield bytes(request)
+        else:
+            data = bytes(request)
+            acts = actions(hit.parts, partial(made_of, self.server.transport, data), _nothing_named, lambda: [data])
+            try:
+                for action in acts:
+                    if isinstance(action, bytes):
+                        yield action
+                    elif isinstance(action, Held):
+                        held.append(Holding(action.data, action.after))
+                    elif isinstance(action, Spoofed):
+                        raise ValueError("disturb() cannot spoof what is received: it came from where it came")
+                    else:
+                        yield from self._perform([action], self._send)
+            except _Stalled:
+                return
+            except ServerStopping:
+                raise
+            except Exception as error:
+                self._failed(error, hit)
+        for each in before:
+            each.after -= 1
+            if not each.after:
+                held.remove(each)
+                yield each.data
+
+    def _perform(self, acts: Iterable[Action], say: Saying) -> Iterator[Need]:
+        __tracebackhide__ = True
+        server, tape = self.server, self.tape
+        for action in acts:
+            if isinstance(action, bytes):
+                yield from say(action)
+            elif isinstance(action, Delay):
+                yield pause(action.seconds)
+            elif isinstance(action, Jitter):
+                yield pause(self._drawn(action))
+            elif isinstance(action, Gate):
+                try:
+                    yield from pass_gate(server._gates, action.name, server.timeout)
+                except TimeoutError as late:
+                    raise with_conversation(DeadlineExceeded, server.name, str(late), server._said()) from None
+            elif isinstance(action, Open):
+                server.open(action.name)
+            elif isinstance(action, Held):
+                server._held_for(tape).append(Holding(action.data, action.after))
+            elif isinstance(action, Spoofed):
+                yield from self._spoof(action)
+            elif isinstance(action, Remark):
+                tape.note(NOTE, action.text.encode("utf-8", "backslashreplace"))
+            elif isinstance(action, Stall):
+                raise _Stalled
+
+    def _say_one(self, data: bytes) -> Iterator[Need]:
+        """Say one datagram, or what a disturbance makes of it."""
+        __tracebackhide__ = True
+        disturbances = self.server._disturbances
+        hit = disturbances.hit(SENT, self.tape, by_datagram=True) if disturbances.sent else None
+        if hit is None:
+            return self._send(data)
+        return self._say_disturbed(hit.disturbance, data)
+
+    def _say_disturbed(self, hit: Disturbance, data: bytes) -> Iterator[Need]:
+        __tracebackhide__ = True
+        acts = actions(hit.parts, partial(made_of, self.server.transport, data), _nothing_named, lambda: [data])
+        try:
+            yield from self._perform(acts, self._send)
+        except (ServerStopping, _Stalled):
+            raise
+        except Exception as error:
+            self._failed(error, hit)
+
+    def _failed(self, error: Exception, hit: Disturbance) -> NoReturn:
+        """Record that a disturbance could not be performed; the handler is not to blame, and is not told why.
+
+        Raises:
+            ServerStopping: Always.
+        """
+        server, tape = self.server, self.tape
+        where = f"{server.name}, datagram from {format_peer(self.peer)}"
+        server._record_failure(pointing_at(error, hit.origin), where, server._recorder.elapsed())
+        tape.note(NOTE, said_shortly(error).encode("utf-8", "backslashreplace"))
+        raise ServerStopping("a disturbance failed")
+
+    def _send(self, data: bytes) -> Iterator[Need]:
+        __tracebackhide__ = True
+        yield from self.server._sending(self._socket, self.tape, data, self.peer)
+        self._sent += 1
+
+    def _sendto(self, data: bytes, peer: Any) -> int:
+        """Send what a handler class sends, in its thread."""
+        __tracebackhide__ = True
+        if not self.server._disturbances.sent or peer != self.peer:
+            return self.server._drive(self.server._sending(self._socket, self.tape, data, peer), "sendto")
+        self.server._drive(self.say([data], None, _nothing_named), "sendto")
+        return len(data)
+
+    def _spoof(self, action: Spoofed) -> Iterator[Need]:
+        """Send a datagram from another port of the server's host, or from another address."""
+        __tracebackhide__ = True
+        own = str(self._socket.getsockname()[0])
+        host = action.host or own
+        if (":" in host) != (":" in own):
+            raise ValueError(f"Spoof() was to send from {host}, and the server is at {own}: of another family")
+        with original.socket(self._socket.family, socket.SOCK_DGRAM) as other:
+            other.bind((host, 0))
+            self.tape.note(NOTE, "the next datagram is from {}:{}".format(*other.getsockname()[:2]).encode())
+            yield from self.server._sending(other, self.tape, action.data, self.peer)
+
+    def _drawn(self, jitter: Jitter) -> float:
+        server = self.server
+        with server._recorder.lock:
+            count = server._draws[self.tape.index] = server._draws.get(self.tape.index, 0) + 1
+        seconds = jitter.drawn(self.tape.index, count)
+        self.tape.note(NOTE, f"{jitter!r} waits {seconds:.6f} s".encode())
+        return seconds
+
+
+def _nothing_named(name: str) -> bytes:
+    raise ValueError(rf"disturb() knows no \g<{name}>: nothing is captured of what is disturbed")

@@ -1,0 +1,163 @@
+"""Answer one datagram: choose what answers it, and say that.
+
+A reply is a generator, as what is said on a stream is.  Where it has to wait, for a time or for a gate, it yields a
+:class:`Need`; the thread that answers then goes on with other datagrams and comes back to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+from ..connection.perform import ROOM, Need, pause
+from ..connection.request import Request, looked_up
+from ..errors.exceptions import ServerStopping, UnexpectedRequest
+from ..errors.location import from_users_frame, traceback_at_definition
+from ..errors.messages import format_peer, with_conversation
+from ..recording.events import NOTE
+from ..recording.failures import said_shortly
+from ..responders.rulebook import RuleBook, refusal
+from ..scripting.matching import Lookup, names_in
+from ..scripting.parts import Part, check_fit, parts_of
+from .datagram_peer import Outlet
+from .datagram_script import DatagramScript
+
+if TYPE_CHECKING:
+    from .datagram import DatagramTestServer
+
+#: Parts that a handler may return for one datagram.  All are judged before the first is sent.
+_MOST_PARTS: Final = 10_000
+
+
+class Reply:
+    """The answer to one datagram, as far as it has come.
+
+    Args:
+        heard: It was through what disturbs already.
+    """
+
+    def __init__(self, request: Request, outlet: Outlet, captured: dict[str, bytes], *, heard: bool) -> None:
+        self.request = request
+        self._server: DatagramTestServer = outlet.server
+        self._outlet, self._tape, self._captured = outlet, outlet.tape, captured
+        self._steps = self._answer() if heard or not self._server._disturbances.received else self._hear()
+
+    def go_on(self) -> Need | None:
+        """Answer as far as it goes; return what has to be waited for, ``None`` at the end.  Never raises."""
+        try:
+            while (need := next(self._steps, None)) is not None and need.kind is ROOM:
+                self._server._wait_here(need)  # here, and not later: what is sent to a client keeps its order
+            return need
+        except ServerStopping:
+            self._steps.close()  # while it waited for a client that does not read
+        except BaseException as error:
+            where = f"{self._server.name}, datagram from {format_peer(self.request.peer)}"
+            self._server._record_failure(error, where, self.request.time)
+            self._tape.note(NOTE, said_shortly(from_users_frame(error)).encode("utf-8", "backslashreplace"))
+        return None
+
+    def _hear(self) -> Generator[Need, None, None]:
+        """Answer what a disturbance makes of the datagram: none, one or several."""
+        __tracebackhide__ = True
+        for data in self._outlet.heard(self.request):
+            if isinstance(data, Need):
+                yield data
+                continue
+            request = self.request
+            if data != request:
+                request = Request(data, peer=request.peer, time=request.time, outlet=request._outlet)
+            yield from Reply(request, self._outlet, self._captured, heard=True)._answer()
+
+    def _answer(self) -> Generator[Need, None, None]:
+        __tracebackhide__ = True
+        if not self._server._answers():
+            return  # forgotten meanwhile
+        script, declared = self._server._script_for(self.request)
+        while script is not None:
+            if self._server._later(script, self.request, self._outlet):
+                return
+            try:
+                if (yield from self._by_script(script)):
+                    return
+            finally:
+                self._server._answered(script)
+            if not script.over:
+                break
+            script, _ = self._server._script_for(self.request)  # only optional steps were left of it
+        if self._server._handler is not None and script is None:
+            yield from self._by_handler()
+            return
+        if (yield from self._by_rules(self._server._book, {})):
+            return
+        raise self._unexpected(script, declared)
+
+    def _by_script(self, script: DatagramScript) -> Generator[Need, None, bool]:
+        __tracebackhide__ = True
+        lookup = partial(looked_up, self._captured, script.values, self.request)
+        taken = script.take(self.request, lookup)
+        if taken is None:
+            return script.chatter is not None and (yield from self._by_rules(script.chatter, script.values))
+        self._captured.update(names_in(taken.found))
+        for step in taken.answer:
+            if step.at:
+                yield pause(self._tape.began + step.at - self._tape.recorder.elapsed())
+            if step.verb == "open":
+                self._server.open(step.args[0])
+            else:
+                yield from self._parts(step.args, lookup)
+        return True
+
+    def _by_handler(self) -> Iterator[Need]:
+        __tracebackhide__ = True
+        handler, request = self._server._handler, self.request
+        assert handler is not None
+        if handler.is_class:
+            handler.target((bytes(request), self._outlet.socket), request.peer, self._server._framework)
+            return
+        result = handler.target(request)
+        try:
+            parts = list(islice(parts_of(result, f"handler {handler.name}"), _MOST_PARTS + 1))
+            if len(parts) > _MOST_PARTS:
+                raise ValueError(
+                    f"handler {handler.name} returned more than {_MOST_PARTS:,} parts: expected a reply that has an end"
+                )
+            check_fit(parts, self._server.transport, f"handler {handler.name}")
+            yield from self._parts(parts, partial(looked_up, self._captured, {}, request))
+        except (TypeError, ValueError) as error:  # about what it returned: it is no longer running, so point at its def
+            raise error.with_traceback(traceback_at_definition(handler.target)) from None
+
+    def _by_rules(self, book: RuleBook, values: Mapping[str, Any]) -> Generator[Need, None, bool]:
+        __tracebackhide__ = True
+        lookup = partial(looked_up, self._captured, values, self.request)
+        found = book.find(self.request, lookup)
+        if found is None:
+            return False
+        rule, count, match = found
+        self.request.rule = rule
+        self.request.match = match if hasattr(match, "groupdict") else None
+        self._captured.update(names_in(match))
+        yield from self._parts(rule.reply(count), lookup)
+        return True
+
+    def _parts(self, parts: Iterable[Part], lookup: Lookup) -> Iterator[Need]:
+        __tracebackhide__ = True
+        return self._outlet.say(parts, self.request, lookup)
+
+    def _unexpected(self, script: DatagramScript | None, declared: bool) -> BaseException:
+        server, request = self._server, self.request
+        if script is not None:
+            lookup = partial(looked_up, self._captured, script.values, request)
+            return script.refusal(request, lookup, self._error)
+        lookup = partial(looked_up, self._captured, {}, request)
+        if declared and not server._book:
+            return server._all_scripts()[-1].refusal(request, lookup, self._error)
+        text, origin = refusal([server._book], request, lookup)
+        error = self._error(UnexpectedRequest, text)
+        error.placed = True  # it names the rules' lines
+        return error.with_traceback(origin.traceback() if origin is not None else None)  # type: ignore[no-any-return]
+
+    def _error(self, kind: Any, text: str) -> Any:
+        where = f"{self._server.name}, datagram from {format_peer(self.request.peer)}"
+        return with_conversation(kind, where, text, self._server._said())

@@ -1,0 +1,227 @@
+"""The framework's servers, as test servers run them.
+
+These are ordinary ``socketserver`` servers whose hooks say what happens to the test server that owns them:
+a connection was accepted, a datagram has arrived.  They bring the two things that only the place where
+bytes leave the kernel's queues can know: a socket that records, and whether something has been taken
+out of a queue that its owner does not know of yet (``taking``).
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+from .. import socketserver
+from ..connection.deadline import process_ends_soon
+from ..originals import Thread, original
+from ..recording.recorder import Tape
+from ..socketserver.wakeup import Wakeup
+from ..transport.tapped_socket import RecordingSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..connection.connection import Connection
+    from .base import BaseTestServer
+    from .datagram import DatagramTestServer
+    from .stream import StreamTestServer
+
+#: Bytes of the largest datagram there is: a UDP header counts 65,535 with itself and the IP header (RFC 768, 791).
+MAX_DATAGRAM = 65536
+
+#: Bytes of the largest unix datagram, unless the client has asked for a larger send buffer than it has by default:
+#: 212,992 on Linux (socket(7), net.core.wmem_default).
+MAX_UNIX_DATAGRAM = 1 << 20
+
+
+class _Unused(socketserver.BaseRequestHandler):
+    """Stands where the framework wants a handler class; a test server's handlers are declared on its owner."""
+
+
+class PreparedLoop(socketserver.BaseServer):
+    """A server whose loop finds its wake-up made.
+
+    All descriptors of a test server are then there when ``start()`` returns, and none appears a moment later,
+    when the loop's thread gets to run: whoever counts them, to find leaks, needs that.
+    """
+
+    owner: BaseTestServer
+    _prepared: Wakeup | None = None
+
+    # A handler class finds this object as ``self.server``; those of http.server ask it for a name and a port.
+    server_name: str  # the host of the test server's address; ``localhost`` for a unix socket
+    server_port: int  # its port; 0 for a unix socket
+
+    def _belong_to(self, owner: Any, family: int) -> None:
+        self.owner = owner
+        inet = family in (socket.AF_INET, socket.AF_INET6)
+        self.server_name, self.server_port = owner.address if inet else ("localhost", 0)
+
+    if not TYPE_CHECKING:  # which would take any name for a known one
+
+        def __getattr__(self, name: str) -> Any:
+            __tracebackhide__ = True
+            owner = vars(self).get("owner")
+            if owner is None or name.startswith("__"):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            raise AttributeError(
+                f"self.server has no {name!r}: for a handler class it is {owner.name}, the test's server.  To host a "
+                "class that needs a server of its own, make that one with bind_and_activate=False, as app, and declare "
+                "a BaseRequestHandler whose handle() calls app.finish_request(self.request, self.client_address)"
+            )
+
+    def prepare_loop(self) -> None:
+        """Make the wake-up of the next loop."""
+        self._prepared = Wakeup()
+
+    def _request_failed(self, error: OSError) -> None:
+        """Count it for the report, instead of writing it to stderr in the midst of a test."""
+        self.owner._could_not_take(error)
+
+    def _make_wakeup(self) -> Wakeup:
+        wakeup, self._prepared = self._prepared, None
+        if wakeup is None:
+            return super()._make_wakeup()
+        wakeup.thread = original.get_ident()
+        return wakeup
+
+    def service_actions(self) -> None:
+        """Say what was said, if a time limit is about to end the process without a report."""
+        super().service_actions()
+        if process_ends_soon() is not None:
+            self.owner._last_words()
+
+    def server_close(self) -> None:
+        """Close the server, and a wake-up that no loop has used."""
+        wakeup, self._prepared = self._prepared, None
+        if wakeup is not None:
+            wakeup.close()
+        super().server_close()
+
+
+class AcceptingServer(PreparedLoop, socketserver.ThreadingMixIn, socketserver.TCPServer):
+    """Accepts for a :class:`StreamTestServer`, a thread for each connection that something was declared for."""
+
+    owner: StreamTestServer
+    daemon_threads = True  # one that never ends must not keep the interpreter; it is joined and named all the same
+    join_daemon_threads = True
+
+    def __init__(self, owner: StreamTestServer, listener: socket.socket, backlog: int) -> None:
+        self._belong_to(owner, listener.family)
+        self.taking = False  # something may have left the accept queue that the owner has not listed yet
+        self.request_queue_size = backlog
+        self.address_family = listener.family
+        # Past TCPServer's: it would make a socket of its own, and this one is bound and listens already.
+        socketserver.BaseServer.__init__(self, listener.getsockname(), _Unused)
+        self.socket = listener
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Accept a connection, onto a tape of its own."""
+        self.taking = True
+        try:
+            accepted, address = super().get_request()
+            if self.owner._fillers and self.owner._is_ours(address):
+                accepted.close()
+                raise BlockingIOError  # as if nobody had come
+            return self.owner._admit(accepted, address), address
+        finally:
+            self.taking = False
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Start the handler that was declared, or let the connection wait for ``accept()``."""
+        connection = connection_of(request)
+        if self.owner.transport == "tls" or self.owner._is_driven(connection):
+            self.handle(connection)
+        else:
+            self.owner._leave_to_accept(connection)
+
+    def handle(self, connection: Connection) -> None:
+        """Start the thread of a connection's handler; keep the error if it cannot be started."""
+        request: Any = connection._tape.socket
+        request.connection = connection  # TLS has put another socket in the place of the one that was accepted
+        try:
+            super().process_request(request, connection.peer)
+        except Exception:
+            self.handle_error(request, connection.peer)
+
+    def _request_thread(self, request: Any, client_address: Any) -> threading.Thread:
+        connection = connection_of(request)
+        name = f"sockserver {self.owner._label()} #{connection.index}"
+        thread = Thread(target=self.process_request_thread, args=(request, client_address), name=name, daemon=True)
+        connection._thread = thread
+        return thread
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Run the handler, in the connection's thread."""
+        self.owner._perform(connection_of(request))
+
+    def shutdown_request(self, request: Any) -> None:
+        """Do nothing: whoever performs a connection also ends it, since only he knows how."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Keep the error of a request that could not even be begun."""
+        self.owner._could_not_begin(request)
+
+
+class ReceivingServer(PreparedLoop, socketserver.UDPServer):
+    """Receives for a :class:`DatagramTestServer`; nothing is answered in the loop's thread."""
+
+    owner: DatagramTestServer
+    max_packet_size = MAX_DATAGRAM
+    reply_from_destination = True
+
+    def __init__(self, owner: DatagramTestServer, bound: socket.socket) -> None:
+        self._belong_to(owner, bound.family)
+        self.taking = False
+        self.address_family = bound.family
+        if bound.family not in (socket.AF_INET, socket.AF_INET6):
+            self.reply_from_destination = False
+            self.max_packet_size = MAX_UNIX_DATAGRAM
+        socketserver.BaseServer.__init__(self, bound.getsockname(), _Unused)  # past TCPServer's, as above
+        self.socket = bound
+        self._after_bind()
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Receive a datagram."""
+        self.taking = True
+        return super().get_request()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Record the datagram and hand it to whoever answers."""
+        try:
+            self.owner._arrived(request[0], request[1], client_address)
+        finally:
+            self.taking = False
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Keep the error of a datagram that could not be recorded."""
+        self.owner._could_not_begin(request)
+
+
+def adopt(accepted: socket.socket, connection_for: Callable[[Tape], Connection], tape: Tape) -> RecordingSocket:
+    """Return the recording socket of an accepted connection, which knows its connection."""
+    recording = RecordingSocket.adopt(accepted, tape)
+    recording.connection = connection_for(tape)  # type: ignore[attr-defined]
+    return recording
+
+
+def connection_of(request: Any) -> Connection:
+    """Return the connection of a socket that ``get_request`` returned."""
+    connection: Connection = request.connection
+    return connection
+
+
+class ReplySocket:
+    """What a datagram handler class finds as its socket: the server's own, each reply recorded before it leaves."""
+
+    def __init__(self, socket: Any, say: Callable[[bytes, Any], int]) -> None:
+        self._socket = socket
+        self._say = say
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def sendto(self, data: Any, *flags_and_address: Any) -> int:
+        """Send a datagram to the address, the last argument."""
+        return self._say(bytes(data), flags_and_address[-1])

@@ -1,0 +1,210 @@
+"""Read the connections that nothing was declared for, until somebody accepts them.
+
+One thread for all such connections of a server, started by the first of them.  It reads what arrives into
+the connection's buffer, so that it is recorded and can be waited for; ``accept()`` takes the connection
+away from it together with that buffer.  From then on nothing is read unless the test asks: reading
+ahead would take the beginning of a TLS handshake for plain text.  For the same reason a TLS handshake is
+never read here.
+
+It also watches connections for coroutines, which cannot poll by themselves: once, and without reading.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+from collections.abc import Callable
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING
+
+from ..originals import Thread, original
+from ..recording.recorder import BUSY, PARKED
+from ..socketserver.wakeup import Wakeup
+
+if TYPE_CHECKING:
+    from ..connection.connection import Connection
+
+
+class Sink:
+    """The reader of one server's undeclared connections.
+
+    Args:
+        name: The thread's name.
+        ended: Called, in the thread, with a connection whose stream is over.
+        failed: Called, in the thread, with what went wrong in it, and its name; it goes on.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        ended: Callable[[Connection], None],
+        failed: Callable[[BaseException, str], None],
+    ) -> None:
+        self._name = name
+        self._ended = ended
+        self._failed = failed
+        # Guards everything below.  Taken after a tape's lock, and no other is taken under it but the wake-up's.
+        # Re-entrant: a user's __del__ may run anywhere (server/base.py).
+        self._lock = original.RLock()
+        self._fed: dict[int, Connection] = {}  # by descriptor: what is read into buffers
+        self._watched: dict[int, list[tuple[int, Callable[[], None]]]] = {}  # by descriptor: selected once, not read
+        self._stale: set[int] = set()  # descriptors whose registration no longer says what the two above say
+        self._thread: threading.Thread | None = None
+        self._wakeup: Wakeup | None = None
+        self._closing = False
+
+    def feed(self, connection: Connection) -> None:
+        """Begin to read ``connection``.  Any thread."""
+        tape = connection._tape
+        with tape.lock:
+            sock = tape.socket
+            if sock is None or sock.fileno() < 0 or connection._stream.buffer.ended:
+                return
+            sock.settimeout(0.0)
+            tape.state = PARKED
+            with self._lock:
+                self._fed[sock.fileno()] = connection
+                self._renew(sock.fileno())
+
+    def release(self, connection: Connection) -> None:
+        """Stop reading ``connection``: when this returns, not one more byte of it is taken.  Any thread."""
+        tape = connection._tape
+        with tape.lock:  # the thread reads under this lock
+            number = tape.socket.fileno() if tape.socket is not None else -1
+            with self._lock:
+                if self._fed.get(number) is connection:
+                    del self._fed[number]
+                    self._renew(number)
+
+    def watch(self, sock: socket.socket, write: bool, wake: Callable[[], None]) -> None:
+        """Call ``wake``, in the sink's thread, when ``sock`` can be read or written; once.  It must not block."""
+        with self._lock:
+            watches = self._watched.setdefault(sock.fileno(), [])
+            watches.append((selectors.EVENT_WRITE if write else selectors.EVENT_READ, wake))
+            self._renew(sock.fileno())
+
+    def unwatch(self, wake: Callable[[], None]) -> None:
+        """Forget what ``watch`` was asked for; it may have been answered and forgotten already."""
+        with self._lock:
+            for number, watches in list(self._watched.items()):
+                if any(each == wake for _, each in watches):
+                    self._keep(number, [watch for watch in watches if watch[1] != wake])
+                    self._renew(number)
+
+    def _keep(self, number: int, watches: list[tuple[int, Callable[[], None]]]) -> None:
+        """Keep only these watches of a descriptor.  The lock must be held."""
+        if watches:
+            self._watched[number] = watches
+        else:
+            self._watched.pop(number, None)
+
+    def close(self) -> threading.Thread | None:
+        """End the thread; return it, to be joined.  Any thread; also twice."""
+        with self._lock:
+            self._closing = True
+            self._fed.clear()
+            watches = [wake for watches in self._watched.values() for _, wake in watches]
+            self._watched.clear()
+            if self._wakeup is not None:
+                self._wakeup.wake()
+        for wake in watches:
+            wake()  # to find that the server has stopped
+        return self._thread
+
+    def close_in_child(self) -> None:
+        """In a forked child, where the thread does not exist: close the copies of its descriptors, without a lock."""
+        if self._wakeup is not None:
+            self._wakeup.close()
+
+    def _renew(self, number: int) -> None:
+        """Let the thread, which alone touches the selector, register anew.  The lock must be held."""
+        if self._closing:
+            return
+        self._stale.add(number)
+        if self._thread is None:
+            wakeup = Wakeup()
+            thread = Thread(target=self._run, args=(wakeup,), name=self._name, daemon=True)
+            try:
+                thread.start()
+            except BaseException:  # no thread can be started: the next connection tries again
+                wakeup.close()
+                raise
+            self._wakeup, self._thread = wakeup, thread
+        assert self._wakeup is not None
+        self._wakeup.wake()
+
+    def _run(self, wakeup: Wakeup) -> None:
+        selector = original.PollSelector()
+        selector.register(wakeup, selectors.EVENT_READ)
+        try:
+            while not self._closing:
+                for key, mask in selector.select():
+                    if key.fileobj is wakeup:
+                        wakeup.drain()
+                    else:
+                        self._happened(key.fd, mask)
+                self._register(selector)
+        finally:
+            with self._lock:
+                self._closing = True
+                wakeup.close()
+            selector.close()
+
+    def _register(self, selector: selectors.BaseSelector) -> None:
+        with self._lock:
+            for number in self._stale:
+                if number in selector.get_map():
+                    selector.unregister(number)
+                wanted = selectors.EVENT_READ if number in self._fed else 0
+                wanted = reduce(or_, (events for events, _ in self._watched.get(number, ())), wanted)
+                if wanted:
+                    selector.register(number, wanted)
+            self._stale.clear()
+
+    def _happened(self, number: int, mask: int) -> None:
+        with self._lock:
+            connection = self._fed.get(number)
+            watches = self._watched.get(number, [])
+            self._keep(number, [watch for watch in watches if not watch[0] & mask])
+            if watches or connection is None:
+                self._stale.add(number)
+        # What fails is recorded, and the thread goes on: it reads all other connections as well.
+        for events, wake in watches:
+            if events & mask:
+                try:
+                    wake()
+                except BaseException as error:
+                    self._failed(error, self._name)
+        if connection is not None and mask & selectors.EVENT_READ:
+            try:
+                self._read(connection, number)
+            except BaseException as error:
+                self._failed(error, self._name)
+                self.release(connection)  # else it would fail again at once
+
+    def _read(self, connection: Connection, number: int) -> None:
+        tape = connection._tape
+        with tape.lock:
+            with self._lock:
+                if self._fed.get(number) is not connection:
+                    return  # released meanwhile
+            sock = tape.socket
+            if sock is not None and sock.fileno() == number:
+                tape.state = BUSY
+                if connection._stream.receive_ahead(sock):
+                    with self._lock:
+                        self._fed.pop(number, None)
+                        self._stale.add(number)
+                tape.state = PARKED
+            else:
+                connection._stream.buffer.ended = True
+            if connection._stream.buffer.ended:
+                with self._lock:
+                    self._fed.pop(number, None)
+                    self._stale.add(number)
+        # Without a lock, since a framing is the user's code.
+        connection._cut_what_came()
+        if connection._stream.buffer.ended:
+            self._ended(connection)

@@ -1,0 +1,1 @@
+"""The only place that calls the kernel or ssl, beside ``socketserver``."""

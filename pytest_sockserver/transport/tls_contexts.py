@@ -1,0 +1,138 @@
+"""The contexts of both sides: what ``ssl`` is told of a :class:`TLS`, and what a client trusts.
+
+Contexts of servers are kept: making one costs a millisecond, and most tests want the same.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from ..originals import ssl_module
+from .certificate_authority import ca_pem, issued, kept
+from .certificates import OLD, TLS, VERIFY_MODES, VERSIONS, Certificate, check_bool, checked_alpn
+
+if TYPE_CHECKING:
+    import ssl
+
+__tracebackhide__ = True
+
+
+def client_context(
+    *, certificate: Certificate | None = None, alpn: Iterable[str] = (), trust: bool = True
+) -> ssl.SSLContext:
+    """Return a new context of a client that trusts the root of this process, and nobody else.
+
+    Args:
+        certificate: What the client shows a server that asks for it.  With a weak key it accepts weak ones as well.
+        alpn: The protocols it offers.
+        trust: If false it trusts nobody at all, and refuses every server.
+    """
+    __tracebackhide__ = True
+    check_bool("trust", trust)
+    offered = checked_alpn(alpn)
+    if certificate is not None and not isinstance(certificate, Certificate):
+        raise TypeError(f"certificate must be a Certificate, not {certificate!r}")
+    ssl_module()  # once it is there, the client's is the one that everybody has, gevent's perhaps
+    import ssl
+
+    if trust:
+        # Python's own rules, of the version that runs: 3.13 added VERIFY_X509_STRICT.
+        context = ssl.create_default_context(cadata=ca_pem().decode())
+    else:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if offered:
+        context.set_alpn_protocols(list(offered))
+    if certificate is not None:
+        _set_ciphers(context, None, weak=certificate.fault == "weak_key")
+        _show(context, certificate)
+    return context
+
+
+@kept
+def server_context(tls: TLS) -> ssl.SSLContext:
+    """Return the context of a server, always the same one."""
+    ssl = ssl_module()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _set_versions(context, tls.minimum, tls.maximum)
+    _set_ciphers(context, tls.ciphers, weak=_is_weak(tls))
+    _show(context, tls.certificate)
+    context.verify_mode = ssl.VerifyMode[VERIFY_MODES[tls.client_certificate]]
+    if tls.client_certificate != "no":
+        context.load_verify_locations(cadata=ca_pem().decode())
+    if tls.alpn:
+        context.set_alpn_protocols(list(tls.alpn))
+    if not tls.tickets:
+        context.options |= ssl.OP_NO_TICKET  # up to TLS 1.2
+        context.num_tickets = 0
+    context.sni_callback = _when_asked_for_a_name(tls)
+    return context  # type: ignore[no-any-return]
+
+
+def _set_versions(context: ssl.SSLContext, minimum: str | None, maximum: str | None) -> None:
+    ssl = ssl_module()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # ssl.TLSVersion.TLSv1: whoever asks for it knows
+        if minimum is not None:
+            context.minimum_version = ssl.TLSVersion[VERSIONS[minimum]]
+        elif maximum in OLD:
+            context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED  # Python's own is 1.2
+        if maximum is not None:
+            context.maximum_version = ssl.TLSVersion[VERSIONS[maximum]]
+
+
+def _is_weak(tls: TLS) -> bool:
+    """Whether OpenSSL would refuse on our side already: it has levels of security, from 0 to 5, and Python's is 2."""
+    return tls.certificate.fault == "weak_key" or tls.minimum in OLD or tls.maximum in OLD
+
+
+def _set_ciphers(context: ssl.SSLContext, ciphers: str | None, *, weak: bool) -> None:
+    if weak and "@SECLEVEL" not in (ciphers or ""):
+        context.set_ciphers(f"{ciphers or 'DEFAULT'}:@SECLEVEL=0")
+    elif ciphers is not None:
+        context.set_ciphers(ciphers)
+
+
+def _when_asked_for_a_name(tls: TLS) -> Callable[[Any, str | None, ssl.SSLContext], int | None]:
+    """Return what a context calls once a client has said hello, whether or not it asks for a name."""
+    refused_alert = ssl_module().ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+    contexts = {name: _for_name(tls, certificate).server_context() for name, certificate in tls.names}
+    known = {*contexts, *tls.certificate.hosts}
+
+    def asked(sock: Any, name: str | None, _: ssl.SSLContext) -> int | None:
+        sock.server_name = name
+        if name is None:
+            return None
+        spelt = name.lower()
+        forms = spelt, f"*.{spelt.partition('.')[2]}"  # RFC 6125 section 6.4.3: a star stands for one label
+        for form in forms:
+            if form in contexts:
+                sock.context = contexts[form]
+                return None
+        refused = tls.refuse_unknown_names and known.isdisjoint(forms)
+        return refused_alert if refused else None
+
+    return asked
+
+
+def _for_name(tls: TLS, certificate: Certificate) -> TLS:
+    """Return the same side of TLS with another certificate, and no names of its own."""
+    same = {each.name: getattr(tls, each.name) for each in fields(tls)}
+    return TLS(**{**same, "certificate": certificate, "names": None, "refuse_unknown_names": False})
+
+
+def _show(context: ssl.SSLContext, certificate: Certificate) -> None:
+    """Have a context show the certificate.  By a file: ``ssl`` reads nothing else (CPython bpo-16487)."""
+    import os
+    import tempfile
+
+    pem = issued(certificate)
+    descriptor, path = tempfile.mkstemp(suffix=".pem")
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(pem)
+        context.load_cert_chain(path)
+    finally:
+        os.unlink(path)
