@@ -388,14 +388,16 @@ def _scattered(data: bytes, views: list[memoryview]) -> int:
 
 
 @cache
-def _recording_ssl_socket() -> type[ssl.SSLSocket]:
-    """Make the class when TLS is first used: importing ssl costs six milliseconds."""
-    if TYPE_CHECKING:
-        import ssl
-    else:
-        ssl = ssl_module()
+def _recording_ssl_socket(plain: type[ssl.SSLSocket]) -> type[ssl.SSLSocket]:
+    """Make the class when TLS is first used: importing ssl costs six milliseconds.
 
-    class RecordingSSLSocket(ssl.SSLSocket, Taped):
+    Args:
+        plain: The class of an ssl module whose own code knows it by this name: eventlet may rebind that later on, and
+            then another copy of the module is used.
+    """
+    ssl = ssl_module()
+
+    class RecordingSSLSocket(plain, Taped):  # type: ignore[misc, valid-type]
         """A TLS socket that notes what passes, in plain text.  recv and recv_into call read, sendall calls send."""
 
         def await_input(self, seconds: float | None) -> bool:
@@ -471,7 +473,7 @@ def start_tls(plain: Taped, context: ssl.SSLContext, *, noted: bool = True) -> s
     tape.wrapping = True
     with tape.lock if type(context) is ssl.SSLContext else nullcontext():
         usual = context.sslsocket_class
-        context.sslsocket_class = _recording_ssl_socket()
+        context.sslsocket_class = _recording_ssl_socket(ssl.SSLSocket)
         try:
             secured = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
         except OSError:  # the client has reset at this moment, and the socket is closed
