@@ -402,12 +402,16 @@ class Connection(Verbs):
         plain = all([isinstance(part, bytes) for part in parts])
         if not plain and (takes_time(parts) or (ends(parts) and self._may_wait_to_end())):
             _refuse(verb)
-        deadline = Deadline(timeout)
+        deadline: Deadline | None = None  # where nothing has to be waited for, none is needed
         if not self._writing.acquire(0.0):
+            deadline = Deadline(timeout)
             self._take_turn(verb, deadline)
         try:
             if plain and self._unrest is None:  # the usual case, the short way
-                self._say_bytes(b"".join(parts), deadline, verb)  # type: ignore[arg-type]
+                data = b"".join(parts)  # type: ignore[arg-type]
+                for _ in self._stream.send(data):
+                    deadline = deadline or Deadline(timeout)
+                    self._await_room_for(data, deadline, verb)
             else:
                 for need in self._needs(parts, request, timeout):
                     self._await(need, verb)
@@ -423,11 +427,10 @@ class Connection(Verbs):
         if not self._writing.acquire(deadline.left() or 0.0):
             raise self._late_turn(f"{verb}()", deadline)
 
-    def _say_bytes(self, data: bytes, deadline: Deadline, verb: str) -> None:
+    def _await_room_for(self, data: bytes, deadline: Deadline, verb: str) -> None:
         __tracebackhide__ = True
-        for _ in self._stream.send(data):
-            if not self._await_room(deadline.left, verb) and not deadline.left():
-                raise self._unread(data, deadline)
+        if not self._await_room(deadline.left, verb) and not deadline.left():
+            raise self._unread(data, deadline)
 
     def _await_room(self, left: Callable[[], float | None], verb: str) -> bool:
         """Wait, in this thread, until the kernel takes bytes again; tell whether it does."""

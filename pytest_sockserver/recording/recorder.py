@@ -104,7 +104,11 @@ class Recorder:
                 self.requests.append(request)
                 self._untaken.add(id(request))
                 if request.connection is not None:
-                    self._requests_of.setdefault(request.connection, []).append(request)
+                    of_connection = self._requests_of.get(request.connection)
+                    if of_connection is None:
+                        self._requests_of[request.connection] = [request]
+                    else:
+                        of_connection.append(request)
             else:
                 self.dropped = max(dropped, len(request))
             self.changed()

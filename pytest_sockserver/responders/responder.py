@@ -348,9 +348,11 @@ def _one_too_many(connection: Connection, rules: list[Rule]) -> BaseException:
 def _reply(connection: Connection, unit: bytes, rule: Rule, count: int, found: object) -> None:
     """Record a request and say what its rule answers; nobody else says anything meanwhile."""
     __tracebackhide__ = True
-    deadline, patient = Deadline(connection._timeout), connection._patient
-    if not connection._writing.own(deadline.left() or 0.0, rule):
-        raise connection._late_turn("a reply", deadline)
+    patient, turn = connection._patient, connection._writing
+    if not turn.own(0.0, rule):
+        deadline = Deadline(connection._timeout)
+        if not turn.own(deadline.left() or 0.0, rule):
+            raise connection._late_turn("a reply", deadline)
     connection._patient = False  # what a reply function reads is demanded
     try:
         request = connection._request(unit, found, rule, is_unit=not isinstance(rule.match, Moment))
@@ -359,7 +361,7 @@ def _reply(connection: Connection, unit: bytes, rule: Rule, count: int, found: o
         raise pointing_at(error, rule.origin) from None
     finally:
         connection._patient = patient
-        connection._writing.release()
+        turn.release()
 
 
 def blameless(connection: Connection, error: BaseException) -> bool:
