@@ -136,7 +136,7 @@ def _install_plugin(site: Path, package: str, *, empty: bool) -> None:
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {pytest_sockserver.__version__}\n")
     (info / "WHEEL").write_text("Wheel-Version: 1.0\nGenerator: benchmark\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-    (info / "entry_points.txt").write_text(f"[pytest11]\nplugin = {package}.plugin\n")
+    (info / "entry_points.txt").write_text(f"[pytest11]\nplugin = {package}.pytest_plugin.plugin\n")
     (info / "INSTALLER").write_text("pip\n")
     (info / "RECORD").write_text("")
     files = [path for top in (site / package, info) for path in sorted(top.rglob("*")) if path.is_file()]
