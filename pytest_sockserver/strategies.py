@@ -20,12 +20,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, TypeVar
 
-from .errors.location import Origin
+from .errors.location import Origin, hide_frame
 from .faults.modifiers import Append, Corrupt, Cut, Drip, Overwrite, Prepend, Repeat, Replace, Split, Spoof
 from .scripting.effects import Close, Reset, SendEof, Stall, Urgent
 from .scripting.parts import DATA, DATAGRAMS, EVERYWHERE, STREAMS, Act, Part, check_count, check_seconds
 from .scripting.script import Script
 from .scripting.tls_effects import Raw
+
+__tracebackhide__ = hide_frame
+
 
 try:
     from hypothesis import strategies as st
@@ -37,8 +40,6 @@ except ModuleNotFoundError as missing:
         name="hypothesis",
     ) from None
 
-# pytest shows no frame of this module: what is wrong is the user's line.
-__tracebackhide__ = True
 
 Transport = Literal["tcp", "tls", "unix", "udp", "unix_datagram"]
 Parts = tuple[Part, ...]
@@ -80,7 +81,6 @@ def segmentations(
     Raises:
         TypeError, ValueError: An argument is not what it must be.
     """
-    __tracebackhide__ = True
     _check_reply("segmentations()", data)
     check_seconds("segmentations()", pause)
     if max_pieces is not None:
@@ -107,7 +107,6 @@ def truncations(
     Raises:
         TypeError, ValueError: An argument is not what it must be.
     """
-    __tracebackhide__ = True
     _check("truncations()", reply, transport, stalls)
     return st.one_of(_truncated(reply, transport, stalls))
 
@@ -127,7 +126,6 @@ def corruptions(
     Raises:
         TypeError, ValueError: An argument is not what it must be.
     """
-    __tracebackhide__ = True
     _check("corruptions()", reply, transport, stalls)
     return st.one_of(_corrupted(reply, transport, stalls))
 
@@ -148,7 +146,6 @@ def faults(
     Raises:
         TypeError, ValueError: An argument is not what it must be.
     """
-    __tracebackhide__ = True
     _check("faults()", reply, transport, stalls)
     check_seconds("faults()", pause)
     kinds = _truncated(reply, transport, stalls)
@@ -178,7 +175,6 @@ def disturbances(transport: Transport = "tcp", *, stalls: bool = False) -> st.Se
     Raises:
         TypeError, ValueError: An argument is not what it must be.
     """
-    __tracebackhide__ = True
     _check_transport("disturbances()", transport)
     _check_stalls("disturbances()", stalls)
     ends = _endings(transport, stalls)
@@ -211,7 +207,6 @@ def broken_scripts(
     Raises:
         TypeError, ValueError: An argument is not what it must be.
     """
-    __tracebackhide__ = True
     if not isinstance(script, Script):
         raise TypeError(f"broken_scripts() expected a Script, not {script!r}: write Script().expect(...).send(...)")
     if not script.steps:
@@ -323,14 +318,12 @@ def _with_broken_record(reply: bytes) -> list[_Kind]:
 
 
 def _check(verb: str, reply: object, transport: object, stalls: object) -> None:
-    __tracebackhide__ = True
     _check_reply(verb, reply)
     _check_transport(verb, transport)
     _check_stalls(verb, stalls)
 
 
 def _check_reply(verb: str, reply: object) -> None:
-    __tracebackhide__ = True
     if not isinstance(reply, bytes):
         raise TypeError(f"{verb} expected the bytes of a reply, not {reply!r}")
     if not reply:
@@ -338,13 +331,11 @@ def _check_reply(verb: str, reply: object) -> None:
 
 
 def _check_transport(verb: str, transport: object, known: frozenset[str] = EVERYWHERE) -> None:
-    __tracebackhide__ = True
     if not isinstance(transport, str) or transport not in known:
         names = [repr(name) for name in ("tcp", "tls", "unix", "udp", "unix_datagram") if name in known]
         raise ValueError(f"{verb} expected a transport, {', '.join(names[:-1])} or {names[-1]}, not {transport!r}")
 
 
 def _check_stalls(verb: str, stalls: object) -> None:
-    __tracebackhide__ = True
     if not isinstance(stalls, bool):
         raise TypeError(f"{verb} expected stalls= to be True or False, not {stalls!r}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from .errors.location import hide_frame
 from .faults.modifiers import Cut, Split
 from .scripting.effects import Close, Reset
 from .scripting.parts import Act, Part, check_seconds, checked_parts
@@ -19,7 +20,7 @@ from .scripting.script import Script
 if TYPE_CHECKING:
     from _pytest.mark.structures import ParameterSet
 
-__tracebackhide__ = True
+__tracebackhide__ = hide_frame
 
 
 def cuts(reply: bytes) -> list[ParameterSet]:
@@ -30,7 +31,6 @@ def cuts(reply: bytes) -> list[ParameterSet]:
     Raises:
         TypeError, ValueError: ``reply`` is no bytes, or has none.
     """
-    __tracebackhide__ = True
     size = len(_checked("cuts", reply))
     return [pytest.param(Cut(reply, n), id=f"{n}-of-{size}") for n in range(size)]
 
@@ -44,7 +44,6 @@ def splits(reply: bytes, *, pause: float = 0.002) -> list[ParameterSet]:
     Raises:
         TypeError, ValueError: ``reply`` is no bytes, or has less than two; ``pause`` is no time.
     """
-    __tracebackhide__ = True
     size = len(_checked("splits", reply))
     if size == 1:
         raise ValueError(f"splits() expected a reply of at least two bytes, not {reply!r}")
@@ -65,24 +64,20 @@ def breaks(script: Script, *parts: Part) -> list[ParameterSet]:
     Raises:
         TypeError, ValueError: ``script`` is none, or has no steps; there are no parts, or one of them is none.
     """
-    __tracebackhide__ = True
     return _broken("breaks()", script, parts)
 
 
 def resets(script: Script) -> list[ParameterSet]:
     """Return the script with a reset before each of its steps, and after the last: see :func:`breaks`."""
-    __tracebackhide__ = True
     return _broken("resets()", script, (Reset(),))
 
 
 def closes(script: Script) -> list[ParameterSet]:
     """Return the script with a clean close before each of its steps, and after the last: see :func:`breaks`."""
-    __tracebackhide__ = True
     return _broken("closes()", script, (Close(),))
 
 
 def _broken(verb: str, script: object, parts: tuple[Part, ...]) -> list[ParameterSet]:
-    __tracebackhide__ = True
     if not isinstance(script, Script):
         raise TypeError(f"{verb} expected a Script, not {script!r}: write Script().expect(...).send(...)")
     if not script.steps:
@@ -99,7 +94,6 @@ def _broken(verb: str, script: object, parts: tuple[Part, ...]) -> list[Paramete
 
 
 def _checked(name: str, reply: object) -> Sequence[int]:
-    __tracebackhide__ = True
     if not isinstance(reply, bytes):
         raise TypeError(f"{name}() expected the bytes of a reply, not {reply!r}")
     if not reply:
@@ -109,7 +103,6 @@ def _checked(name: str, reply: object) -> Sequence[int]:
 
 def broken_off(script: Script, n: int, parts: tuple[Part, ...]) -> Script:
     """Return the first ``n`` steps and then the parts; after a half-close whatever the client still says is taken."""
-    __tracebackhide__ = True
     broken = script.first(n).send(*parts)
     half_closed = any(isinstance(part, Act) and part.ends_saying for part in parts)
     return broken.recv_all() if half_closed else broken

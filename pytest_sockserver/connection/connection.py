@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from ..errors.exceptions import EndOfStream, IncompleteRequest, ServerStopping, WrongState
-from ..errors.location import Origin, pointing_at
+from ..errors.location import Origin, hide_frame, pointing_at
 from ..originals import current_thread
 from ..recording.events import NOTE
 from ..recording.failures import said_shortly
@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 
     from ..scripting.tls_effects import Context
     from ..server.aio import AsyncConnection
+
+__tracebackhide__ = hide_frame
+
 
 T = TypeVar("T")
 
@@ -86,7 +89,6 @@ class Connection(Verbs):
             EndOfStream: The end was told already.
             DeadlineExceeded: Nothing came in time; in a handler only if ``timeout`` was given.
         """
-        __tracebackhide__ = True
         return self._drive("recv", self._recv(n), timeout)
 
     def recv_exactly(self, n: int, *, timeout: float | None = None) -> Request:
@@ -96,7 +98,6 @@ class Connection(Verbs):
             EndOfStream: The client's stream was over before them; :class:`IncompleteRequest` within them.
             DeadlineExceeded: They did not come in time.
         """
-        __tracebackhide__ = True
         return self._drive("recv_exactly", self._recv_exactly(n), timeout)
 
     def recv_until(self, delimiter: bytes, *, max_bytes: int | None = None, timeout: float | None = None) -> Request:
@@ -110,7 +111,6 @@ class Connection(Verbs):
             ScriptMismatch: There were ``max_bytes`` bytes and no delimiter among them.
             DeadlineExceeded: They did not come in time.
         """
-        __tracebackhide__ = True
         return self._drive("recv_until", self._recv_until(delimiter, max_bytes), timeout)
 
     def recv_line(self, *, max_bytes: int | None = None, timeout: float | None = None) -> Request:
@@ -118,12 +118,10 @@ class Connection(Verbs):
 
         Arguments and errors are those of :meth:`recv_until`.
         """
-        __tracebackhide__ = True
         return self._drive("recv_line", self._recv_until(b"\n", max_bytes), timeout)
 
     def recv_all(self, *, timeout: float | None = None) -> Request:
         """Return all that the client sends until it ends its stream, as one request; ``b""`` if there was nothing."""
-        __tracebackhide__ = True
         return self._drive("recv_all", self._recv_all(), timeout)
 
     def frames(self, framing: Framing | None = None) -> Iterator[Request]:
@@ -137,7 +135,6 @@ class Connection(Verbs):
             IncompleteRequest: The client ended its stream within a frame.
             ScriptMismatch: A frame is longer than the server's ``max_frame``, or is none.
         """
-        __tracebackhide__ = True
         self._checked_framing("frames", framing)
         return self._each_frame(framing)
 
@@ -151,7 +148,6 @@ class Connection(Verbs):
             UnexpectedRequest: No rule takes a request.
             TypeError: A rule needs frames, and there is no framing.
         """
-        __tracebackhide__ = True
         _refuse("rules")
         self._framing = checked_framing(framing, self._max_frame) or self._framing
         self._answer_by_rules(self)
@@ -169,7 +165,6 @@ class Connection(Verbs):
             TypeError: ``match`` is no literal, and there is no framing.  On a stream without frames a pattern would
                 match or not depending on how the bytes happened to arrive; :meth:`expect_line` has a unit.
         """
-        __tracebackhide__ = True
         return self._drive("expect", self._expect(match), timeout, patient=False, wanted=match)
 
     def expect_line(self, match: Match = ANY, *, ending: bytes | None = None, timeout: float | None = None) -> Request:
@@ -183,7 +178,6 @@ class Connection(Verbs):
             ScriptMismatch: Another line came, or the end of the stream.
             DeadlineExceeded: No line came in time.
         """
-        __tracebackhide__ = True
         return self._drive("expect_line", self._expect_line(match, ending), timeout, patient=False, wanted=match)
 
     def expect_eof(self, *, timeout: float | None = None) -> None:
@@ -193,7 +187,6 @@ class Connection(Verbs):
             ScriptMismatch: Bytes came instead.
             DeadlineExceeded: Neither came in time.
         """
-        __tracebackhide__ = True
         steps = readers.expect_eof(self._stream.buffer)
         return self._drive("expect_eof", steps, timeout, patient=False, wanted="the end of the stream")
 
@@ -204,7 +197,6 @@ class Connection(Verbs):
             ScriptMismatch: Bytes came instead, or the end of the stream.
             DeadlineExceeded: Nothing came in time.
         """
-        __tracebackhide__ = True
         steps = readers.expect_reset(self._stream.buffer)
         return self._drive("expect_reset", steps, timeout, patient=False, wanted="a reset")
 
@@ -223,7 +215,6 @@ class Connection(Verbs):
             BlockedLoop: In a coroutine, where a part takes time, the test accepted the connection, or for 0.1 seconds
                 there was no room, or another send was under way: ``await connection.aio.send(...)``.
         """
-        __tracebackhide__ = True
         if self._mode == "live":
             _refuse("send")
         self._say(self._checked_parts(parts, "send()"), self._latest, checked_timeout(timeout) or self._timeout)
@@ -234,7 +225,6 @@ class Connection(Verbs):
         Over TLS this is ``close_notify`` and then the end (RFC 8446 section 6.1).  What the client sends
         afterwards may be lost there: Python's ``ssl`` reads while it says goodbye.
         """
-        __tracebackhide__ = True
         if self._mode == "live":
             _refuse("send_eof")
         self._take_turn("send_eof", Deadline(self._timeout))
@@ -256,7 +246,6 @@ class Connection(Verbs):
             notify: Over TLS, send ``close_notify`` first (RFC 8446 section 6.1).  ``False`` is what a
                 truncation attack looks like.
         """
-        __tracebackhide__ = True
         self._stream.refuse_detached("close")
         if self._may_wait_to_end():
             _refuse("close")
@@ -284,7 +273,6 @@ class Connection(Verbs):
         Raises:
             UnsupportedFault: On a unix socket, which cannot be reset; use ``close()``.
         """
-        __tracebackhide__ = True
         self._stream.refuse_detached("reset")
         if self._may_wait_to_end():
             _refuse("reset")
@@ -334,7 +322,6 @@ class Connection(Verbs):
             WrongState: Bytes were read ahead and not taken: they would be lost.  Or the connection is closed or
                 detached already, was not accepted yet, or another thread drives it.
         """
-        __tracebackhide__ = True
         self._refuse_unreadable("detach")
         if self._driven_elsewhere():
             raise WrongState(f"cannot detach connection {self.index}: another thread drives it")
@@ -354,7 +341,6 @@ class Connection(Verbs):
                 it is no failure: a refused certificate may be what the test is about.
             DeadlineExceeded: The client did not finish the handshake in time.
         """
-        __tracebackhide__ = True
         _refuse("start_tls")
         if self._server._handshakes is not None:
             return self._say((StartTLS(context),), self._latest, checked_timeout(timeout) or self._timeout)
@@ -371,7 +357,6 @@ class Connection(Verbs):
         Raises:
             DeadlineExceeded: Neither had in time.
         """
-        __tracebackhide__ = True
         _refuse("wait_closed")
         with self._read_meanwhile():
             block(queries.closed(self, timeout))
@@ -383,7 +368,6 @@ class Connection(Verbs):
             DeadlineExceeded: It did not come in time.
             RecordLimitExceeded: Not all that was received was kept.
         """
-        __tracebackhide__ = True
         _refuse("wait_received")
         with self._read_meanwhile():
             block(queries.received(self, data, timeout))
@@ -392,13 +376,11 @@ class Connection(Verbs):
 
     def _answer(self, request: Request, parts: tuple[Part, ...]) -> None:
         """Say the parts to whoever sent a request."""
-        __tracebackhide__ = True
         if self._mode == "live":
             _refuse("reply")
         self._say(self._checked_parts(parts, "reply()"), request, self._timeout, "reply")
 
     def _say(self, parts: tuple[Part, ...], request: Request | None, timeout: float, verb: str = "send") -> None:
-        __tracebackhide__ = True
         plain = all([isinstance(part, bytes) for part in parts])
         if not plain and (takes_time(parts) or (ends(parts) and self._may_wait_to_end())):
             _refuse(verb)
@@ -420,7 +402,6 @@ class Connection(Verbs):
 
     def _take_turn(self, verb: str, deadline: Deadline) -> None:
         """Become the one who writes."""
-        __tracebackhide__ = True
         if self._writing.acquire(min(MOMENT, deadline.left() or 0.0)):
             return
         _refuse(verb)  # a reply that takes so long may wait for that very loop
@@ -428,13 +409,11 @@ class Connection(Verbs):
             raise self._late_turn(f"{verb}()", deadline)
 
     def _await_room_for(self, data: bytes, deadline: Deadline, verb: str) -> None:
-        __tracebackhide__ = True
         if not self._await_room(deadline.left, verb) and not deadline.left():
             raise self._unread(data, deadline)
 
     def _await_room(self, left: Callable[[], float | None], verb: str) -> bool:
         """Wait, in this thread, until the kernel takes bytes again; tell whether it does."""
-        __tracebackhide__ = True
         sock = self._stream.socket_for("send on")
         seconds = left()
         if seconds is None or seconds > MOMENT:
@@ -455,7 +434,6 @@ class Connection(Verbs):
         Raises:
             ServerStopping: It has.
         """
-        __tracebackhide__ = True
         tape = self._tape
         with tape.lock:
             if not tape.server_ended:
@@ -472,7 +450,6 @@ class Connection(Verbs):
         Raises:
             ServerStopping: Always.
         """
-        __tracebackhide__ = True
         tape = self._tape
         if error is tape.peer_error or error is self._stream.quiet_end:
             raise error  # the client is gone, or refuses the handshake, which is for the handler to learn
@@ -490,7 +467,6 @@ class Connection(Verbs):
 
     def _await(self, need: Need, verb: str = "send") -> None:
         """Wait, in this thread: what a function, or a disturbance, has brought is known here at the latest."""
-        __tracebackhide__ = True
         if need.kind is ROOM:
             self._await_room(need.left, verb)
             return
@@ -502,7 +478,6 @@ class Connection(Verbs):
 
     def _pause(self, need: Need) -> None:
         """Wait for something that is not the socket.  Such a connection is idle, and a stop ends the wait."""
-        __tracebackhide__ = True
         tape = self._tape
         tape.state = PARKED
         try:
@@ -520,7 +495,6 @@ class Connection(Verbs):
     def _drive(
         self, verb: str, steps: Steps[T], timeout: float | None, *, patient: bool = True, wanted: object = None
     ) -> T:
-        __tracebackhide__ = True
         if loop_blocked_here() is not None:
             _refuse(verb)
         checked_timeout(timeout)
@@ -537,7 +511,6 @@ class Connection(Verbs):
                 self._fill(verb, deadline, wanted)
 
     def _refuse_unreadable(self, verb: str) -> None:
-        __tracebackhide__ = True
         if self._stream.lost:
             with self._tape.recorder.lock:
                 self._tape.recorder.check_complete("what was received before accept()")
@@ -549,7 +522,6 @@ class Connection(Verbs):
 
     def _fill(self, verb: str, deadline: Deadline | None, wanted: object) -> None:
         """Wait for what comes next, or for the end of the stream."""
-        __tracebackhide__ = True
         unrest = self._unrest
         if unrest is not None and unrest.intake is not None:
             return self._hear(unrest, verb, deadline, wanted)
@@ -567,10 +539,8 @@ class Connection(Verbs):
 
     def _hear(self, unrest: Unrest, verb: str, deadline: Deadline | None, wanted: object) -> None:
         """Feed the buffer with what a disturbance makes of what comes."""
-        __tracebackhide__ = True
 
         def receive(into: Buffer) -> None:
-            __tracebackhide__ = True
             self._stream.await_more(self._stream.socket_for("read"))
             while not self._receive_at_pace(self._input(verb, deadline, wanted), unrest, into):
                 pass
@@ -579,7 +549,6 @@ class Connection(Verbs):
 
     def _input(self, verb: str, deadline: Deadline | None, wanted: object) -> Taped:
         """Wait until something may be received; return the socket."""
-        __tracebackhide__ = True
         while True:
             sock = self._stream.socket_for("read")
             if self._may_receive(sock, verb, deadline):
@@ -589,7 +558,6 @@ class Connection(Verbs):
 
     def _receive_at_pace(self, sock: Taped, unrest: Unrest, into: Buffer | None) -> bool:
         """Receive, and wait before more is received if it is read slowly; tell whether there was anything."""
-        __tracebackhide__ = True
         if not self._stream.receive(sock, into, CHUNK if unrest.pace is None else unrest.pace[0]):
             return False
         self._keep_pace(unrest)
@@ -597,13 +565,11 @@ class Connection(Verbs):
 
     def _keep_pace(self, unrest: Unrest) -> None:
         """Wait before more is received, if it is read slowly."""
-        __tracebackhide__ = True
         if unrest.pace is not None:
             self._pause(pause(unrest.pace[1]))
 
     def _may_receive(self, sock: Taped, verb: str, deadline: Deadline | None) -> bool:
         """Wait for input; where the test itself waits, a failure on the server's side ends that."""
-        __tracebackhide__ = True
         if self._mode != "live" or deadline is None:
             return sock.await_input(None if deadline is None else deadline.left())
         if self._await_news(self._server._has_failed, deadline.left):
@@ -613,7 +579,6 @@ class Connection(Verbs):
 
     def _is_at_its_end(self) -> bool:
         """Receive what is there; tell whether that was the end of the stream, and everything was taken."""
-        __tracebackhide__ = True
         buffer = self._stream.buffer
         if not len(buffer) and not buffer.ended and not self._is_misheard():
             self._stream.receive(self._stream.socket_for("read"))
@@ -621,7 +586,6 @@ class Connection(Verbs):
 
     def _await_input_or(self, happened: Callable[[], bool]) -> bool:
         """Wait, without a deadline, until there is input, or something has happened; tell whether there is input."""
-        __tracebackhide__ = True
         buffer = self._stream.buffer
         if not len(buffer) and not buffer.ended and self._is_misheard():
             self._fill("read", None, None)  # what the kernel has says nothing; what has happened meanwhile is seen then
@@ -648,7 +612,6 @@ class Connection(Verbs):
 
         The server's sink watches the socket meanwhile: this thread waits for what is told.
         """
-        __tracebackhide__ = True
         tape, arrived = self._tape, False
         sock = self._stream.socket_for("read")
 
@@ -671,7 +634,6 @@ class Connection(Verbs):
         return arrived or bool(tape.cut)
 
     def _each_frame(self, framing: Framing | None) -> Iterator[Request]:
-        __tracebackhide__ = True
         while True:
             try:
                 cut = self._checked_framing("frames", framing)
@@ -685,7 +647,6 @@ class Connection(Verbs):
     @contextmanager
     def _read_meanwhile(self) -> Iterator[None]:
         """Let the sink read a connection that the test drives, while the test only waits."""
-        __tracebackhide__ = True
         if self._mode != "live" or self._stream.detached or not self._reader.acquire(blocking=False):
             yield
             return
@@ -704,7 +665,6 @@ _AWAITED = {"frames": "async for frame in connection.aio.frames(...)", "reply": 
 
 def _refuse(verb: str) -> None:
     """Refuse a verb that may block, in a coroutine; always, so that the error does not depend on timing."""
-    __tracebackhide__ = True
     kind = loop_blocked_here()
     if kind is not None:
         raise blocked_loop(verb, kind, _AWAITED.get(verb) or f"await connection.aio.{verb}(...)")

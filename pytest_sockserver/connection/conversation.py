@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors.exceptions import THE_SERVER_STOPS, DeadlineExceeded, EndOfStream, IncompleteRequest, ScriptMismatch
+from ..errors.location import hide_frame
 from ..errors.messages import format_peer, with_conversation
 from ..originals import original
 from ..recording.events import RECEIVED, Event
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from ..scripting.tls_effects import StartTLS
     from ..server.stream import StreamTestServer
     from .connection import Connection
+
+__tracebackhide__ = hide_frame
 
 
 class Endpoint:
@@ -146,7 +149,6 @@ class Endpoint:
 
     @framing.setter
     def framing(self, framing: Framing | None) -> None:
-        __tracebackhide__ = True
         self._framing = checked_framing(framing, self._max_frame)
 
     def _upset(self) -> Unrest:
@@ -187,7 +189,6 @@ class Endpoint:
 
     def _lookup(self, name: str) -> bytes:
         """Return what a name stands for on this connection."""
-        __tracebackhide__ = True
         return looked_up(self.captured, self._values, self, name)
 
     # Messages

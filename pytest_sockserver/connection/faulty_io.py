@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors.exceptions import UnsupportedFault
+from ..errors.location import hide_frame
 from ..faults.fault_rule import RECEIVED
 from ..originals import original
 from ..scripting.buffer import Buffer
@@ -23,6 +24,8 @@ from .perform import after_held, do, say
 if TYPE_CHECKING:
     from ..faults.active import Disturbing
     from .connection import Connection
+
+__tracebackhide__ = hide_frame
 
 
 class _Want(Act):
@@ -81,7 +84,6 @@ def hear(connection: Connection, unrest: Unrest, receive: Callable[[Buffer], obj
     Args:
         receive: Waits for what comes, or the end of the stream, and feeds a buffer with it.
     """
-    __tracebackhide__ = True
     intake = unrest.intake or begin_to_hear(connection, unrest)
     while (action := _next(connection, intake)) is not None:
         if isinstance(action, bytes):
@@ -112,7 +114,6 @@ def begin_to_hear(connection: Connection, unrest: Unrest) -> Intake:
 
 
 def _next(connection: Connection, intake: Intake) -> Action | None:
-    __tracebackhide__ = True
     try:
         return next(intake.actions, None)
     except Exception as error:
@@ -139,7 +140,6 @@ class InFront:
 
     def send(self, data: Any) -> bool:
         """Say what the handler says; tell whether that was done."""
-        __tracebackhide__ = True
         connection = self._connection
         if self._sayer == original.get_ident() or connection._writing.is_held_here():
             return False  # what a verb sends was disturbed there
@@ -157,7 +157,6 @@ class InFront:
 
     def recv(self, sock: Any, size: int) -> bytes | None:
         """Return what the handler hears; ``None`` if nothing is disturbed."""
-        __tracebackhide__ = True
         connection, unrest = self._connection, self._connection._upset()
         disturbed = connection._server._disturbances.received or unrest.intake is not None or unrest.pace is not None
         if self._hearing or not size or not disturbed:
@@ -173,7 +172,6 @@ class InFront:
         return taken
 
     def _receive(self, sock: Any, buffer: Buffer) -> None:
-        __tracebackhide__ = True
         unrest = self._connection._upset()
         data = sock.recv(unrest.pace[0] if unrest.pace is not None else CHUNK)
         if data:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..errors.exceptions import DeadlineExceeded, ScriptMismatch
+from ..errors.location import hide_frame
 from ..scripting import readers
 from ..scripting.arguments import checked_delimiter, checked_expected, checked_index, checked_line, checked_size
 from ..scripting.framing import Framing, checked_framing, expect_frame, frames_needed, may_be_empty, take_frame
@@ -25,22 +26,21 @@ if TYPE_CHECKING:
 
     from ..scripting.tls_effects import Context
 
+__tracebackhide__ = hide_frame
+
 
 class Verbs(Endpoint):
     """A connection with its verbs as steps."""
 
     def _recv(self, n: int) -> Steps[bytes]:
-        __tracebackhide__ = True
         checked_size("recv", n)
         return self._or_end(readers.recv(self._stream.buffer, n))
 
     def _recv_exactly(self, n: int) -> Steps[Request]:
-        __tracebackhide__ = True
         checked_index(n, "recv_exactly() expected a number of bytes, 0 or more", least=0)
         return self._unit(readers.recv_exactly(self._stream.buffer, n))
 
     def _recv_until(self, delimiter: bytes, max_bytes: int | None) -> Steps[Request]:
-        __tracebackhide__ = True
         most = self._max_frame
         if max_bytes is not None:
             most = checked_index(max_bytes, "max_bytes must be at least 1", least=1)
@@ -48,13 +48,11 @@ class Verbs(Endpoint):
 
     def _recv_all(self) -> Steps[Request]:
         """Take all to the end; nothing is a request as well, where a frame may be nothing and nothing came before."""
-        __tracebackhide__ = True
         data = yield from self._or_end(readers.recv_all(self._stream.buffer))
         empty = not self._tape.received_count and self._framing is not None and may_be_empty(self._framing)
         return self._request(data, is_unit=empty)
 
     def _expect(self, match: Match) -> Steps[Request]:
-        __tracebackhide__ = True
         checked = checked_expected(match)
         if is_literal(checked):
             return self._literal_unit(shape_of(checked, self._lookup))  # type: ignore[arg-type]
@@ -64,7 +62,6 @@ class Verbs(Endpoint):
         return self._matched_unit(expect_frame(buffer, checked, self._framing, self._max_frame, self._lookup))
 
     def _expect_line(self, match: Match, ending: bytes | None = None) -> Steps[Request]:
-        __tracebackhide__ = True
         checked = checked_line(match)
         if ending is not None:
             checked_delimiter(ending, "expect_line")
@@ -72,7 +69,6 @@ class Verbs(Endpoint):
         return self._matched_unit(readers.expect_line(buffer, checked, self._max_frame, self._lookup, ending))
 
     def _literal_unit(self, shape: Shape) -> Steps[Request]:
-        __tracebackhide__ = True
         data = yield from readers.expect(self._stream.buffer, shape)
         return self._request(data, captured_by(shape, data))
 
@@ -83,7 +79,6 @@ class Verbs(Endpoint):
         return self._request(frame, is_unit=True)
 
     def _checked_framing(self, verb: str, framing: Framing | None) -> Framing:
-        __tracebackhide__ = True
         checked = checked_framing(framing, self._max_frame) or self._framing
         if checked is None:
             raise TypeError(
@@ -93,17 +88,14 @@ class Verbs(Endpoint):
         return checked
 
     def _unit(self, steps: Steps[bytes]) -> Steps[Request]:
-        __tracebackhide__ = True
         return self._request((yield from steps))
 
     def _matched_unit(self, steps: Steps[tuple[bytes, object]]) -> Steps[Request]:
-        __tracebackhide__ = True
         unit, found = yield from steps
         return self._request(unit, found, is_unit=True)
 
     def _or_end(self, steps: Steps[bytes]) -> Steps[bytes]:
         """Say the end of the stream once; the second time is the quiet end of a handler's loop."""
-        __tracebackhide__ = True
         data = yield from steps
         if not data:
             if self._told_end:
@@ -112,7 +104,6 @@ class Verbs(Endpoint):
         return data
 
     def _start_tls(self, context: Context | None, deadline: Deadline) -> Iterator[bool]:
-        __tracebackhide__ = True
         given = checked_context(context, "start_tls()") or self._server.options.tls
         if given is None:
             raise ValueError("start_tls() expected a context: give it one, or give the server tls=")
@@ -127,7 +118,6 @@ class Verbs(Endpoint):
             raise self._error(ScriptMismatch, str(early)) from None
 
     def _checked_parts(self, parts: tuple[Part, ...], verb: str) -> tuple[Part, ...]:
-        __tracebackhide__ = True
         if len(parts) == 1 and isinstance(parts[0], bytes):
             return parts
         checked = checked_parts(parts, verb)

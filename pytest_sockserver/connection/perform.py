@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors.exceptions import DeadlineExceeded, ServerStopping, UnsupportedFault, WrongState
-from ..errors.location import is_ours, pointing_at, traceback_at_definition
+from ..errors.location import hide_frame, is_ours, pointing_at, traceback_at_definition
 from ..faults.fault_rule import SENT
 from ..originals import original
 from ..recording.events import NOTE
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from ..scripting.rules import Rule
     from ..scripting.tls_effects import Context
     from .connection import Connection
+
+__tracebackhide__ = hide_frame
+
 
 ROOM: Final = "room"  # until the kernel takes bytes again
 INPUT: Final = "input"  # until something can be received
@@ -78,7 +81,6 @@ def perform_parts(
         request: What functions among the parts are called with.
         timeout: Seconds; for each write, for a gate, and for a handshake.
     """
-    __tracebackhide__ = True
     call = partial(called, connection._server.transport, request)
     saying = _perform(connection, actions(parts, call, connection._lookup), timeout, say)
     return after_held(connection, saying, timeout)
@@ -86,7 +88,6 @@ def perform_parts(
 
 def after_held(connection: Connection, saying: Iterator[Need], timeout: float) -> Iterator[Need]:
     """Say a reply, and after it what replies before it have held back until now; past disturbances, which it met."""
-    __tracebackhide__ = True
     unrest, tape = connection._unrest, connection._tape
     held, before = list(unrest.held) if unrest is not None else [], tape.sent_count
     yield from saying
@@ -101,7 +102,6 @@ def after_held(connection: Connection, saying: Iterator[Need], timeout: float) -
 
 
 def _perform(connection: Connection, acts: Iterable[Action], timeout: float, say: Say) -> Iterator[Need]:
-    __tracebackhide__ = True
     said: list[bytes] = []
     size = 0
     for action in acts:
@@ -124,20 +124,17 @@ def _perform(connection: Connection, acts: Iterable[Action], timeout: float, say
 
 def do(connection: Connection, act: Act, timeout: float) -> Iterator[Need]:
     """Do what is more than bytes."""
-    __tracebackhide__ = True
     return _DO[type(act)](connection, act, timeout)
 
 
 def say(connection: Connection, data: bytes, timeout: float) -> Iterator[Need]:
     """Send bytes, all of them; or what a disturbance makes of them."""
-    __tracebackhide__ = True
     if connection._unrest is not None:
         return _say_uneasily(connection, connection._unrest, data, timeout)
     return _send(connection, data, timeout)
 
 
 def _say_uneasily(connection: Connection, unrest: Unrest, data: bytes, timeout: float) -> Iterator[Need]:
-    __tracebackhide__ = True
     if unrest.muted:
         return
     tape = connection._tape
@@ -171,20 +168,17 @@ def _muting(acts: Iterable[Action], unrest: Unrest) -> Iterator[Action]:
 
 def made_of(transport: str, data: bytes, function: Function) -> Iterator[Part]:
     """Yield the parts that a function makes of what was to be said, or was heard; checked."""
-    __tracebackhide__ = True
     for part in parts_of(function(data), shown(function)):
         check_fit([part], transport, shown(function))
         yield part
 
 
 def _send(connection: Connection, data: bytes, timeout: float) -> Iterator[Need]:
-    __tracebackhide__ = True
     return _until_taken(connection, connection._stream.send(data), data, timeout)
 
 
 def _until_taken(connection: Connection, steps: Iterator[bool], data: bytes, timeout: float) -> Iterator[Need]:
     """Wait for room whenever the kernel takes no more of some bytes."""
-    __tracebackhide__ = True
     deadline = Deadline(timeout)
     for _ in steps:
         yield Need(ROOM, deadline.left)
@@ -204,7 +198,6 @@ def pass_gate(gates: Gates, name: str, timeout: float) -> Iterator[Need]:
     Raises:
         TimeoutError: Nobody opened it; the text is a summary.
     """
-    __tracebackhide__ = True
     deadline = Deadline(timeout)
     before = gates.opened(name)
     if not gates.lets_go(name, before):
@@ -215,7 +208,6 @@ def pass_gate(gates: Gates, name: str, timeout: float) -> Iterator[Need]:
 
 def called(transport: str, request: Request | None, function: Function) -> Iterator[Part]:
     """Call a reply function; yield the parts that it returned, checked."""
-    __tracebackhide__ = True
     if request is None:
         raise WrongState(f"{shown(function)} was to be called with a request, and the client has sent none yet")
     try:
@@ -233,7 +225,6 @@ def called(transport: str, request: Request | None, function: Function) -> Itera
 
 
 def _close(connection: Connection, part: Close, timeout: float) -> Iterator[Need]:
-    __tracebackhide__ = True
     connection._stream.refuse_detached("close")
     if connection._driven_elsewhere(writing=True):
         connection._stream.close_from_outside()
@@ -243,7 +234,6 @@ def _close(connection: Connection, part: Close, timeout: float) -> Iterator[Need
 
 
 def _reset(connection: Connection, part: Reset, timeout: float) -> Iterator[Need]:
-    __tracebackhide__ = True
     connection._stream.refuse_detached("reset")
     if connection._driven_elsewhere(writing=True) and connection._stream.can_reset:
         connection._stream.reset_from_outside()
@@ -253,14 +243,12 @@ def _reset(connection: Connection, part: Reset, timeout: float) -> Iterator[Need
 
 
 def _send_eof(connection: Connection, part: SendEof, timeout: float) -> Iterator[Need]:
-    __tracebackhide__ = True
     connection._stream.send_eof()
     return iter(())
 
 
 def _start_tls(connection: Connection, part: StartTLS, timeout: float) -> Iterator[Need]:
     """Do the server's side of a handshake, or what a rule for it says."""
-    __tracebackhide__ = True
     book, outer = connection._server._handshakes, connection._shaking
     if outer is not None:  # among the parts of such a rule
         yield from _shake_hands(connection, part.context or outer.context, timeout)
@@ -276,7 +264,6 @@ def _start_tls(connection: Connection, part: StartTLS, timeout: float) -> Iterat
 
 
 def _shake_hands(connection: Connection, context: Context | None, timeout: float) -> Iterator[Need]:
-    __tracebackhide__ = True
     deadline = Deadline(timeout)
     for writes in connection._start_tls(context, deadline):
         yield Need(ROOM if writes else INPUT, deadline.left)
@@ -284,7 +271,6 @@ def _shake_hands(connection: Connection, context: Context | None, timeout: float
 
 def _shake_by_rule(connection: Connection, part: StartTLS, rule: Rule, count: int, timeout: float) -> Iterator[Need]:
     """Answer a handshake by a rule's parts; a connection that does not speak TLS then is over, quietly."""
-    __tracebackhide__ = True
     connection._shaking = part
     try:
         yield from perform_parts(connection, rule.reply(count), connection._request(b"", None, rule), timeout)
@@ -310,7 +296,6 @@ def _jitter(connection: Connection, part: Jitter, timeout: float) -> Iterator[Ne
 
 
 def _gate(connection: Connection, part: Gate, timeout: float) -> Iterator[Need]:
-    __tracebackhide__ = True
     try:
         yield from pass_gate(connection._server._gates, part.name, timeout)
     except TimeoutError as late:
@@ -337,18 +322,15 @@ def _read_slowly(connection: Connection, part: ReadSlowly, timeout: float) -> It
 
 
 def _urgent(connection: Connection, part: Urgent, timeout: float) -> Iterator[Need]:
-    __tracebackhide__ = True
     connection._stream.send_urgent(part.byte)
     return iter(())
 
 
 def _descriptors(connection: Connection, part: Descriptors, timeout: float) -> Iterator[Need]:
-    __tracebackhide__ = True
     return _until_taken(connection, connection._stream.send_descriptors(part.data, part.files), part.data, timeout)
 
 
 def _alert(connection: Connection, part: Alert, timeout: float) -> Iterator[Need]:
-    __tracebackhide__ = True
     if connection._stream.secured:
         raise UnsupportedFault(
             f"{part!r} cannot be sent once TLS has begun: Python's ssl sends no alert of ours; "
@@ -365,13 +347,11 @@ def _alert(connection: Connection, part: Alert, timeout: float) -> Iterator[Need
 
 def _await_hello(connection: Connection, deadline: Deadline) -> Iterator[Need]:
     """Wait for the first byte of a handshake, or the end of the stream, for as long as a handshake may take."""
-    __tracebackhide__ = True
     while not connection._stream.has_input() and deadline.left() != 0.0:
         yield Need(INPUT, deadline.left)
 
 
 def _raw(connection: Connection, part: Raw, timeout: float) -> Iterator[Need]:
-    __tracebackhide__ = True
     if not connection._stream.secured:
         return _send(connection, part.data, timeout)
     _remark(connection, Remark(f"past TLS, {len(part.data)} bytes: {shortened(part.data)}"), timeout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..errors.location import hide_frame
 from ..scripting.matching import NothingKept
 
 #: What a name of a dialogue may stand for: bytes, or a function of the connection (on datagrams, of the request).
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ..server.aio import AsyncRequest
     from ..server.datagram_peer import Outlet
     from .connection import Connection
+
+__tracebackhide__ = hide_frame
 
 
 class Request(bytes):
@@ -76,7 +79,6 @@ class Request(bytes):
             ValueError: The request has no address to answer to, or a datagram is too large to be sent.
             BlockedLoop: In a coroutine, where it would wait: ``await request.aio.reply(...)``.
         """
-        __tracebackhide__ = True
         if self.connection is not None:
             self.connection._answer(self, parts)
         else:
@@ -91,7 +93,6 @@ class Request(bytes):
         return AsyncRequest(self)
 
     def _outlet_to_answer(self) -> Outlet:
-        __tracebackhide__ = True
         if self._outlet is None:
             raise ValueError("this request cannot be replied to: it was not taken from a server")
         return self._outlet
@@ -107,7 +108,6 @@ def looked_up(captured: Mapping[str, bytes], values: Mapping[str, Any], conversa
     Raises:
         ValueError: For nothing.
     """
-    __tracebackhide__ = True
     value = captured.get(name, values.get(name))
     if callable(value):
         value = value(conversation)

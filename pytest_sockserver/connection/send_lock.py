@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ..errors.exceptions import WrongState
-from ..errors.location import place_of_thread
+from ..errors.location import hide_frame, place_of_thread
 from ..originals import acquired, original
 from ..recording.recorder import Recorder
 from ..scripting import readers
 
 if TYPE_CHECKING:
     from .connection import Connection
+
+__tracebackhide__ = hide_frame
 
 
 #: Characters of a part in a message.
@@ -113,14 +115,12 @@ class Reading:
         self._verb = verb
 
     def __enter__(self) -> None:
-        __tracebackhide__ = True
         if not self._connection._reader.acquire(blocking=False):
             raise WrongState(
                 f"cannot {self._verb}() on connection {self._connection.index}: another thread is reading it"
             )
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        __tracebackhide__ = True
         self._connection._reader.release()
         if isinstance(error, (readers.Ended, readers.EndedWithin, readers.Mismatch)):
             raise self._connection._explained(error) from None

@@ -17,10 +17,13 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 from ..errors.exceptions import BlockedLoop, ServerFailed
-from ..errors.location import IN_ASYNC
+from ..errors.location import IN_ASYNC, hide_frame
 from ..recording.failures import summary_of
 from ..recording.recorder import Recorder
 from .deadline import Deadline
+
+__tracebackhide__ = hide_frame
+
 
 T = TypeVar("T")
 
@@ -85,7 +88,6 @@ class Wait(Generic[T]):
 
     def poll(self) -> T | _Pending:
         """Return the answer, ``PENDING``, or raise.  Without a lock, one thread at a time."""
-        __tracebackhide__ = True
         over = not self.deadline.left()  # before it is asked: what has come until then is looked at
         with self.recorder.lock:  # what there is, and whether it is the end, at one moment
             self.seen = self.recorder.changes
@@ -109,7 +111,6 @@ class Wait(Generic[T]):
 
 def block(wait: Wait[T]) -> T:
     """Wait in this thread for the answer."""
-    __tracebackhide__ = True
     refuse_in_coroutine(wait.verb, f"await server.aio.{wait.verb}(...)")
     wait.recorder.attend(+1)
     try:
@@ -164,7 +165,6 @@ def refuse_in_coroutine(verb: str, instead: str) -> None:
     Args:
         instead: What to write there.
     """
-    __tracebackhide__ = True
     kind = loop_blocked_here()
     if kind is not None:
         raise blocked_loop(verb, kind, instead)

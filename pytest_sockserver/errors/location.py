@@ -12,6 +12,7 @@ import linecache
 import sys
 import types
 from pathlib import PurePath
+from typing import Any
 
 _PACKAGE = __name__.partition(".")[0]
 
@@ -66,6 +67,32 @@ class Origin:
 def is_ours(frame: types.FrameType) -> bool:
     """Tell whether a frame runs code of this package."""
     return str(frame.f_globals.get("__name__", "")).partition(".")[0] == _PACKAGE
+
+
+def hide_frame(raised: Any) -> bool:
+    """Tell pytest whether to hide a frame of this package; a module's ``__tracebackhide__``.
+
+    A report begins at the user's line, unless the error is a bug of ours: then its traceback is what we need.
+
+    Args:
+        raised: pytest's ``ExceptionInfo``; ``None`` where it does not know.
+    """
+    error = getattr(raised, "value", None)
+    return error is None or not _is_bug(error)
+
+
+def _is_bug(error: BaseException) -> bool:
+    """Tell whether an error comes of this package's own code and was not meant: no ``raise`` of ours has raised it."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    if at is None or not is_ours(at.tb_frame) or at.tb_lasti < 0:
+        return False
+    if type(error) is AssertionError:
+        return True
+    from opcode import opname
+
+    return opname[at.tb_frame.f_code.co_code[at.tb_lasti]] not in ("RAISE_VARARGS", "RERAISE")
 
 
 def is_users(frame: types.FrameType) -> bool:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+from ..errors.location import hide_frame
 from .exceptions import SockServerError
+
+__tracebackhide__ = hide_frame
+
 
 E = TypeVar("E", bound=SockServerError)
 
@@ -58,7 +62,6 @@ def with_conversation(kind: type[E], where: str, text: str, conversation: str) -
 
 def refuse_misspelt(owner: str, name: str, known: Iterable[str]) -> None:
     """Raise the ``AttributeError`` that says what was meant, if a name is nearly one of the known ones."""
-    __tracebackhide__ = True
     import difflib  # a millisecond, and only on the way to an error
 
     close = difflib.get_close_matches(name, known, n=1)

@@ -12,14 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors.exceptions import UnsupportedFault
-from ..errors.location import Origin
+from ..errors.location import Origin, hide_frame
 from ..scripting.effects import Close, Delay, EndAfter, Gate, Jitter, Open, ReadSlowly, Reset, Stall, check_seed
 from ..scripting.parts import DATA, DATAGRAMS, Modifier, Part, check_fit, checked_parts, shown
 from ..scripting.seeds import fraction
 from ..scripting.times import Times, checked_times
 from .modifiers import Append, Corrupt, Cut, Drip, Overwrite, Prepend, Split, Spoof, Throttle
 
-__tracebackhide__ = True
+__tracebackhide__ = hide_frame
+
 
 SENT = "sent"
 RECEIVED = "received"
@@ -88,7 +89,6 @@ def checked_disturbance(
     tls: bool = True,
 ) -> Disturbance:
     """Return the disturbance, or raise the error that says what is wrong with it."""
-    __tracebackhide__ = True
     checked = checked_parts(parts, "disturb()", data=True)
     check_fit(checked, transport, "disturb()", tls=tls)
     if direction not in (SENT, RECEIVED):
@@ -120,7 +120,6 @@ def checked_disturbance(
 
 def _checked_times(times: object, *, least: int) -> Times:
     """Return how often it may hit; ``least`` is how often it must, unless a pair says otherwise."""
-    __tracebackhide__ = True
     if isinstance(times, tuple):
         return checked_times(times)
     if times is not None and (type(times) is not int or times < 1):
@@ -131,7 +130,6 @@ def _checked_times(times: object, *, least: int) -> Times:
 
 
 def _check_received(parts: tuple[Part, ...], transport: str) -> None:
-    __tracebackhide__ = True
     for part in parts:
         if transport in DATAGRAMS:
             if isinstance(part, Spoof):
@@ -155,7 +153,6 @@ def _is_of_data(part: Part) -> bool:
 
 
 def _indices(given: object, name: str) -> frozenset[int] | None:
-    __tracebackhide__ = True
     if given is None:
         return None
     values: Any = [given] if isinstance(given, int) else given

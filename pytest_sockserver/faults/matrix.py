@@ -21,6 +21,7 @@ from traceback import format_exception
 from typing import Any, Final
 
 from ..connection.waits import refuse_in_coroutine
+from ..errors.location import hide_frame
 from ..errors.messages import printable
 from ..originals import Thread, original
 from ..scripting.arguments import checked_index, checked_seconds
@@ -29,6 +30,9 @@ from ..server.datagram import DatagramTestServer
 from ..server.options import options_for
 from ..server.stream import StreamTestServer
 from .catalogue import ANYTHING, ERROR, SAME, Fault, faults_for
+
+__tracebackhide__ = hide_frame
+
 
 #: Seconds after which a client hangs, unless told otherwise: above the time-outs that a test sets, below its patience.
 PATIENCE: Final = 2.0
@@ -183,7 +187,6 @@ def check_up(
         BlockedLoop: It was called in a coroutine.
         RuntimeError: The client fails, or hangs, when nothing is wrong; its exception is the cause.
     """
-    __tracebackhide__ = True
     refuse_in_coroutine("check_up", "a plain test function")
     if transport not in _TRANSPORTS:
         raise ValueError(f"check_up() expected a transport, one of {', '.join(_TRANSPORTS)}, not {transport!r}")
@@ -249,7 +252,6 @@ class _Ward:
 
     def unharmed(self) -> tuple[object, list[bytes]]:
         """Run the client as it should be; return what it returned, and what the server said, reply by reply."""
-        __tracebackhide__ = True
         said: list[bytes] = []
 
         def listen(data: bytes) -> bytes:
@@ -265,7 +267,6 @@ class _Ward:
 
     def examined(self, fault: Fault, result: object, *, failures_count: bool = False) -> Finding:
         """Run the client under a fault; what goes wrong on the server's side is the fault's doing."""
-        __tracebackhide__ = True
         server = self._server()
         server.start()
         try:

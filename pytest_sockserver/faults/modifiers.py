@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Final
 
+from ..errors.location import hide_frame
 from ..scripting.effects import Delay, Gate, check_seed, checked_gate
 from ..scripting.parts import (
     DATAGRAMS,
@@ -32,7 +33,8 @@ from ..scripting.parts import (
 )
 from ..scripting.seeds import drawn
 
-__tracebackhide__ = True
+__tracebackhide__ = hide_frame
+
 
 #: Bytes after which what has no end is handed on: as many as a send offers to the kernel at once.
 _BLOCK: Final = 65536
@@ -57,7 +59,6 @@ class Cut(Modifier):
     n: int
 
     def __init__(self, data: Part, n: int) -> None:
-        __tracebackhide__ = True
         checked = _checked(data, "Cut()")
         check_count("Cut()", "a number of bytes", n, 0)
         if isinstance(checked, bytes) and n > len(checked):
@@ -66,7 +67,6 @@ class Cut(Modifier):
 
     def applied(self, actions: Iterator[Action]) -> Iterator[Action]:
         """Yield the actions up to the cut."""
-        __tracebackhide__ = True
         left = self.n
         for action in actions:
             if not isinstance(action, bytes):
@@ -89,7 +89,6 @@ class Repeat(Modifier):
     times: int | None = 2
 
     def __init__(self, data: Part, times: int | None = 2) -> None:
-        __tracebackhide__ = True
         if times is not None:
             check_count("Repeat()", "a number of times", times, 1)
         checked = _checked(data, "Repeat()", endless=False)
@@ -103,7 +102,6 @@ class Repeat(Modifier):
 
     def applied(self, actions: Iterator[Action]) -> Iterator[Action]:
         """Yield the actions again and again."""
-        __tracebackhide__ = True
         kept = list(_bounded(actions, "Repeat()"))
         if self.times is not None:
             if kept:  # else the most that times= can be is no time at all
@@ -128,7 +126,6 @@ class Prepend(Modifier):
     extra: bytes
 
     def __init__(self, data: Part, extra: bytes) -> None:
-        __tracebackhide__ = True
         _set(self, data=_checked(data, "Prepend()"), extra=_checked_bytes("Prepend()", extra))
 
     def applied(self, actions: Iterator[Action]) -> Iterator[Action]:
@@ -150,7 +147,6 @@ class Append(Modifier):
     extra: bytes
 
     def __init__(self, data: Part, extra: bytes) -> None:
-        __tracebackhide__ = True
         _set(self, data=_checked(data, "Append()"), extra=_checked_bytes("Append()", extra))
 
     def applied(self, actions: Iterator[Action]) -> Iterator[Action]:
@@ -187,7 +183,6 @@ class Corrupt(Modifier):
     seed: int | None = None
 
     def __init__(self, data: Part, at: int | None = None, flip: int = 0xFF, *, seed: int | None = None) -> None:
-        __tracebackhide__ = True
         checked = _checked(data, "Corrupt()")
         if (at is None) == (seed is None):
             raise TypeError("Corrupt() expected which byte, or a seed to draw it from: Corrupt(data, 3)")
@@ -202,7 +197,6 @@ class Corrupt(Modifier):
 
     def applied(self, actions: Iterator[Action]) -> Iterator[Action]:
         """Yield the actions with a byte changed."""
-        __tracebackhide__ = True
         begin = pieces = 0
         for action in actions:
             if not isinstance(action, bytes) or not action:
@@ -230,7 +224,6 @@ class Overwrite(Modifier):
     new: bytes
 
     def __init__(self, data: Part, at: int, new: bytes) -> None:
-        __tracebackhide__ = True
         checked = _checked(data, "Overwrite()")
         check_count("Overwrite()", "the number of a byte", at, 0)
         _check_within("Overwrite()", checked, at + len(_checked_bytes("Overwrite()", new)))
@@ -238,7 +231,6 @@ class Overwrite(Modifier):
 
     def applied(self, actions: Iterator[Action]) -> Iterator[Action]:
         """Yield the actions with bytes changed."""
-        __tracebackhide__ = True
         begin, end = 0, self.at + len(self.new)
         for action in actions:
             if not isinstance(action, bytes):
@@ -262,7 +254,6 @@ class Replace(Modifier):
     new: bytes
 
     def __init__(self, data: Part, old: bytes, new: bytes) -> None:
-        __tracebackhide__ = True
         checked = _checked(data, "Replace()")
         _checked_bytes("Replace()", old)
         if not isinstance(new, bytes):
@@ -273,7 +264,6 @@ class Replace(Modifier):
 
     def applied(self, actions: Iterator[Action]) -> Iterator[Action]:
         """Yield the actions, those of them that are bytes with the other bytes; each piece is looked at by itself."""
-        __tracebackhide__ = True
         found = False
         for action in actions:
             if isinstance(action, bytes):
@@ -303,7 +293,6 @@ class Drip(Modifier):
     why_not: ClassVar[Mapping[str, str]] = {"": _WHOLE}
 
     def __init__(self, data: Part, pause: float, size: int = 1) -> None:
-        __tracebackhide__ = True
         checked = _checked(data, "Drip()")
         check_seconds("Drip()", pause)
         if type(size) is not int or size < 1:
@@ -327,7 +316,6 @@ class Throttle(Modifier):
     why_not: ClassVar[Mapping[str, str]] = {"": _WHOLE}
 
     def __init__(self, data: Part, rate: float) -> None:
-        __tracebackhide__ = True
         checked = _checked(data, "Throttle()")
         if isinstance(rate, bool) or not isinstance(rate, (int, float)):
             raise TypeError(f"Throttle() expected bytes per second, not {rate!r}")
@@ -361,7 +349,6 @@ class Split(Modifier):
     why_not: ClassVar[Mapping[str, str]] = {"": _WHOLE}
 
     def __init__(self, data: Part, *at: int, pause: float = 0.002, gate: str | None = None) -> None:
-        __tracebackhide__ = True
         checked = _checked(data, "Split()")
         if not at:
             raise TypeError("Split() expected where to cut: Split(data, 3)")
@@ -377,7 +364,6 @@ class Split(Modifier):
 
     def applied(self, actions: Iterator[Action]) -> Iterator[Action]:
         """Yield the actions, bytes parted at the offsets."""
-        __tracebackhide__ = True
         begin, left = 0, list(self.at)
         for action in actions:
             if not isinstance(action, bytes):
@@ -407,7 +393,6 @@ class Hold(Modifier):
     takes_time = True
 
     def __init__(self, data: Part, after: int = 1) -> None:
-        __tracebackhide__ = True
         check_count("Hold()", "a number of replies", after, 1)
         _set(self, data=_checked(data, "Hold()", endless=False), after=after)
 
@@ -432,7 +417,6 @@ class Spoof(Modifier):
     why_not: ClassVar[Mapping[str, str]] = {"": "UDP alone lets a reply come from elsewhere"}
 
     def __init__(self, data: Part, host: str | None = None) -> None:
-        __tracebackhide__ = True
         if host is not None:
             _check_loopback(host)
         _set(self, data=_checked(data, "Spoof()"), host=host)
@@ -444,7 +428,6 @@ class Spoof(Modifier):
 
 def _bounded(actions: Iterator[Action], verb: str) -> Iterator[Action]:
     """Yield the actions, as long as they may have an end: a function may return what has none."""
-    __tracebackhide__ = True
     size = 0
     for action in actions:
         size += len(action) if isinstance(action, bytes) else 0
@@ -476,7 +459,6 @@ def _set(part: Modifier, **values: Any) -> None:
 
 def _checked(data: object, verb: str, *, endless: bool = True) -> Part:
     """Return what a modifier is to hold, or raise the error that says why it cannot."""
-    __tracebackhide__ = True
     checked = checked_parts([data], verb, data=True)[0]
     if isinstance(checked, Act):
         raise ValueError(f"{verb} expected something that is said, not {checked!r}: write it beside, not within")
@@ -489,7 +471,6 @@ def _checked(data: object, verb: str, *, endless: bool = True) -> Part:
 
 
 def _checked_bytes(verb: str, data: object) -> bytes:
-    __tracebackhide__ = True
     if not isinstance(data, bytes):
         raise TypeError(f"{verb} expected bytes, not {data!r}")
     if not data:
@@ -498,13 +479,11 @@ def _checked_bytes(verb: str, data: object) -> bytes:
 
 
 def _check_within(verb: str, data: Part, least: int) -> None:
-    __tracebackhide__ = True
     if isinstance(data, bytes) and len(data) < least:
         raise ValueError(f"{verb} expected a part of at least {least} bytes, not the {len(data)} that there are")
 
 
 def _check_loopback(host: object) -> None:
-    __tracebackhide__ = True
     import ipaddress
 
     if not isinstance(host, str):

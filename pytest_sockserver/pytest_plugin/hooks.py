@@ -21,7 +21,7 @@ import pytest
 
 from ..connection import deadline
 from ..errors.exceptions import HandlerStuck, UnmetExpectation
-from ..errors.location import traceback_at
+from ..errors.location import hide_frame, traceback_at
 from ..errors.messages import printable
 from ..originals import original
 from ..recording import demands
@@ -37,6 +37,9 @@ if sys.version_info < (3, 11):
 
 if TYPE_CHECKING:
     from ..server.factory import SockServer
+
+__tracebackhide__ = hide_frame
+
 
 #: On the node of a factory's scope: the factories that live.
 factories_key = pytest.StashKey["list[SockServer]"]()
@@ -104,7 +107,6 @@ def finish(factory: SockServer, node: Any) -> None:
     A test that failed already gets no second failure, but for what it leaves behind.  Once the run is being left
     nothing is raised but what leaves it: failures are kept for the end of the run.
     """
-    __tracebackhide__ = True
     unfinished = node.config.stash.get(_unfinished_key, [])
     if (factory, node) not in unfinished:
         return  # Ctrl-C in the teardown of another fixture has left this one's to the end of the run, and then to gc
@@ -153,7 +155,6 @@ def _raise_late(
     node: Any, factories: list[SockServer], failures: list[Failure], left_behind: Iterable[Failure] = ()
 ) -> None:
     """Raise failures in a teardown.  A test that failed already gets no second one, but for what it leaves behind."""
-    __tracebackhide__ = True
     if _is_left(node):
         return leaving.keep([*failures, *left_behind], node.nodeid)
     if node.stash.get(_failed_key, "") == "failed":
@@ -270,7 +271,6 @@ class Reports:
 
         Called when the node's own fixtures are torn down, or the fixture, and the wider ones are not yet.
         """
-        __tracebackhide__ = True
         factories = factories_of(node)
         period.is_due = True
         if not factories or _is_left(node) or _is_forked(factories):
@@ -335,7 +335,6 @@ class Reports:
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[Any]:
-        __tracebackhide__ = True
         limit_deadlines(item)
         self._judge_at_the_end(item)
         demands.run(item.stash[_test_key])
@@ -365,7 +364,6 @@ class Reports:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Warn of what became of servers of a wider scope in this test, while pytest still knows whose it is."""
-        __tracebackhide__ = True
         item.stash[_test_key].is_due = True
         demands.run(item.stash[_test_key])
         ours = item.config.stash[_raised_key] = []

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from ..server.factory import SockServer
     from ..server.stream import StreamTestServer
 
+
+def __tracebackhide__(raised: Any) -> bool:  # loaded by a report alone
+    from ..errors.location import hide_frame
+
+    return hide_frame(raised)
+
+
 MARKER = (
     "sockserver(**options): options of every server that the test's fixtures make: "
     "host, port, path, framing, timeout, stop_timeout, tls, rcvbuf, mss, backlog, record_limit, max_frame, "
@@ -140,61 +147,52 @@ def _tell_forgotten(session: pytest.Session) -> None:
 @pytest.fixture
 def sockserver(request: pytest.FixtureRequest) -> Iterator[SockServer]:
     """A factory of servers: .tcp() .tls() .udp() .unix() .unix_datagram() .tcp_and_udp(), any number of them."""
-    __tracebackhide__ = True
     yield from _factory(request)
 
 
 @pytest.fixture(scope="module")
 def sockserver_module(request: pytest.FixtureRequest) -> Iterator[SockServer]:
     """The factory ``sockserver``, for servers that live as long as the module's tests."""
-    __tracebackhide__ = True
     yield from _factory(request)
 
 
 @pytest.fixture(scope="session")
 def sockserver_session(request: pytest.FixtureRequest) -> Iterator[SockServer]:
     """The factory ``sockserver``, for servers that live as long as the run."""
-    __tracebackhide__ = True
     yield from _factory(request)
 
 
 @pytest.fixture
 def tcp_server(request: pytest.FixtureRequest) -> Iterator[StreamTestServer]:
     """A running TCP server on a free port of 127.0.0.1; declare what it does with .handler."""
-    __tracebackhide__ = True
     yield from _one(request, lambda factory: factory.tcp(name="tcp_server"))
 
 
 @pytest.fixture
 def tls_server(request: pytest.FixtureRequest) -> Iterator[StreamTestServer]:
     """A running server that speaks TLS from the first byte; what clients must trust is .client_context(), .ca_path."""
-    __tracebackhide__ = True
     yield from _one(request, lambda factory: factory.tls(name="tls_server"))
 
 
 @pytest.fixture
 def udp_server(request: pytest.FixtureRequest) -> Iterator[DatagramTestServer]:
     """A running UDP server on a free port of 127.0.0.1; it records, and answers what .handler says."""
-    __tracebackhide__ = True
     yield from _one(request, lambda factory: factory.udp(name="udp_server"))
 
 
 @pytest.fixture
 def unix_server(request: pytest.FixtureRequest) -> Iterator[StreamTestServer]:
     """A running server on a unix stream socket with a short path of its own."""
-    __tracebackhide__ = True
     yield from _one(request, lambda factory: factory.unix(name="unix_server"))
 
 
 @pytest.fixture
 def unix_datagram_server(request: pytest.FixtureRequest) -> Iterator[DatagramTestServer]:
     """A running server on a unix datagram socket with a short path of its own."""
-    __tracebackhide__ = True
     yield from _one(request, lambda factory: factory.unix_datagram(name="unix_datagram_server"))
 
 
 def _one(request: pytest.FixtureRequest, make: Callable[[SockServer], BaseTestServer]) -> Iterator[Any]:
-    __tracebackhide__ = True
     factories = _factory(request)
     factory = next(factories)
     try:
@@ -203,18 +201,22 @@ def _one(request: pytest.FixtureRequest, make: Callable[[SockServer], BaseTestSe
         factories.close()
         if not isinstance(error, (TypeError, ValueError, OSError)):
             raise  # Ctrl-C
-        marks = list(request.node.iter_markers_with_node("sockserver"))
-        if not marks:
-            raise
+        from ..errors.location import traceback_at_definition
         from .hooks import traceback_of_marker
 
-        raise error.with_traceback(traceback_of_marker(*marks[0])) from None  # the nearest, which wins
+        # No line of the user's has called us.  The nearest marker wins; without one it is the test that asked for this.
+        marks = list(request.node.iter_markers_with_node("sockserver"))
+        at = (
+            traceback_of_marker(*marks[0])
+            if marks
+            else traceback_at_definition(getattr(request.node, "function", None))
+        )
+        raise error.with_traceback(at or error.__traceback__) from None
     yield server
     yield from factories  # its end stops and verifies
 
 
 def _factory(request: pytest.FixtureRequest) -> Generator[SockServer, None, None]:
-    __tracebackhide__ = True
     from ..server.factory import SockServer
     from . import hooks
 
@@ -233,7 +235,6 @@ def _factory(request: pytest.FixtureRequest) -> Generator[SockServer, None, None
 
 
 def _defaults(request: pytest.FixtureRequest) -> dict[str, Any]:
-    __tracebackhide__ = True
     options = {}
     for name in _SETTINGS:
         value = request.config.getoption(f"sockserver_{name}")
@@ -249,7 +250,6 @@ def _defaults(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 def _check_marker(node: pytest.Collector | pytest.Item, mark: pytest.Mark) -> None:
-    __tracebackhide__ = True
     from ..server.options import NAMES, check_options
 
     try:

@@ -11,6 +11,7 @@ from functools import partial
 
 from ..connection.connection import Connection
 from ..connection.probes import Probes
+from ..errors.location import hide_frame
 from ..recording.demands import Demands
 from ..scripting.framing import frames_needed
 from ..scripting.steps import step_needing_frames
@@ -18,6 +19,8 @@ from .handler import Handler
 from .responder import Driver, Rules, Unexpected
 from .rulebook import RuleBook
 from .script_run import DeclaredScript, ScriptRun
+
+__tracebackhide__ = hide_frame
 
 
 class Drivers:
@@ -119,7 +122,6 @@ class Drivers:
 
     def check_unframed(self) -> None:
         """Refuse what makes no sense on a stream without framing, pointing at the declaration."""
-        __tracebackhide__ = True
         if self.handler is None and not self._scripts:  # either may give the rules a framing: rules(framing)
             self.rules.check(None)
         for declared in list(self._scripts):

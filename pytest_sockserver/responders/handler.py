@@ -7,10 +7,12 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..errors.location import Origin, traceback_at_definition
+from ..errors.location import Origin, hide_frame, traceback_at_definition
 
 if TYPE_CHECKING:
     from ..connection.connection import Connection
+
+__tracebackhide__ = hide_frame
 
 
 class Handler:
@@ -25,7 +27,6 @@ class Handler:
     """
 
     def __init__(self, target: Callable[..., Any], argument: str) -> None:
-        __tracebackhide__ = True
         self.origin = Origin()
         self.target = target
         unwrapped = target
@@ -57,7 +58,6 @@ class Handler:
 
     def run(self, connection: Connection) -> None:
         """Converse with one client, to the end of the handler."""
-        __tracebackhide__ = True
         if self.is_class:
             self.target(connection._tape.socket, connection.peer, connection._server._framework)
             return
@@ -76,7 +76,6 @@ def _what_runs(target: Any) -> Any:
 
 
 def _check_arity(target: Callable[..., Any], name: str, argument: str, count: int) -> None:
-    __tracebackhide__ = True
     code = getattr(target, "__code__", None)
     plain = count == 1 and inspect.isfunction(target) and not hasattr(target, "__wrapped__")
     if plain and code is not None and code.co_argcount == 1 and not code.co_kwonlyargcount:

@@ -31,7 +31,7 @@ from ..errors.exceptions import (
     UnexpectedRequest,
     WrongState,
 )
-from ..errors.location import Origin, from_users_frame, pointing_at
+from ..errors.location import Origin, from_users_frame, hide_frame, pointing_at
 from ..recording.events import NOTE
 from ..recording.failures import Failures, said_shortly
 from ..recording.recorder import Tape
@@ -44,6 +44,8 @@ from ..scripting.rules import CONNECT, Moment, Rule
 from ..scripting.tls_effects import StartTLS
 from ..server.late_failures import IN_THE_CLEAN_UP
 from .rulebook import RuleBook, refusal
+
+__tracebackhide__ = hide_frame
 
 
 class Driver(Protocol):
@@ -132,7 +134,6 @@ class Rules:
 
     def run(self, connection: Connection) -> None:
         """Greet the client, and answer until it has ended its stream, or a reply has."""
-        __tracebackhide__ = True
         self.check(self.framing_for(connection))
         if connection._came_early and not self._greets():  # the greeting may be declared a moment later
             connection._await_input_or(self._greets)
@@ -141,12 +142,10 @@ class Rules:
 
     def answer_all(self, connection: Connection) -> None:
         """Answer until the client has ended its stream, or a reply has ended the connection."""
-        __tracebackhide__ = True
         self.check(self.framing_for(connection))
         self._answer_all(connection)
 
     def _answer_all(self, connection: Connection) -> None:
-        __tracebackhide__ = True
         while not connection._tape.server_ended and self.answer_next(connection):
             pass
 
@@ -156,14 +155,12 @@ class Rules:
 
     def check(self, framing: Framing | None) -> None:
         """Refuse rules that have no meaning without frames, pointing at the declaration."""
-        __tracebackhide__ = True
         if framing is None:
             for book in self._books:
                 book.check_unframed()
 
     def answer_next(self, connection: Connection) -> bool:
         """Take the next request and answer it; tell whether there was one."""
-        __tracebackhide__ = True
         try:
             unit = self._next_unit(connection)
         except (IncompleteRequest, ScriptMismatch, DeadlineExceeded) as error:
@@ -185,7 +182,6 @@ class Rules:
 
     def answer(self, connection: Connection, unit: bytes) -> bool:
         """Answer a request, if a rule takes it; tell whether one does."""
-        __tracebackhide__ = True
         for book in self._books:
             taken = book.find(unit, connection._lookup, unsure=not unit)
             if taken is not None:
@@ -201,7 +197,6 @@ class Rules:
 
     def _next_unit(self, connection: Connection) -> bytes:
         """Take a frame; without framing a literal, or nothing if what came is none."""
-        __tracebackhide__ = True
         buffer, framing = connection._stream.buffer, self.framing_for(connection)
         if framing is not None:
             steps = take_frame(buffer, framing, connection._max_frame)
@@ -210,7 +205,6 @@ class Rules:
 
     def _literal(self, buffer: Buffer) -> Steps[bytes]:
         """Take a literal; which there are is looked at when its first byte has come."""
-        __tracebackhide__ = True
         while not buffer and not buffer.ended:
             yield False
         self.check(None)
@@ -226,7 +220,6 @@ class Rules:
         return "no rule is for CONNECT: the server waits for the client to speak first"
 
     def _greet(self, connection: Connection) -> None:
-        __tracebackhide__ = True
         greeting = [book for book in self._books if book.greets()]
         if not greeting:
             return
@@ -264,7 +257,6 @@ class Closed:
 
     def run(self, connection: Connection) -> None:
         """Say the parts."""
-        __tracebackhide__ = True
         connection._say(self._parts, None, connection._timeout)
 
 
@@ -275,7 +267,6 @@ class Hearing:
 
     def run(self, connection: Connection) -> None:
         """Read to the end of the stream; what was heard is one request, as of any stream that no verb reads."""
-        __tracebackhide__ = True
         while connection.recv():
             pass
         connection._keep_whole_stream()
@@ -291,7 +282,6 @@ class Continued:
 
     def run(self, connection: Connection) -> None:
         """Answer until the client has ended its stream, or a reply has."""
-        __tracebackhide__ = True
         self._rules.answer_all(connection)
 
 
@@ -310,7 +300,6 @@ class Unexpected:
 
     def run(self, connection: Connection) -> None:
         """Fail; but for a probe, where these are ignored."""
-        __tracebackhide__ = True
         if self._text is not None and connection._server._probes and leaves_in_silence(connection):
             return
         raise self.error(connection)
@@ -347,7 +336,6 @@ def _one_too_many(connection: Connection, rules: list[Rule]) -> BaseException:
 
 def _reply(connection: Connection, unit: bytes, rule: Rule, count: int, found: object) -> None:
     """Record a request and say what its rule answers; nobody else says anything meanwhile."""
-    __tracebackhide__ = True
     patient, turn = connection._patient, connection._writing
     if not turn.own(0.0, rule):
         deadline = Deadline(connection._timeout)

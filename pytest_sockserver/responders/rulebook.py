@@ -13,7 +13,7 @@ from itertools import count as counting
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors.exceptions import UnmetExpectation, WrongState
-from ..errors.location import Origin
+from ..errors.location import Origin, hide_frame
 from ..errors.messages import refuse_misspelt
 from ..originals import original
 from ..recording.demands import Demand, Demands, running
@@ -36,6 +36,9 @@ from ..scripting.rules import CONNECT, Moment, Rule, RuleMatch, checked_rule_mat
 from ..scripting.times import checked_times
 from .declaration import Declaring
 
+__tracebackhide__ = hide_frame
+
+
 #: Seconds from one rule to the next, where the client came before them.
 FURTHER: Final = 0.25
 
@@ -55,7 +58,6 @@ class On:
     if not TYPE_CHECKING:  # which would take any name for a known one
 
         def __getattr__(self, name: str) -> Any:
-            __tracebackhide__ = True
             if name == "times":
                 raise AttributeError("a rule has no times(): write on(match, times=...)")
             refuse_misspelt("a rule", name, ("reply", "then", "cycle", "count"))
@@ -77,7 +79,6 @@ class On:
             UnsupportedFault: The transport cannot do a part.
             WrongState: It was said already; ``then()`` gives the next reply.
         """
-        __tracebackhide__ = True
         if self._book.rule(self._number).replies:
             raise WrongState("reply() was called already for this rule: the next reply is then(...)")
         self._book.add_reply(self._number, parts, "reply()", times)
@@ -92,7 +93,6 @@ class On:
         Raises:
             WrongState: No ``reply()`` came before it.
         """
-        __tracebackhide__ = True
         if not self._book.rule(self._number).replies:
             raise WrongState("then() follows reply(): write on(...).reply(...).then(...)")
         self._book.add_reply(self._number, parts, "then()", times)
@@ -104,7 +104,6 @@ class On:
         Raises:
             WrongState: No ``reply()`` came before it.
         """
-        __tracebackhide__ = True
         if not self._book.rule(self._number).replies:
             raise WrongState("cycle() follows reply() and then(): write on(...).reply(...).then(...).cycle()")
         self._book.set_cycle(self._number)
@@ -189,7 +188,6 @@ class RuleBook:
         Raises:
             TypeError: The first of them, and why.
         """
-        __tracebackhide__ = True
         asked = self._asked
         if asked is self._unframed:
             return
@@ -206,7 +204,6 @@ class RuleBook:
         Args:
             empty: A request may have no byte.
         """
-        __tracebackhide__ = True
         rule = Rule(0, checked_rule_match(match, empty=empty), checked_times(times), (), Origin())
         for name in names_demanded(rule.match):
             self._check_name(name, rule, "on()")
@@ -231,7 +228,6 @@ class RuleBook:
 
     def add_reply(self, number: int, parts: Iterable[object], verb: str, times: int = 1) -> None:
         """Add a further reply to a rule, for so many times."""
-        __tracebackhide__ = True
         checked_index(times, f"{verb} expected times= to be how often, 1 or more", least=1)
         checked = checked_parts(parts, verb)
         check_fit(checked, self._transport, verb, tls=self._tls)
@@ -246,14 +242,12 @@ class RuleBook:
 
     def set_cycle(self, number: int) -> None:
         """Let a rule begin anew after its last reply."""
-        __tracebackhide__ = True
         with self._recorder.lock:
             self.rule(number)  # not forgotten meanwhile
             entry = self._entries[number]
             entry.rule = replace(entry.rule, cycles=True)
 
     def _check_name(self, name: str, rule: Rule, verb: str) -> None:
-        __tracebackhide__ = True
         known = {*names_captured(rule.match), *self.captured(), *self._names()}
         if name not in known:
             said = ", ".join(sorted(known)) or "nothing"
@@ -287,7 +281,6 @@ class RuleBook:
         Raises:
             WrongState: ``clear()`` has forgotten it.
         """
-        __tracebackhide__ = True
         entry = self._entries.get(number)
         if entry is None:
             raise WrongState(f"rule {number} is forgotten: clear() was called; declare it again by on()")
@@ -312,7 +305,6 @@ class RuleBook:
         Returns:
             The rule, how often it was taken with this time, and what it captured; ``None`` if no rule takes it.
         """
-        __tracebackhide__ = True
         for entry in self._asked:
             if entry.spent or entry.rule.match is CONNECT:
                 continue
@@ -371,7 +363,6 @@ class RuleBook:
 
 def _found(rule: Rule, unit: Any, lookup: Lookup, *, unsure: bool) -> object:
     """Return what a rule captures of a unit; nothing as well where it names what was not captured yet."""
-    __tracebackhide__ = True
     try:
         return matches(rule.match, unit, lookup, unsure=unsure)  # type: ignore[arg-type]
     except NothingKept:

@@ -28,7 +28,7 @@ from ..errors.exceptions import (
     UnmetExpectation,
     WrongState,
 )
-from ..errors.location import pointing_at
+from ..errors.location import hide_frame, pointing_at
 from ..originals import original
 from ..recording.demands import Demand, running
 from ..recording.recorder import Recorder
@@ -41,6 +41,9 @@ from ..scripting.steps import READING, Step, demands, step_needing_frames
 from ..scripting.times import Times
 from .declaration import Declaring
 from .responder import Rules
+
+__tracebackhide__ = hide_frame
+
 
 E = TypeVar("E", bound=SockServerError)
 
@@ -122,7 +125,6 @@ class ScriptRun(Demand):
 
     def run(self, connection: Connection) -> None:
         """Perform the steps, then answer by the rules, until the client ends its stream."""
-        __tracebackhide__ = True
         self._connection = connection
         connection._values = self._declared.values
         connection._patient = False
@@ -144,7 +146,6 @@ class ScriptRun(Demand):
                 self.over = True
 
     def _run(self, connection: Connection) -> None:
-        __tracebackhide__ = True
         while True:
             with self._lock:
                 item = self._agenda.now
@@ -154,7 +155,6 @@ class ScriptRun(Demand):
                 return
 
     def _perform_item(self, connection: Connection, item: Item) -> None:
-        __tracebackhide__ = True
         if item.step.verb == "maybe" and not self._demanded():
             connection._await_input_or(partial(self._has_more_than, len(self._steps)))  # nothing demanded: no deadline
         try:
@@ -178,7 +178,6 @@ class ScriptRun(Demand):
 
     def _after_the_last(self, connection: Connection) -> bool:
         """Answer by the rules, or wait for the client's end; tell whether there is something to be performed again."""
-        __tracebackhide__ = True
         connection._patient, self._now = True, None  # a client that stays connected is no error
         agenda = self._agenda
         if self._declared.declaring.over and not agenda.has_grown() and not agenda.passed:
@@ -204,14 +203,12 @@ class ScriptRun(Demand):
         return True
 
     def _to_the_end(self, connection: Connection) -> bool:
-        __tracebackhide__ = True
         if not self._rules:
             return self._refuse_leftovers(connection)
         self._rules.answer_all(connection)
         return False
 
     def _refuse_leftovers(self, connection: Connection) -> bool:
-        __tracebackhide__ = True
         data = connection._drive("script", readers.recv(connection._stream.buffer, sys.maxsize), None)
         if not data:
             return False
@@ -228,7 +225,6 @@ class ScriptRun(Demand):
 
     def _perform(self, connection: Connection, item: Item) -> bool:
         """Perform a step; tell whether it was, and not skipped."""
-        __tracebackhide__ = True
         self._now, step = item, item.step
         if step.at:
             self._wait_until(connection, connection._tape.began + step.at)
@@ -242,17 +238,14 @@ class ScriptRun(Demand):
             raise pointing_at(error, step.origin) from None
 
     def _wait_until(self, connection: Connection, moment: float) -> None:
-        __tracebackhide__ = True
         recorder = connection._tape.recorder
         connection._pause(Need(PAUSE, lambda: max(0.0, recorder.began + moment - original.monotonic())))
 
     def _verb(self, connection: Connection, step: Step) -> bool:
-        __tracebackhide__ = True
         getattr(connection, step.verb)(*step.args, **step.options)
         return True
 
     def _send(self, connection: Connection, step: Step) -> bool:
-        __tracebackhide__ = True
         connection._say(step.args, connection._latest, connection._timeout)
         return True
 
@@ -266,7 +259,6 @@ class ScriptRun(Demand):
 
     def _expect(self, connection: Connection, step: Step) -> bool:
         """Take what is demanded; what is not is offered to the rules."""
-        __tracebackhide__ = True
         if self._departs_within_its_frame(connection, step):
             raise _RulesTookIt
         try:
@@ -279,7 +271,6 @@ class ScriptRun(Demand):
 
     def _try(self, connection: Connection, step: Step) -> None:
         """Take what a step demands.  A mismatch has no conversation: chatter would write all of it, each time."""
-        __tracebackhide__ = True
         connection._tentative = True
         try:
             getattr(connection, step.verb)(*step.args, **step.options)
@@ -287,7 +278,6 @@ class ScriptRun(Demand):
             connection._tentative = False
 
     def _recv_until(self, connection: Connection, step: Step) -> bool:
-        __tracebackhide__ = True
         (delimiter,) = step.args
         if isinstance(delimiter, Text):
             delimiter = rendered(delimiter, connection._lookup)
@@ -296,7 +286,6 @@ class ScriptRun(Demand):
 
     def _maybe(self, connection: Connection, step: Step) -> bool:
         """Take the step if it is what comes next; what belongs to it follows."""
-        __tracebackhide__ = True
         first = step.steps[0]
         try:
             self._try(connection, first)
@@ -305,7 +294,6 @@ class ScriptRun(Demand):
         return True
 
     def _hand_over(self, connection: Connection, step: Step) -> bool:
-        __tracebackhide__ = True
         connection._patient = True
         connection._framing = step.args[0] if step.args else connection._framing
         try:
@@ -320,7 +308,6 @@ class ScriptRun(Demand):
         Literals that follow one another may say one frame in pieces, as the lines of a dialogue do.  Nothing of it is
         taken before it is known whose it is.
         """
-        __tracebackhide__ = True
         framing = self._rules.framing_for(connection)
         if framing is None or not self._rules or step.verb != "expect" or not is_literal(step.args[0]):
             return False
@@ -339,7 +326,6 @@ class ScriptRun(Demand):
 
     def _offer_the_frame(self, connection: Connection, framing: Framing) -> bool:
         """Offer the frame that has come, all of it, to the rules; it stays where it is if they do not take it."""
-        __tracebackhide__ = True
         self._vouched = 0
         frame = connection._drive("rules", take_frame(connection._stream.buffer, framing, connection._max_frame), None)
         if self._answered(connection, frame):
@@ -349,7 +335,6 @@ class ScriptRun(Demand):
 
     def _answered(self, connection: Connection, frame: bytes) -> bool:
         """Answer a frame by the rules; what fails there is theirs and not the step's."""
-        __tracebackhide__ = True
         self._answering = True
         answered = self._rules.answer(connection, frame)
         self._answering = False
@@ -369,7 +354,6 @@ class ScriptRun(Demand):
 
     def _rules_take_what_came(self, connection: Connection) -> bool:
         """Offer the frame that a step did not match to the rules; tell whether one took it."""
-        __tracebackhide__ = True
         buffer, framing = connection._stream.buffer, self._rules.framing_for(connection)
         if framing is None or not self._rules or not (len(buffer) or buffer.ended):
             return False

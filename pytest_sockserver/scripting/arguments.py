@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 
+from ..errors.location import hide_frame
 from .matching import Match, PatternText, checked_match, is_empty
+
+__tracebackhide__ = hide_frame
+
 
 #: Seconds: a day.  No test waits longer, and whatever waits for us takes it: poll() takes 24 days, a lock 292 years.
 #: A longer time is a slip (milliseconds, a point in time), and would be an OverflowError in the midst of a wait.
@@ -13,13 +17,11 @@ LONGEST_WAIT = 86_400
 
 def checked_timeout(timeout: float | None) -> float | None:
     """Return ``timeout``, or raise the error that says what it must be: seconds above 0."""
-    __tracebackhide__ = True
     return None if timeout is None else checked_seconds(timeout, "timeout must be above 0 seconds")
 
 
 def checked_seconds(seconds: float, expected: str) -> float:
     """Return a number of seconds above 0, a day at most, or raise the error that says what was expected."""
-    __tracebackhide__ = True
     if not _is_number(seconds, (int, float)):
         raise TypeError(f"{expected}, not {seconds!r}")
     if not 0 < seconds < float("inf"):
@@ -31,7 +33,6 @@ def checked_seconds(seconds: float, expected: str) -> float:
 
 def checked_index(index: int, expected: str, *, least: int) -> int:
     """Return an int of at least ``least``, or raise the error that says what was expected."""
-    __tracebackhide__ = True
     if not _is_number(index, int):
         raise TypeError(f"{expected}, not {index!r}")
     if index < least:
@@ -45,13 +46,11 @@ def _is_number(value: object, kind: type | tuple[type, ...]) -> bool:
 
 def checked_size(verb: str, n: int) -> int:
     """Return ``n``, or raise the error that says what it must be: a number of bytes above 0."""
-    __tracebackhide__ = True
     return checked_index(n, f"{verb}() expected a number of bytes above 0", least=1)
 
 
 def checked_delimiter(delimiter: bytes, verb: str = "recv_until") -> bytes:
     """Return ``delimiter`` as bytes, or raise the error that says what it must be."""
-    __tracebackhide__ = True
     if isinstance(delimiter, str):
         raise TypeError(f"{verb}() expected bytes, not the text {delimiter!r}: write b{delimiter!r}")
     if not isinstance(delimiter, (bytes, bytearray)):
@@ -63,7 +62,6 @@ def checked_delimiter(delimiter: bytes, verb: str = "recv_until") -> bytes:
 
 def checked_literal(data: object, verb: str) -> bytes:
     """Return bytes, at least one, or raise the error that says what the verb expected."""
-    __tracebackhide__ = True
     if isinstance(data, str):
         raise TypeError(f"{verb}() expected bytes, not the text {data!r}: write b{data!r}")
     if not isinstance(data, (bytes, bytearray)):
@@ -78,7 +76,6 @@ def checked_literal(data: object, verb: str) -> bytes:
 
 def checked_expected(match: Match, *, datagrams: bool = False) -> Match:
     """Return what ``expect`` is to take: a match, and on a stream at least one byte; a datagram may have none."""
-    __tracebackhide__ = True
     if isinstance(match, str):
         raise TypeError(f"expect() expected bytes, not the text {match!r}: write b{match!r}")
     checked = checked_match(match)
@@ -89,7 +86,6 @@ def checked_expected(match: Match, *, datagrams: bool = False) -> Match:
 
 def checked_line(match: Match) -> Match:
     """Return what a line is to match; bytes that end as a line does never could."""
-    __tracebackhide__ = True
     if isinstance(match, PatternText):
         return match
     checked = checked_match(match)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors.exceptions import DialogueError
+from ..errors.location import hide_frame
 from .arguments import LONGEST_WAIT
 from .effects import Close, Delay, Gate, Open, Reset, SendEof, Stall
 from .matching import Hex, PatternText, Text
@@ -20,6 +21,9 @@ from .tls_effects import StartTLS
 
 if TYPE_CHECKING:
     from .script import Script
+
+__tracebackhide__ = hide_frame
+
 
 CRLF = b"\r\n"
 
@@ -75,7 +79,6 @@ class Line:
 
 def lines_of(text: str) -> Iterator[Line]:
     """Yield the lines that say something."""
-    __tracebackhide__ = True
     text = text.removeprefix("\ufeff")
     if text.count("\r\n") == text.count("\n"):  # a file of Windows; a single \r is no ending, but somebody's mistake
         text = text.replace("\r\n", "\n")
@@ -97,7 +100,6 @@ def _line(number: int, source: str, start: int, at: float | None = None) -> Line
 
 
 def _with_time(line: Line) -> Line:
-    __tracebackhide__ = True
     found = _TIME.match(line.body)
     if found is None:
         return line
@@ -112,7 +114,6 @@ def _with_time(line: Line) -> Line:
 
 
 def _checked(line: Line) -> Line:
-    __tracebackhide__ = True
     found = _NO_TEXT.search(line.body)
     if found is not None:
         text = f"expected text, not the control character {found[0]!r}: write r before the string?"
@@ -179,7 +180,6 @@ _SECTION = re.compile(r"==[ \t]*([0-9]+|\*)(?:[ \t].*)?")
 
 def checked_section(body: str) -> int | None:
     """Return the index of a section, ``None`` for all further ones."""
-    __tracebackhide__ = True
     found = _SECTION.fullmatch(body)
     if found is None:
         raise ValueError("expected == and the number of a connection, from 0 on, or == * for all further ones")
@@ -191,7 +191,6 @@ _ENDINGS = {"crlf": CRLF, "lf": b"\n", "none": b""}
 
 def checked_ending(words: list[str], datagrams: bool) -> bytes:
     """Return the line ending that ``% eol`` sets, given what stands after it."""
-    __tracebackhide__ = True
     if len(words) != 1 or words[0] not in _ENDINGS:
         raise ValueError("expected % eol crlf, % eol lf or % eol none")
     if datagrams and words != ["none"]:
@@ -204,7 +203,6 @@ _OPTIONS = ("eol", "optional", "repeat", "rules", "end")
 
 def checked_option(words: list[str], body: str) -> int:
     """Return how often a block is repeated; 0 for the blocks that are not."""
-    __tracebackhide__ = True
     if words in (["optional"], ["rules"]):
         return 0
     if words[:1] == ["repeat"]:
@@ -231,7 +229,6 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ms|s)")
 
 def literal(line: Line, ending: bytes, datagrams: bool) -> bytes | Text | Hex:
     """Return the bytes that a line says, or demands; with names or holes where it has such."""
-    __tracebackhide__ = True
     if line.marker[1] == "x":
         found: bytes | Text | Hex = _hex(line)
     else:
@@ -257,7 +254,6 @@ def _plain(pieces: Iterable[Piece]) -> bytes:
 
 def event(line: Line, datagrams: bool) -> Event:
     """Return what an ``S!`` line does."""
-    __tracebackhide__ = True
     word, *rest = line.argument.split() or [""]
     if word not in _EVENTS:
         raise ValueError(f"expected S! with {', '.join(_EVENTS)}{_nearest('S! ', word, _EVENTS)}")
@@ -267,14 +263,12 @@ def event(line: Line, datagrams: bool) -> Event:
 
 
 def _simple(word: str, rest: list[str]) -> Event:
-    __tracebackhide__ = True
     if rest:
         raise ValueError(f"expected nothing after S! {word}, not {' '.join(rest)}")
     return _SIMPLE[word]()
 
 
 def _delay(word: str, rest: list[str]) -> Event:
-    __tracebackhide__ = True
     found = _DURATION.fullmatch(" ".join(rest))
     if found is None:
         raise ValueError(
@@ -284,7 +278,6 @@ def _delay(word: str, rest: list[str]) -> Event:
 
 
 def _gate(word: str, rest: list[str]) -> Event:
-    __tracebackhide__ = True
     if len(rest) != 1:
         raise ValueError(f"expected the name of a gate after S! {word}, without blanks, not {' '.join(rest)!r}")
     return Gate(rest[0]) if word == "wait" else Open(rest[0])
@@ -324,7 +317,6 @@ def done(part: Event) -> Adding:
 
 def demanded(line: Line, ending: bytes, datagrams: bool) -> Adding:
     """Return what adds the step that demands what a C line says."""
-    __tracebackhide__ = True
     if datagrams and line.marker in ("C>", "C!"):
         raise ValueError(f"{line.marker} has no meaning for datagrams: each C line is a whole one")
     if line.marker == "C!":
@@ -339,7 +331,6 @@ def demanded(line: Line, ending: bytes, datagrams: bool) -> Adding:
 
 
 def _ended(line: Line) -> Adding:
-    __tracebackhide__ = True
     verbs: dict[str, Adding] = {
         "eof": lambda script: script.expect_eof(),
         "reset": lambda script: script.expect_reset(),
@@ -357,7 +348,6 @@ def _matched(pattern: PatternText, datagrams: bool) -> Adding:
 
 
 def _delimiter(line: Line) -> bytes | Text:
-    __tracebackhide__ = True
     if not line.argument:
         raise ValueError("expected after C> the text through which bytes are taken")
     return _text(line, b"")
@@ -365,7 +355,6 @@ def _delimiter(line: Line) -> bytes | Text:
 
 def pattern_of(line: Line, ending: bytes, datagrams: bool) -> PatternText:
     """Return the pattern of a ``C~`` line, which has been compiled once."""
-    __tracebackhide__ = True
     if not ending and not datagrams:
         raise ValueError("with % eol none there is no line that C~ could take: expected C: C- Cx or C>")
     if not line.argument:

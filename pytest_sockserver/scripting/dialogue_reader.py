@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from ..errors.exceptions import DialogueError
-from ..errors.location import Origin
+from ..errors.location import Origin, hide_frame
 from .dialogue_lines import (
     CRLF,
     Adding,
@@ -42,6 +42,8 @@ from .notation import joined
 from .parts import Part
 from .parts import names_demanded as names_said
 from .script import Script
+
+__tracebackhide__ = hide_frame
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,6 @@ def parse(
         DialogueError: A line cannot be read, or means nothing where it stands; a block is not closed; a connection is
             missing; there is no line at all.
     """
-    __tracebackhide__ = True
     reader = _Reader(_Settings(new_script, datagrams, timed, place))
     for line in lines_of(text):
         reader.take(line)
@@ -141,7 +142,6 @@ class _Reader:
         self._numbered = False
 
     def take(self, line: Line) -> None:
-        __tracebackhide__ = True
         try:
             self._take(line)
         except DialogueError:
@@ -150,7 +150,6 @@ class _Reader:
             raise refused(line, error) from None
 
     def _take(self, line: Line) -> None:
-        __tracebackhide__ = True
         words = line.body.split() if line.marker == "%" else []
         if line.marker == "==":
             self._begin(line)
@@ -167,7 +166,6 @@ class _Reader:
 
     def _begin(self, line: Line) -> None:
         """Begin a section, or take it up again."""
-        __tracebackhide__ = True
         index = checked_section(line.body)
         if self._current is not None:
             self._current.check_closed(line)
@@ -186,7 +184,6 @@ class _Reader:
 
     def dialogue(self) -> Dialogue:
         """Return what all lines said."""
-        __tracebackhide__ = True
         if self._current is None:
             raise nothing_said()
         self._current.check_closed(None)
@@ -196,7 +193,6 @@ class _Reader:
         return Dialogue(tuple(sections), rest, self._numbered)
 
     def _check_gap(self) -> None:
-        __tracebackhide__ = True
         for expected, index in enumerate(sorted(index for index in self._sections if index is not None)):
             if index != expected:
                 text = f"== {expected} is missing: connections are counted from 0 on, without a gap"
@@ -257,7 +253,6 @@ class _SectionReader:
 
     def take(self, line: Line) -> None:
         """Take a line that is no ``==`` and no ``% eol``."""
-        __tracebackhide__ = True
         if line.marker == "%":
             self._take_option(line)
         elif self._rules is not None:
@@ -271,7 +266,6 @@ class _SectionReader:
 
     def check_closed(self, line: Line | None) -> None:
         """Refuse an open block: at the line that stands in it and may not, or at the end of the text."""
-        __tracebackhide__ = True
         opened = self._rules or (self._blocks[-1].line if self._blocks else None)
         if opened is None:
             return
@@ -282,7 +276,6 @@ class _SectionReader:
 
     def section(self) -> Section:
         """Return what its lines said."""
-        __tracebackhide__ = True
         self._flush()
         self._check_names()
         exchanges = [
@@ -298,7 +291,6 @@ class _SectionReader:
         return self._blocks[-1].script if self._blocks else self._script
 
     def _say(self, line: Line) -> None:
-        __tracebackhide__ = True
         self._check_begun(line)
         (part,) = self._innermost().checked_said([literal(line, self.ending, self._datagrams)])
         if self._said is None or self._is_later(line, self._said.line):
@@ -310,14 +302,12 @@ class _SectionReader:
         return self._settings.timed and (line.at or 0.0) > (before.at or 0.0)
 
     def _do(self, line: Line) -> None:
-        __tracebackhide__ = True
         part = event(line, self._datagrams)
         self._check_begun(line)
         self._flush()
         self._add(line, done(part))
 
     def _demand(self, line: Line) -> None:
-        __tracebackhide__ = True
         if line.marker in ("C!", "C>"):
             self._check_begun(line)
         adding = demanded(line, self.ending, self._datagrams)
@@ -326,21 +316,18 @@ class _SectionReader:
 
     def _check_begun(self, line: Line) -> None:
         """Refuse what cannot begin an optional block: it would not tell whether the client takes it."""
-        __tracebackhide__ = True
         if self._blocks and not self._blocks[-1].times and not self._blocks[-1].script.steps:
             opened = self._blocks[-1].line.number
             raise ValueError(f"% optional of line {opened} expected to begin with C: C- Cx or C~, not with {line.body}")
 
     def _flush(self) -> None:
         """Make a step of the S lines that were held back."""
-        __tracebackhide__ = True
         said, self._said = self._said, None
         if said is not None:
             self._add(said.line, lambda script: script.send(*self._joined(said.parts)))
 
     def _add(self, line: Line, adding: Adding) -> None:
         """Add a step that stands at a line, and is wrong there if it is."""
-        __tracebackhide__ = True
         script = self._innermost()
         script.place = lambda: self._place(line)
         try:
@@ -360,7 +347,6 @@ class _SectionReader:
     # Blocks
 
     def _take_option(self, line: Line) -> None:
-        __tracebackhide__ = True
         words = line.body.split()[1:]
         if words == ["end"]:
             self._close(line)
@@ -376,18 +362,15 @@ class _SectionReader:
             self._open(line, times)
 
     def _open(self, line: Line, times: int) -> None:
-        __tracebackhide__ = True
         self._check_begun(line)
         self._flush()
         self._blocks.append(_Block(line, self._innermost().block(), times))
 
     def _open_rules(self, line: Line) -> None:
-        __tracebackhide__ = True
         self.check_closed(line)
         self._rules, self._framing = line, lines(self.ending) if self.ending else None
 
     def _close(self, line: Line) -> None:
-        __tracebackhide__ = True
         if self._rules is not None:
             self._rules = None
             return
@@ -404,7 +387,6 @@ class _SectionReader:
     # Rules
 
     def _take_rule(self, line: Line, rules: Line) -> None:
-        __tracebackhide__ = True
         if line.marker in ("C:", "C-", "Cx", "C~"):
             self._begin_answer(line)
         elif line.marker[0] == "C":
@@ -417,7 +399,6 @@ class _SectionReader:
             self._answer(line, self._answers[-1])
 
     def _begin_answer(self, line: Line) -> None:
-        __tracebackhide__ = True
         if line.marker == "C~":
             match: bytes | Text | Hex | PatternText = pattern_of(line, self.ending, self._datagrams)
         else:
@@ -425,7 +406,6 @@ class _SectionReader:
         self._answers.append(_Answer(line, match, names=[(line, name) for name in names_demanded(match)]))
 
     def _answer(self, line: Line, answer: _Answer) -> None:
-        __tracebackhide__ = True
         is_event = line.marker == "S!"
         part = event(line, self._datagrams) if is_event else literal(line, self.ending, self._datagrams)
         self._script.checked_reply([*answer.last, part])
@@ -435,7 +415,6 @@ class _SectionReader:
 
     def _check_names(self) -> None:
         """Refuse names that nothing captures: an answer may use those of the whole section."""
-        __tracebackhide__ = True
         captured = [name for answer in self._answers for name in names_captured(answer.match)]
         known = {*self._script.known_names(), *captured}
         for answer in self._answers:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ..errors.location import hide_frame
 from .parts import STREAMS, TCP, Act, check_count, check_seconds
 from .seeds import fraction
 
-__tracebackhide__ = True
+__tracebackhide__ = hide_frame
+
 
 _NO_RESET = "its client would see a plain end of stream; write Close()"
 _NOT_OVER_TLS = "TLS has no urgent data"
@@ -64,7 +66,6 @@ class EndAfter(Act):
     why_not: ClassVar[Mapping[str, str]] = {"unix": _NO_RESET}
 
     def __init__(self, seconds: float, end: Close | Reset = Close()) -> None:
-        __tracebackhide__ = True
         check_seconds("EndAfter()", seconds)
         if not isinstance(end, (Close, Reset)):
             raise TypeError(f"EndAfter() expected Close() or Reset(), not {end!r}")
@@ -83,7 +84,6 @@ class Delay(Act):
     takes_time = True
 
     def __init__(self, seconds: float) -> None:
-        __tracebackhide__ = True
         check_seconds("Delay()", seconds)
         _set(self, seconds=seconds)
 
@@ -102,7 +102,6 @@ class Jitter(Act):
     takes_time = True
 
     def __init__(self, least: float, most: float, *, seed: int = 0) -> None:
-        __tracebackhide__ = True
         check_seconds("Jitter()", least)
         check_seconds("Jitter()", most)
         if most < least:
@@ -124,7 +123,6 @@ class Gate(Act):
     takes_time = True
 
     def __init__(self, name: str) -> None:
-        __tracebackhide__ = True
         _set(self, name=checked_gate(name, "Gate()"))
 
 
@@ -135,7 +133,6 @@ class Open(Act):
     name: str
 
     def __init__(self, name: str) -> None:
-        __tracebackhide__ = True
         _set(self, name=checked_gate(name, "Open()"))
 
 
@@ -157,7 +154,6 @@ class ReadSlowly(Act):
     why_not: ClassVar[Mapping[str, str]] = {"": "a datagram is taken whole"}
 
     def __init__(self, size: int, pause: float) -> None:
-        __tracebackhide__ = True
         check_count("ReadSlowly()", "a number of bytes", size, 1)
         check_seconds("ReadSlowly()", pause)
         _set(self, size=size, pause=pause)
@@ -173,7 +169,6 @@ class Urgent(Act):
     why_not: ClassVar[Mapping[str, str]] = {"": "TCP alone has urgent data", "tls": _NOT_OVER_TLS}
 
     def __init__(self, byte: bytes) -> None:
-        __tracebackhide__ = True
         if not isinstance(byte, bytes) or len(byte) != 1:  # type: ignore[redundant-expr]
             raise ValueError(f"Urgent() expected one byte, b'!' for example, not {byte!r}")
         _set(self, byte=byte)
@@ -190,7 +185,6 @@ class Descriptors(Act):
     why_not: ClassVar[Mapping[str, str]] = {"": "unix streams alone carry descriptors"}
 
     def __init__(self, data: bytes, *files: Any) -> None:
-        __tracebackhide__ = True
         if not isinstance(data, bytes) or not data:  # type: ignore[redundant-expr]
             raise ValueError(f"Descriptors() expected at least one byte to carry them, not {data!r}")
         for each in files:
@@ -208,7 +202,6 @@ def _set(part: Act, **values: Any) -> None:
 
 def checked_gate(name: object, verb: str) -> str:
     """Return the name of a gate, or raise the error that says what it must be."""
-    __tracebackhide__ = True
     if not isinstance(name, str):
         raise TypeError(f"{verb} expected the name of a gate, a str, not {name!r}")
     if not name or any(each.isspace() or not each.isprintable() for each in name):
@@ -218,6 +211,5 @@ def checked_gate(name: object, verb: str) -> str:
 
 def check_seed(verb: str, seed: object) -> None:
     """Refuse a seed that is no int."""
-    __tracebackhide__ = True
     if type(seed) is not int:
         raise TypeError(f"{verb} expected an int as its seed, not {seed!r}")

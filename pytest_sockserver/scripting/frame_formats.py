@@ -6,10 +6,14 @@ import re
 from collections.abc import Callable, Generator
 from typing import Literal, TypeVar
 
+from ..errors.location import hide_frame
 from .arguments import checked_index
 from .framing import EOF, LOOK_AHEAD, Framing, Need, counted, name_of
 from .matching import shortened
 from .readers import Mismatch
+
+__tracebackhide__ = hide_frame
+
 
 F = TypeVar("F", bound=Callable[..., object])
 Feed = Callable[[bytes], int | None]
@@ -34,21 +38,18 @@ def _written(call: str) -> Callable[[F], F]:
 @_written(r"lines(b'\r\n')")
 def lines(ending: bytes = b"\r\n") -> Framing:
     r"""Frames are lines, each through its ``ending``; ``lines(b"\n")`` takes those that end in CRLF as well."""
-    __tracebackhide__ = True
     return _through(_checked_delimiter("lines", ending), f"lines({ending!r})")
 
 
 @_written(r"delimited(b'\0')")
 def delimited(delimiter: bytes) -> Framing:
     """Frames are all bytes through ``delimiter``."""
-    __tracebackhide__ = True
     return _through(_checked_delimiter("delimited", delimiter), f"delimited({delimiter!r})")
 
 
 @_written("fixed(4)")
 def fixed(size: int) -> Framing:
     """Frames are ``size`` bytes each."""
-    __tracebackhide__ = True
     checked_index(size, "fixed() expected a number of bytes above 0", least=1)
 
     def framing() -> Generator[Need, bytes, None]:
@@ -73,7 +74,6 @@ def length_prefixed(format: str, offset: int = 0, adjust: int = 0) -> Framing:
             letter of :mod:`struct`, unsigned (``B H I L Q``) or signed (``b h i l q``), or the number of its bytes,
             1 to 8, unsigned.
     """
-    __tracebackhide__ = True
     width, order, signed = _checked_format(format)
     checked_index(offset, "length_prefixed() expected an offset of 0 bytes or more", least=0)
     checked_index(adjust, "length_prefixed() expected adjust to be a number of bytes", least=-(1 << 64))
@@ -100,12 +100,10 @@ def sans_io(make: Callable[[], Feed]) -> Framing:
             That returns ``None`` while the message is incomplete, else how many bytes of ``data`` it has not used;
             with them the next frame begins.  A message comes in pieces of at most 4,096 bytes.
     """
-    __tracebackhide__ = True
     if not callable(make):
         raise TypeError(f"sans_io() expected a function that makes the function to feed, not {make!r}")
 
     def framing() -> Generator[Need, bytes, None]:
-        __tracebackhide__ = True
         feed, unused = make(), None
         if not callable(feed):
             raise TypeError(f"{name_of(make)} returned {feed!r}: expected a function feed(data)")
@@ -131,7 +129,6 @@ def _named(framing: Framing, name: str) -> Framing:
 
 
 def _checked_delimiter(verb: str, delimiter: object) -> bytes:
-    __tracebackhide__ = True
     if isinstance(delimiter, str):
         raise TypeError(f"{verb}() expected bytes, not the text {delimiter!r}: write b{delimiter!r}")
     if not isinstance(delimiter, bytes):
@@ -146,7 +143,6 @@ _WIDTHS = {"b": 1, "h": 2, "i": 4, "l": 4, "q": 8}  # struct's standard sizes, t
 
 def _checked_format(format: object) -> tuple[int, Literal["little", "big"], bool]:
     """Return how many bytes the length has, their order, and whether it is signed."""
-    __tracebackhide__ = True
     text = (
         "length_prefixed() expected a byte order (>, < or !) and B, H, I, L, Q, their signed forms b, h, i, l, q, "
         f"or a number of bytes from 1 to 8, as '>H', '>i' or '<3', not {format!r}"
@@ -160,7 +156,6 @@ def _checked_format(format: object) -> tuple[int, Literal["little", "big"], bool
 
 
 def _checked_unused(unused: object, have: int, feed: Feed) -> int | None:
-    __tracebackhide__ = True
     if unused is None:
         return None
     text = (

@@ -30,9 +30,12 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import PurePath
 from typing import Any, Final, cast
 
+from ..errors.location import hide_frame
 from .buffer import Buffer
 from .matching import Lookup, Match, PatternText, Shape, beginning, matches, matching, shortened
 from .readers import QUOTED, Ended, EndedWithin, Mismatch, Steps, and_the_end
+
+__tracebackhide__ = hide_frame
 
 
 class _Wish:
@@ -72,7 +75,6 @@ _LOOK = 4096
 
 def take_frame(buffer: Buffer, framing: Framing, max_frame: int) -> Steps[bytes]:
     """Take one frame, at most ``max_frame`` bytes; nothing is taken before it is whole."""
-    __tracebackhide__ = True
     size = yield from frame_size(buffer, framing, max_frame)
     return buffer.take(size) if size else _taken(buffer, size)
 
@@ -88,7 +90,6 @@ def frame_size(buffer: Buffer, framing: Framing, max_frame: int) -> Steps[int]:
 
     A frame of no byte is one that took the end of the stream where no byte was left, and no frame before it had.
     """
-    __tracebackhide__ = True
     steps, taken, got, empty, through_end = framing(), 0, None, 0, False
     while (need := _next_need(steps, got, framing)) is not None:
         while True:
@@ -117,7 +118,6 @@ def expect_frame(
     buffer: Buffer, match: Match | PatternText, framing: Framing, max_frame: int, lookup: Lookup
 ) -> Steps[tuple[bytes, object]]:
     """Take a frame that ``match`` matches; return it, and the match."""
-    __tracebackhide__ = True
     try:
         size = yield from frame_size(buffer, framing, max_frame)
     except (Ended, EndedWithin):
@@ -139,7 +139,6 @@ def agrees(buffer: Buffer, framing: Framing, max_frame: int, literals: Iterator[
         How many bytes beyond the first literal are known to be the literals'; -1 if the frame, which is whole then,
         begins as the first literal and goes on otherwise.
     """
-    __tracebackhide__ = True
     said = next(literals)
     first, seen, departs = len(said), 0, False
     sizing = frame_size(buffer, framing, max_frame)
@@ -162,7 +161,6 @@ def agrees(buffer: Buffer, framing: Framing, max_frame: int, literals: Iterator[
 
 def _size_so_far(sizing: Steps[int]) -> tuple[int | None, bool]:
     """Return the size of a frame, ``None`` while it is not known, and whether anything of it has come."""
-    __tracebackhide__ = True
     try:
         return None, next(sizing)
     except StopIteration as done:
@@ -205,7 +203,6 @@ class Cutter:
             Exception: What the framing failed with, once.  It never costs a frame that was whole before: if there
                 are any, they are returned, ``broken`` is true, and the next call raises.
         """
-        __tracebackhide__ = True
         if self._steps is not None:
             self._buffer.feed(data)
         return self._frames()
@@ -219,12 +216,10 @@ class Cutter:
         Raises:
             EndedWithin: The stream ended within a frame.
         """
-        __tracebackhide__ = True
         self._buffer.ended, self._buffer.broken = True, broken
         return self._frames()
 
     def _frames(self) -> list[bytes]:
-        __tracebackhide__ = True
         frames: list[bytes] = []
         while self._steps is not None:
             try:
@@ -254,7 +249,6 @@ def checked_framing(framing: object, max_frame: int) -> Framing | None:
 
     Its first step is run, without a byte, and closed again.
     """
-    __tracebackhide__ = True
     if framing is None:
         return None
     checked = _checked_function(framing)
@@ -307,7 +301,6 @@ def name_of(framing: object) -> str:
 
 
 def _checked_function(framing: object) -> Framing:
-    __tracebackhide__ = True
     if isinstance(framing, Generator):
         raise TypeError(
             f"expected a framing, not a generator: write framing={_short_name(framing)}, without calling it"
@@ -329,7 +322,6 @@ def _checked_function(framing: object) -> Framing:
 
 
 def _started(framing: Framing) -> Generator[Need, bytes, object]:
-    __tracebackhide__ = True
     steps: Any = framing()
     if isinstance(steps, Generator):
         return steps
@@ -370,7 +362,6 @@ def _written_instead(value: object) -> str:
 
 def _next_need(steps: Generator[Need, bytes, object], got: bytes | None, framing: Framing) -> Need | None:
     """Return what it needs next, or ``None`` if it has its frame."""
-    __tracebackhide__ = True
     try:
         need = next(steps) if got is None else steps.send(got)
     except StopIteration:
@@ -405,7 +396,6 @@ def _line_of(steps: object) -> str:
 
 def _throw(steps: Generator[Need, bytes, object], error: Exception) -> None:
     """Raise ``error`` where the framing yielded, so that the traceback shows that line."""
-    __tracebackhide__ = True
     try:
         steps.throw(error)
     except StopIteration:

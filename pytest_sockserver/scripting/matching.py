@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+from ..errors.location import hide_frame
 from .notation import Hole, Name, NotationError, Piece, is_binary, read_hex, read_text, references
 
-# pytest shows no frame of this module, of the classes' generated __init__ neither: what is wrong is the user's line.
-__tracebackhide__ = True
+__tracebackhide__ = hide_frame
 
 
 class _Any:
@@ -51,7 +51,6 @@ class Text:
     pieces: tuple[Piece, ...] = field(init=False, repr=False, compare=False)
 
     def __init__(self, source: str) -> None:
-        __tracebackhide__ = True
         object.__setattr__(self, "source", _checked_source("Text", source))
         object.__setattr__(self, "pieces", _read(read_text, source))
 
@@ -73,7 +72,6 @@ class Hex:
     pieces: tuple[Piece, ...] = field(init=False, repr=False, compare=False)
 
     def __init__(self, source: str) -> None:
-        __tracebackhide__ = True
         object.__setattr__(self, "source", _checked_source("Hex", source))
         object.__setattr__(self, "pieces", _read(partial(read_hex, holes=True), source))
 
@@ -208,7 +206,6 @@ def nothing_kept(name: str) -> bytes:
 
 
 def _read(reader: Callable[[str], tuple[Piece, ...]], source: str) -> tuple[Piece, ...]:
-    __tracebackhide__ = True
     try:
         return reader(source)
     except NotationError as error:
@@ -216,7 +213,6 @@ def _read(reader: Callable[[str], tuple[Piece, ...]], source: str) -> tuple[Piec
 
 
 def _checked_source(name: str, source: object) -> str:
-    __tracebackhide__ = True
     if not isinstance(source, str):
         raise TypeError(f"{name}() expected a str, not {source!r}: bytes are sent as they are")
     return source
@@ -257,7 +253,6 @@ def shape_of(literal: Literal, lookup: Lookup = nothing_kept) -> Shape:
 
 def checked_match(match: Match) -> Match:
     """Return ``match``, or raise the ``TypeError`` that says what it should have been."""
-    __tracebackhide__ = True
     if isinstance(match, (bytearray, memoryview)):
         return bytes(match)
     if isinstance(match, str):

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeVar
 
-# pytest shows no frame of this module: what cannot be read is in the user's line.
-__tracebackhide__ = True
+from ..errors.location import hide_frame
+
+__tracebackhide__ = hide_frame
 
 _ESCAPES = {"\\": "\\\\", "\r": "\\r", "\n": "\\n", "\t": "\\t", "\0": "\\0"}
 _MEANINGS = {"\\": b"\\", "r": b"\r", "n": b"\n", "t": b"\t", "0": b"\0"}

@@ -21,12 +21,12 @@ from itertools import pairwise
 from typing import Any, ClassVar, Final
 
 from ..errors.exceptions import UnsupportedFault
-from ..errors.location import traceback_at_definition
+from ..errors.location import hide_frame, traceback_at_definition
 from .matching import Hex, Lookup, Text, function_shown, is_async, rendered
 from .notation import Hole, references
 
-# pytest shows no frame of this module, of the classes' generated __init__ neither: what is wrong is the user's line.
-__tracebackhide__ = True
+__tracebackhide__ = hide_frame
+
 
 #: Seconds.  Longer than any test waits: a larger number is milliseconds, by mistake.
 LONGEST_DELAY: Final = 60.0
@@ -180,7 +180,6 @@ def checked_parts(parts: Iterable[object], verb: str, *, data: bool = False) -> 
     Args:
         data: ``DATA`` is known here.
     """
-    __tracebackhide__ = True
     checked: list[Part] = []
     for part in parts:  # no comprehension: before 3.12 it is a frame that a traceback would show
         checked.append(_checked_part(part, verb, data=data))
@@ -196,7 +195,6 @@ def checked_parts(parts: Iterable[object], verb: str, *, data: bool = False) -> 
 
 
 def _checked_part(part: object, verb: str, *, data: bool = False) -> Part:
-    __tracebackhide__ = True
     if isinstance(part, bytes):
         return part
     if isinstance(part, (bytearray, memoryview)):
@@ -236,7 +234,6 @@ def parts_of(reply: object, verb: str) -> Iterator[Part]:
 
     ``None`` is refused: a forgotten ``return`` would be a client that waits in silence.
     """
-    __tracebackhide__ = True
     if reply is None:
         raise TypeError(f"{verb} returned None: return the bytes of the reply, a list of replies, or () for no reply")
     if isinstance(reply, (bytes, bytearray, memoryview, str, Text, Hex, Act, Modifier, _Data)) or callable(reply):
@@ -268,7 +265,6 @@ def actions(
         data: Returns what ``DATA`` stands for.
         depth: How many functions these parts were returned through.
     """
-    __tracebackhide__ = True
     for part in parts:
         if isinstance(part, (bytes, Act)):
             yield part
@@ -295,7 +291,6 @@ def in_progress(acts: Iterable[Action], what: str, function: object = None) -> I
     Args:
         function: The one that returned them, at which the error points.
     """
-    __tracebackhide__ = True
     idle = 0
     for action in acts:
         idle = 0 if isinstance(action, bytes) and action else idle + 1
@@ -318,7 +313,6 @@ def check_fit(parts: Iterable[Part], transport: str, verb: str, *, tls: bool = T
     Raises:
         UnsupportedFault: The message names what the transport can do.
     """
-    __tracebackhide__ = True
     for part in parts:
         if isinstance(part, Modifier):
             check_fit([part.data], transport, verb, tls=tls)
@@ -383,7 +377,6 @@ def shown(part: Part | Function) -> str:
 
 def check_seconds(verb: str, seconds: object) -> None:
     """Refuse what is no number of seconds that a test could wait for."""
-    __tracebackhide__ = True
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise TypeError(f"{verb} expected seconds, 0 or more, not {seconds!r}")
     if not 0 <= seconds <= LONGEST_DELAY:
@@ -392,7 +385,6 @@ def check_seconds(verb: str, seconds: object) -> None:
 
 def check_count(verb: str, what: str, value: object, least: int) -> None:
     """Refuse what is no whole number of at least ``least``."""
-    __tracebackhide__ = True
     if type(value) is not int:
         raise TypeError(f"{verb} expected {what}, {least} or more, not {value!r}")
     if value < least:

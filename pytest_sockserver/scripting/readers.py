@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import TypeVar
 
+from ..errors.location import hide_frame
 from .buffer import Buffer
 from .matching import (
     Hex,
@@ -35,6 +36,9 @@ from .matching import (
     shown_like,
 )
 
+__tracebackhide__ = hide_frame
+
+
 T = TypeVar("T")
 Steps = Generator[bool, None, T]
 
@@ -56,7 +60,6 @@ class Mismatch(Exception):
 
 def recv(buffer: Buffer, n: int) -> Steps[bytes]:
     """Take what has come, at most ``n`` bytes; nothing only at the end of the stream."""
-    __tracebackhide__ = True
     while not buffer and not buffer.ended:
         yield False
     buffer.end_taken = buffer.end_taken or not buffer
@@ -65,7 +68,6 @@ def recv(buffer: Buffer, n: int) -> Steps[bytes]:
 
 def recv_exactly(buffer: Buffer, n: int) -> Steps[bytes]:
     """Take ``n`` bytes."""
-    __tracebackhide__ = True
     while len(buffer) < n:
         if buffer.ended:
             raise _ended(buffer, f"{n:,} bytes")
@@ -75,7 +77,6 @@ def recv_exactly(buffer: Buffer, n: int) -> Steps[bytes]:
 
 def recv_until(buffer: Buffer, delimiter: bytes, max_bytes: int) -> Steps[bytes]:
     """Take all bytes through ``delimiter``, at most ``max_bytes``."""
-    __tracebackhide__ = True
     while (size := buffer.find(delimiter)) < 0 and len(buffer) < max_bytes:
         if buffer.ended:
             raise _ended(buffer, f"bytes through {delimiter!r}")
@@ -87,7 +88,6 @@ def recv_until(buffer: Buffer, delimiter: bytes, max_bytes: int) -> Steps[bytes]
 
 def recv_all(buffer: Buffer) -> Steps[bytes]:
     """Take all until the end of the stream; nothing, if that is all."""
-    __tracebackhide__ = True
     while not buffer.ended:
         yield bool(buffer)
     if buffer.broken:
@@ -98,7 +98,6 @@ def recv_all(buffer: Buffer) -> Steps[bytes]:
 
 def expect(buffer: Buffer, literal: bytes | Shape) -> Steps[bytes]:
     """Take exactly the bytes of a literal; fail at the first that differs, without waiting for the rest."""
-    __tracebackhide__ = True
     shape, seen = Shape(literal) if isinstance(literal, bytes) else literal, 0
     while True:
         have = min(len(buffer), len(shape))
@@ -119,7 +118,6 @@ def one_of(buffer: Buffer, shapes: Sequence[Shape]) -> Steps[bytes]:
 
     Each byte is compared once with those that still may be meant.
     """
-    __tracebackhide__ = True
     seen, longest = 0, max(map(len, shapes), default=0)
     alive = list(shapes)
     while True:
@@ -144,7 +142,6 @@ def expect_line(
     ending: bytes | None = None,
 ) -> Steps[tuple[bytes, object]]:
     """Take a line that ``match`` matches whole, without its ending; return it with its ending, and the match."""
-    __tracebackhide__ = True
     wanted = f"expected {matching('a line', match)}"
     while (size := buffer.find(ending or b"\n")) < 0:
         if len(buffer) >= max_bytes:
@@ -186,7 +183,6 @@ def kept(match: Match | PatternText, lookup: Lookup) -> str:
 
 def expect_eof(buffer: Buffer) -> Steps[None]:
     """Take the end of the stream."""
-    __tracebackhide__ = True
     while not buffer:
         if buffer.broken:
             raise Mismatch("expected the end of the stream\n  got a reset")
@@ -203,7 +199,6 @@ def _ended(buffer: Buffer, wanted: str) -> Exception:
 
 def expect_reset(buffer: Buffer) -> Steps[None]:
     """Take a reset."""
-    __tracebackhide__ = True
     while not buffer:
         if buffer.broken:
             return

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Final
 
-from ..errors.location import Origin
+from ..errors.location import Origin, hide_frame
 from .matching import (
     ANY,
     Lookup,
@@ -35,6 +35,8 @@ from .matching import (
 )
 from .parts import Part
 from .times import Times
+
+__tracebackhide__ = hide_frame
 
 
 class Moment:
@@ -99,7 +101,6 @@ def checked_rule_match(match: RuleMatch, *, empty: bool = False) -> RuleMatch:
     Args:
         empty: A request may have no byte: a datagram, or a stream under a framing that begins with its end.
     """
-    __tracebackhide__ = True
     if isinstance(match, (Moment, PatternText)):
         return match
     if isinstance(match, type(ANY)):

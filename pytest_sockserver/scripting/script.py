@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..errors.exceptions import UnsupportedFault
-from ..errors.location import Origin
+from ..errors.location import Origin, hide_frame
 from .arguments import checked_delimiter, checked_expected, checked_index, checked_line, checked_size, checked_timeout
 from .effects import checked_gate
 from .framing import Framing, checked_framing
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
         from typing import Self
     else:
         from typing_extensions import Self
+
+__tracebackhide__ = hide_frame
+
 
 #: What a datagram server's script may do.
 ON_DATAGRAMS = ("expect", "send", "open", "maybe", "repeat")
@@ -81,22 +84,18 @@ class Script:
             TypeError, ValueError: A part is none, can never be reached, or names what was not captured.
             UnsupportedFault: The transport cannot do a part.
         """
-        __tracebackhide__ = True
         return self._add("send", *self.checked_said(parts))
 
     def send_eof(self) -> Self:
         """End the server's half of the stream; the client may go on sending."""
-        __tracebackhide__ = True
         return self._add("send_eof")
 
     def close(self, notify: bool = True) -> Self:
         """Close cleanly: the client reads what was sent, then the end of the stream."""
-        __tracebackhide__ = True
         return self._add("close", **({} if notify else {"notify": False}))
 
     def reset(self) -> Self:
         """Reset the connection: the client gets what was sent so far, then ``ConnectionResetError``."""
-        __tracebackhide__ = True
         if self._transport == "unix":
             raise UnsupportedFault(
                 "a unix stream cannot be reset: its client would see a plain end of stream; use close()"
@@ -105,25 +104,21 @@ class Script:
 
     def start_tls(self, context: Context | None = None) -> Self:
         """Do the server's side of a TLS handshake: with ``context``, else the server's ``tls=``."""
-        __tracebackhide__ = True
         check_fit([StartTLS(context)], self._transport or "tcp", "start_tls()", tls=self._tls)
         return self._add("start_tls", *([] if context is None else [context]))
 
     def open(self, gate: str) -> Self:
         """Open a gate: whoever waits for it, in this or another conversation, goes on."""
-        __tracebackhide__ = True
         return self._add("open", checked_gate(gate, "open()"))
 
     # Taking
 
     def recv(self, n: int = 65536, *, timeout: float | None = None) -> Self:
         """Take what has come, at most ``n`` bytes."""
-        __tracebackhide__ = True
         return self._add("recv", checked_size("recv", n), timeout=checked_timeout(timeout))
 
     def recv_exactly(self, n: int, *, timeout: float | None = None) -> Self:
         """Take exactly ``n`` bytes."""
-        __tracebackhide__ = True
         checked_index(n, "recv_exactly() expected a number of bytes, 0 or more", least=0)
         return self._add("recv_exactly", n, timeout=checked_timeout(timeout))
 
@@ -131,7 +126,6 @@ class Script:
         self, delimiter: bytes | Text, *, max_bytes: int | None = None, timeout: float | None = None
     ) -> Self:
         """Take all bytes through ``delimiter``."""
-        __tracebackhide__ = True
         for name in names_demanded_by_match(delimiter):
             self._check_name(name, "recv_until()")
         checked = _checked_delimiter(delimiter)
@@ -139,12 +133,10 @@ class Script:
 
     def recv_line(self, *, max_bytes: int | None = None, timeout: float | None = None) -> Self:
         """Take a line, whatever it says."""
-        __tracebackhide__ = True
         return self._add("recv_line", max_bytes=_checked_most(max_bytes), timeout=checked_timeout(timeout))
 
     def recv_all(self, *, timeout: float | None = None) -> Self:
         """Take all that the client sends until it ends its stream."""
-        __tracebackhide__ = True
         return self._add("recv_all", timeout=checked_timeout(timeout))
 
     # Demanding
@@ -156,7 +148,6 @@ class Script:
             TypeError: ``match`` is no match.  On a stream without ``framing=`` anything but a literal is refused as
                 well, when the connection comes and at the test's first wait: a framing may still be given.
         """
-        __tracebackhide__ = True
         return self._demand("expect", self._checked_expected(match), timeout)
 
     def expect_line(self, match: Match = ANY, *, ending: bytes | None = None, timeout: float | None = None) -> Self:
@@ -165,17 +156,14 @@ class Script:
         Args:
             ending: What the line must end in; ``b"\n"`` with or without ``b"\r"`` before it, unless given.
         """
-        __tracebackhide__ = True
         return self._demand("expect_line", checked_line(match), timeout, ending=ending)
 
     def expect_eof(self, *, timeout: float | None = None) -> Self:
         """Demand that the client ends its stream."""
-        __tracebackhide__ = True
         return self._add("expect_eof", timeout=checked_timeout(timeout))
 
     def expect_reset(self, *, timeout: float | None = None) -> Self:
         """Demand that the client resets the connection."""
-        __tracebackhide__ = True
         return self._add("expect_reset", timeout=checked_timeout(timeout))
 
     # Steps of steps
@@ -186,14 +174,12 @@ class Script:
         Raises:
             ValueError: ``match`` may start like what follows it (said by the step that follows).
         """
-        __tracebackhide__ = True
         inner = self._part().expect(match)
         inner.send(*reply)
         return self._nest("maybe", (), inner)
 
     def repeat(self, n: int, script: Script) -> Self:
         """Perform the steps of ``script`` ``n`` times."""
-        __tracebackhide__ = True
         checked_index(n, "repeat() expected a number of times, 1 or more", least=1)
         if not isinstance(script, Script):
             raise TypeError(f"repeat() expected a Script, not {script!r}: write repeat({n}, Script().expect(...))")
@@ -212,7 +198,6 @@ class Script:
             TypeError, ValueError: It is no script, or one of its steps cannot stand here.
             UnsupportedFault: The transport cannot do a step.
         """
-        __tracebackhide__ = True
         if not isinstance(script, Script) or script is self:  # type: ignore[redundant-expr]
             hint = "its values[0]" if hasattr(script, "values") else "extend(Script().expect(...))"
             raise TypeError(f"extend() expected another Script, not {script!r}: write {hint}")
@@ -225,7 +210,6 @@ class Script:
 
     def first(self, n: int) -> Script:
         """Return a script of its own, of the first ``n`` steps."""
-        __tracebackhide__ = True
         checked_index(n, "first() expected a number of steps, 0 or more", least=0)
         part = self._part()
         part.steps = self.steps[:n]
@@ -242,12 +226,10 @@ class Script:
 
     def rules(self, framing: Framing | None = None) -> Self:
         """Answer by the server's rules from here on, in another framing than the server's if one is given."""
-        __tracebackhide__ = True
         return self._add("rules", *([] if framing is None else [checked_framing(framing, self._max_frame)]))
 
     def framing(self, framing: Framing | None) -> Self:
         """Cut what comes next by another framing; ``None`` for a stream without frames."""
-        __tracebackhide__ = True
         return self._add("framing", checked_framing(framing, self._max_frame))
 
     # Building
@@ -265,7 +247,6 @@ class Script:
 
     def checked_reply(self, parts: Iterable[object]) -> tuple[Part, ...]:
         """Return the parts, or raise the error that says why its transport cannot say them."""
-        __tracebackhide__ = True
         checked = checked_parts(parts, "send()")
         if self._transport is not None:
             check_fit(checked, self._transport, "send()", tls=self._tls)
@@ -273,7 +254,6 @@ class Script:
 
     def checked_said(self, parts: Iterable[object]) -> tuple[Part, ...]:
         """Return the parts, or raise the error that says why they cannot be said after its last step."""
-        __tracebackhide__ = True
         checked = self.checked_reply(parts)
         if self._on_datagrams() and not self._has_asked():
             raise ValueError("send() expected a datagram before it: its sender is who is answered; expect() one first")
@@ -292,13 +272,11 @@ class Script:
         return asked or any(step.verb in ("expect", "maybe", "repeat") for step in self.steps)
 
     def _checked_expected(self, match: Match) -> Match:
-        __tracebackhide__ = True
         if isinstance(match, PatternText):
             return match
         return checked_expected(match, datagrams=self._transport is None or self._on_datagrams())
 
     def _demand(self, verb: str, match: Match, timeout: float | None, **options: Any) -> Self:
-        __tracebackhide__ = True
         for name in names_demanded_by_match(match):
             self._check_name(name, f"{verb}()")
         self._add(verb, match, timeout=checked_timeout(timeout), **options)
@@ -306,7 +284,6 @@ class Script:
         return self
 
     def _nest(self, verb: str, args: tuple[Any, ...], script: Script) -> Self:
-        __tracebackhide__ = True
         inner = tuple(script.steps)
         for name, where in script._wanted:
             self._check_name(name, where)
@@ -317,7 +294,6 @@ class Script:
         return self
 
     def _check_name(self, name: str, where: str) -> None:
-        __tracebackhide__ = True
         if self._names is None:
             if name not in self.captured:
                 self._wanted.append((name, where))
@@ -329,12 +305,10 @@ class Script:
             )
 
     def _add(self, verb: str, *args: Any, **options: Any) -> Self:
-        __tracebackhide__ = True
         given = {name: value for name, value in options.items() if value is not None}
         return self._append(Step(verb, args, given, origin=self.place()))
 
     def _append(self, step: Step) -> Self:
-        __tracebackhide__ = True
         self._check_transport(step)
         self._check_reachable(step)
         self._check_optional(step)
@@ -343,7 +317,6 @@ class Script:
         return self
 
     def _check_transport(self, step: Step) -> None:
-        __tracebackhide__ = True
         if self._transport is None:
             return
         if self._on_datagrams() and step.verb not in ON_DATAGRAMS:
@@ -365,7 +338,6 @@ class Script:
             self._check_transport(each)
 
     def _check_reachable(self, step: Step) -> None:
-        __tracebackhide__ = True
         if step.verb == "open" or not self.steps:
             return
         last = next((each for each in reversed(self.steps) if each.verb != "open"), None)
@@ -374,7 +346,6 @@ class Script:
 
     def _check_optional(self, step: Step) -> None:
         """Refuse what starts like the optional step before it: which of them is meant could not be told."""
-        __tracebackhide__ = True
         wanted = first_literal(step)
         if wanted is None or step.verb == "maybe" and not self.steps:
             return
@@ -390,14 +361,12 @@ class Script:
 
 
 def _checked_delimiter(delimiter: bytes | Text) -> bytes | Text:
-    __tracebackhide__ = True
     if isinstance(delimiter, Text):
         return delimiter if delimiter.pieces else checked_delimiter(b"")
     return checked_delimiter(delimiter)
 
 
 def _checked_most(max_bytes: int | None) -> int | None:
-    __tracebackhide__ = True
     return None if max_bytes is None else checked_index(max_bytes, "max_bytes must be at least 1", least=1)
 
 

@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from ..errors.location import hide_frame
+
+__tracebackhide__ = hide_frame
+
+
 _BITS: Final = 53  # what a float between 0 and 1 holds
 
 
@@ -26,7 +31,6 @@ def fraction(seed: int, *place: int) -> float:
 
 def garbage(n: int, *, seed: int = 0) -> bytes:
     """Return ``n`` bytes that look random: always the same for the same seed."""
-    __tracebackhide__ = True
     for name, value, least in (("n", n, 0), ("seed", seed, None)):
         if type(value) is not int:
             raise TypeError(f"garbage() expected an int for {name}, not {value!r}")

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors.location import hide_frame
+
+__tracebackhide__ = hide_frame
+
+
 _EXPECTED = "times must be an int of at least 1, a pair (least, most) with most None for any number, or None"
 
 
@@ -34,7 +39,6 @@ ANY_NUMBER = Times(0, None)
 
 def checked_times(times: object) -> Times:
     """Return what ``times=`` says, or raise the error that says what it may be."""
-    __tracebackhide__ = True
     if times is None:
         return ANY_NUMBER
     pair: Any = times

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from ..errors.location import hide_frame
 from .parts import STREAMS, Act
 from .seeds import garbage
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
     Context: TypeAlias = ssl.SSLContext | TLS | Certificate | bool
 
-__tracebackhide__ = True
+__tracebackhide__ = hide_frame
+
 
 #: Alerts by name (RFC 8446 section 6; those of TLS 1.2 in RFC 5246 section 7.2).
 ALERTS: Final = {
@@ -70,7 +72,6 @@ class StartTLS(Act):
     why_not: ClassVar[Mapping[str, str]] = {"tls": f"{_BEGUN}; on(HANDSHAKE) says how they begin"}
 
     def __post_init__(self) -> None:
-        __tracebackhide__ = True
         checked_context(self.context, "StartTLS()")
 
     def __repr__(self) -> str:
@@ -99,7 +100,6 @@ class Alert(Act):
     }
 
     def __init__(self, description: str | int) -> None:
-        __tracebackhide__ = True
         if isinstance(description, str):
             if description not in ALERTS:
                 raise ValueError(_unknown_alert(description))
@@ -131,7 +131,6 @@ class Raw(Act):
     fits = STREAMS
 
     def __init__(self, data: bytes) -> None:
-        __tracebackhide__ = True
         if not isinstance(data, bytes) or not data:  # type: ignore[redundant-expr]
             raise ValueError(f"Raw() expected at least one byte, not {data!r}")
         object.__setattr__(self, "data", data)
@@ -152,7 +151,6 @@ class Raw(Act):
 
 def checked_context(context: Any, what: str) -> Any:
     """Return what is a context, or makes one, or raise the error that says what it must be."""
-    __tracebackhide__ = True
     if context is None or context is True or hasattr(context, "wrap_socket"):
         return context
     if isinstance(context, type) or not hasattr(context, "server_context"):

@@ -19,7 +19,7 @@ from ..connection.request import Request
 from ..connection.send_lock import Reading
 from ..connection.waits import Wait, _Pending
 from ..errors.exceptions import EndOfStream, IncompleteRequest, ServerStopping
-from ..errors.location import place_of_coroutine
+from ..errors.location import hide_frame, place_of_coroutine
 from ..originals import clock_is_real, original
 from ..recording.failures import Expected, combined
 from ..scripting import readers
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from .base import BaseTestServer
     from .datagram import DatagramTestServer
     from .stream import StreamTestServer
+
+__tracebackhide__ = hide_frame
+
 
 T = TypeVar("T")
 
@@ -127,7 +130,6 @@ def _bell() -> Bell:
 
 async def arrive(wait: Wait[T]) -> T:
     """Wait in this coroutine for the answer."""
-    __tracebackhide__ = True
     bell = _bell()
     with wait.recorder.waking(bell.ring):
         while True:
@@ -145,17 +147,14 @@ class AsyncServer:
 
     async def wait_for(self, match: Match = ANY, count: int = 1, *, timeout: float | None = None) -> Request:
         """Return the ``count``-th request that matches; wait for it if need be."""
-        __tracebackhide__ = True
         return await arrive(queries.request(self._server, match, count, timeout))
 
     async def take(self, match: Match = ANY, *, timeout: float | None = None) -> Request:
         """Return the earliest request that matches and was not taken yet; wait for it if need be."""
-        __tracebackhide__ = True
         return await arrive(queries.untaken_request(self._server, match, timeout))
 
     async def assert_quiet(self, seconds: float) -> None:
         """Assert that for ``seconds`` from now on no byte, no datagram and no connection arrives."""
-        __tracebackhide__ = True
         with self._server._reading_all():
             bell, patience = _bell(), Deadline(life_cycle.DRAIN_BOUND)
             while not self._server._has_handled_all() and patience.left():
@@ -164,18 +163,15 @@ class AsyncServer:
 
     async def wait_connection(self, index: int = 0, *, timeout: float | None = None) -> AsyncConnection:
         """Return the connection with this index; wait for it if need be."""
-        __tracebackhide__ = True
         return AsyncConnection(await arrive(queries.connection(self._streams("wait_connection"), index, timeout)))
 
     async def accept(self, *, timeout: float | None = None) -> AsyncConnection:
         """Return the earliest connection not taken yet, to be driven by the test; its verbs are awaitable."""
-        __tracebackhide__ = True
         server = self._streams("accept")
         return AsyncConnection(server._accepted(await arrive(queries.untaken_connection(server, timeout))))
 
     async def send_to(self, peer: Any, *parts: Part) -> None:
         """Say parts to an address that has not asked, from a datagram server."""
-        __tracebackhide__ = True
         if not hasattr(self._server, "send_to"):
             raise AttributeError(f"a {self._server.transport} server has no send_to(): its connections have send()")
         server = cast("DatagramTestServer", self._server)
@@ -183,7 +179,6 @@ class AsyncServer:
 
     async def verify(self) -> None:
         """Wait until the handlers are done or idle, at most a second, and raise what went wrong so far."""
-        __tracebackhide__ = True
         bell = _bell()
         deadline = Deadline(life_cycle.DRAIN_BOUND)
         while not self._server._settled() and deadline.left():
@@ -197,7 +192,6 @@ class AsyncServer:
         self, type: type[BaseException] | tuple[type[BaseException], ...], match: str | None = None
     ) -> AsyncIterator[Expected]:
         """Expect a failure on the server's side: ``async with server.aio.raises(ValueError): ...``."""
-        __tracebackhide__ = True
         expected = self._server._expect_failure(type, match)
         try:
             yield expected
@@ -225,7 +219,6 @@ class AsyncRequest:
 
         Arguments and errors are those of the request's own.
         """
-        __tracebackhide__ = True
         request = self._request
         connection = request.connection
         if connection is not None:
@@ -238,7 +231,6 @@ class AsyncRequest:
 
 async def _say_datagrams(server: DatagramTestServer, needs: Generator[Need, None, None]) -> None:
     """Say something on a server of datagrams, waiting in this coroutine for what it needs."""
-    __tracebackhide__ = True
     bell = _bell()
     try:
         for need in needs:
@@ -268,34 +260,28 @@ class AsyncConnection:
 
     async def recv(self, n: int = 65536, *, timeout: float | None = None) -> bytes:
         """Return what has come, at most ``n`` bytes; wait for the first if need be."""
-        __tracebackhide__ = True
         return await self._drive("recv", self._connection._recv(n), timeout)
 
     async def recv_exactly(self, n: int, *, timeout: float | None = None) -> Request:
         """Return exactly ``n`` bytes, as one request."""
-        __tracebackhide__ = True
         return await self._drive("recv_exactly", self._connection._recv_exactly(n), timeout)
 
     async def recv_until(
         self, delimiter: bytes, *, max_bytes: int | None = None, timeout: float | None = None
     ) -> Request:
         """Return all bytes through ``delimiter``, as one request."""
-        __tracebackhide__ = True
         return await self._drive("recv_until", self._connection._recv_until(delimiter, max_bytes), timeout)
 
     async def recv_line(self, *, max_bytes: int | None = None, timeout: float | None = None) -> Request:
         """Return the next line with its ending, as one request."""
-        __tracebackhide__ = True
         return await self._drive("recv_line", self._connection._recv_until(b"\n", max_bytes), timeout)
 
     async def recv_all(self, *, timeout: float | None = None) -> Request:
         """Return all that the client sends until it ends its stream, as one request."""
-        __tracebackhide__ = True
         return await self._drive("recv_all", self._connection._recv_all(), timeout)
 
     async def frames(self, framing: Framing | None = None) -> AsyncIterator[Request]:
         """Yield the frames that come, until the client ends its stream where one would begin."""
-        __tracebackhide__ = True
         self._connection._checked_framing("frames", framing)
         while True:
             try:
@@ -308,51 +294,43 @@ class AsyncConnection:
 
     async def rules(self, framing: Framing | None = None) -> None:
         """Answer by the server's rules from here on, in a thread of the server; return when the connection is over."""
-        __tracebackhide__ = True
         connection = self._connection
         connection._server._hand_to_rules(connection, framing)
         await arrive(queries.done(connection))
 
     async def expect(self, match: Match, *, timeout: float | None = None) -> Request:
         """Take exactly the bytes of a literal; fail at the first that differs; with a framing, a frame that matches."""
-        __tracebackhide__ = True
         return await self._drive("expect", self._connection._expect(match), timeout, wanted=match)
 
     async def expect_line(
         self, match: Match = ANY, *, ending: bytes | None = None, timeout: float | None = None
     ) -> Request:
         """Take a line, which ``match`` must match whole, without its ending; return it with its ending."""
-        __tracebackhide__ = True
         return await self._drive("expect_line", self._connection._expect_line(match, ending), timeout, wanted=match)
 
     async def expect_eof(self, *, timeout: float | None = None) -> None:
         """Wait for the client to end its stream."""
-        __tracebackhide__ = True
         steps = readers.expect_eof(self._connection._stream.buffer)
         await self._drive("expect_eof", steps, timeout, wanted="the end of the stream")
 
     async def expect_reset(self, *, timeout: float | None = None) -> None:
         """Wait for the client to reset the connection."""
-        __tracebackhide__ = True
         steps = readers.expect_reset(self._connection._stream.buffer)
         await self._drive("expect_reset", steps, timeout, wanted="a reset")
 
     async def send(self, *parts: Part, timeout: float | None = None) -> None:
         """Say the parts, from left to right; return when the kernel has taken all of them."""
-        __tracebackhide__ = True
         connection = self._connection
         checked = connection._checked_parts(parts, "send()")
         await self._say(checked, connection._latest, checked_timeout(timeout) or connection._timeout)
 
     async def send_eof(self) -> None:
         """End the server's half of the stream; the client may go on sending."""
-        __tracebackhide__ = True
         async with self._turn("send_eof()", _bell(), Deadline(self._connection._timeout)):
             self._connection._stream.send_eof()
 
     async def close(self, notify: bool = True) -> None:
         """Close cleanly; input that nobody read is discarded first, for at most 0.2 seconds."""
-        __tracebackhide__ = True
         connection = self._connection
         connection._stream.refuse_detached("close")
         if connection._driven_elsewhere():
@@ -370,7 +348,6 @@ class AsyncConnection:
 
     async def reset(self) -> None:
         """Reset the connection: the client gets what was sent so far, then ``ConnectionResetError``."""
-        __tracebackhide__ = True
         connection = self._connection
         connection._stream.refuse_detached("reset")
         if connection._driven_elsewhere() and connection._stream.can_reset:
@@ -381,7 +358,6 @@ class AsyncConnection:
 
     async def start_tls(self, context: Context | None = None, *, timeout: float | None = None) -> None:
         """Start TLS as the server; return when the handshake is done."""
-        __tracebackhide__ = True
         connection = self._connection
         if connection._server._handshakes is not None:
             return await self.send(StartTLS(context), timeout=timeout)
@@ -392,19 +368,16 @@ class AsyncConnection:
 
     async def wait_closed(self, *, timeout: float | None = None) -> None:
         """Wait until either side has ended the connection."""
-        __tracebackhide__ = True
         with self._connection._read_meanwhile():
             await arrive(queries.closed(self._connection, timeout))
 
     async def wait_received(self, data: bytes, *, timeout: float | None = None) -> None:
         """Wait until ``data`` stands somewhere in what was received."""
-        __tracebackhide__ = True
         with self._connection._read_meanwhile():
             await arrive(queries.received(self._connection, data, timeout))
 
     async def _drive(self, verb: str, steps: Steps[T], timeout: float | None, *, wanted: object = None) -> T:
         """Drive a verb's steps from this coroutine: the same steps that a thread drives."""
-        __tracebackhide__ = True
         connection = self._connection
         deadline = Deadline(checked_timeout(timeout) or connection._timeout)
         connection._refuse_unreadable(verb)
@@ -429,7 +402,6 @@ class AsyncConnection:
 
     async def _say(self, parts: tuple[Part, ...], request: Request | None, seconds: float) -> None:
         """Say parts when it is their turn, waiting in this coroutine for what they need."""
-        __tracebackhide__ = True
         bell = _bell()
         async with self._turn("send()", bell, Deadline(seconds)):
             for need in self._connection._needs(parts, request, seconds):
@@ -437,7 +409,6 @@ class AsyncConnection:
 
     async def _await(self, bell: Bell, need: Need) -> None:
         """Wait, in this coroutine, for what saying parts needs."""
-        __tracebackhide__ = True
         if need.kind is not PAUSE:
             return await self._ready(bell, need.kind is ROOM, need.left())
         tape = self._connection._tape

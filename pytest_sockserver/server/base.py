@@ -60,7 +60,7 @@ from ..connection.gates import Gates
 from ..connection.request import Request
 from ..connection.waits import block, refuse_in_coroutine
 from ..errors.exceptions import DeadlineExceeded, ServerStopping
-from ..errors.location import Origin
+from ..errors.location import Origin, hide_frame
 from ..errors.messages import format_peer, refuse_misspelt, with_conversation
 from ..faults.active import Disturbances, Disturbing
 from ..faults.fault_rule import SENT, checked_disturbance
@@ -96,6 +96,9 @@ if TYPE_CHECKING:
     else:
         from typing_extensions import Self
 
+__tracebackhide__ = hide_frame
+
+
 T = TypeVar("T")
 _type = type  # raises() has a parameter of that name
 H = TypeVar("H", bound=Callable[..., Any])
@@ -118,7 +121,6 @@ class BaseTestServer(Judged, Addressed):
     _handler_argument: str
 
     def __init__(self, transport: str, given: dict[str, Any]) -> None:
-        __tracebackhide__ = True
         self.options: Options = options_for(transport, given, where=f"{type(self).__name__}()")
         self.transport = transport
         self.name = self.options.name or transport
@@ -168,7 +170,6 @@ class BaseTestServer(Judged, Addressed):
 
     @timeout.setter
     def timeout(self, seconds: float) -> None:
-        __tracebackhide__ = True
         check_option("timeout", seconds)
         self._timeout = seconds
 
@@ -179,12 +180,10 @@ class BaseTestServer(Judged, Addressed):
 
     @stop_timeout.setter
     def stop_timeout(self, seconds: float) -> None:
-        __tracebackhide__ = True
         check_option("stop_timeout", seconds)
         self._stop_timeout = seconds
 
     def __setattr__(self, name: str, value: Any) -> None:
-        __tracebackhide__ = True
         if name == "handler":
             raise AttributeError(
                 f"handler is declared by a call: write {self.name}.handler(...), or use it as a decorator"
@@ -200,7 +199,6 @@ class BaseTestServer(Judged, Addressed):
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
-        __tracebackhide__ = True
         try:
             self._stop(leaving.haste(error))
         except BaseException as own:  # Ctrl-C meanwhile
@@ -233,7 +231,6 @@ class BaseTestServer(Judged, Addressed):
         Raises:
             AddressUnavailable: The address is taken, privileged or not this machine's; the message says by whom.
         """
-        __tracebackhide__ = True
         with self._one_at_a_time():
             if self._state == "started":
                 return
@@ -319,7 +316,6 @@ class BaseTestServer(Judged, Addressed):
         Raises:
             ServerStopping: It was not to be had: another thread starts or stops the server.
         """
-        __tracebackhide__ = True
         own = self._in_own_thread()
         if seconds is None and not own:
             return self._life  # type: ignore[no-any-return] # itself: Ctrl-C between an acquire() and its try would leave it locked
@@ -359,7 +355,6 @@ class BaseTestServer(Judged, Addressed):
         Raises:
             BaseException: What a handler raised, as itself; several as an exception group.  Each once.
         """
-        __tracebackhide__ = True
         refuse_in_coroutine("verify", "await server.aio.verify()")
         self._settle()
         failures = self._take_failures()
@@ -378,7 +373,6 @@ class BaseTestServer(Judged, Addressed):
         Raises:
             UnmetExpectation: No such failure came within ``timeout`` seconds.
         """
-        __tracebackhide__ = True
         refuse_in_coroutine("raises", "async with server.aio.raises(...)")
         return _Raises(self, self._expect_failure(type, match))
 
@@ -387,7 +381,6 @@ class BaseTestServer(Judged, Addressed):
 
         An exception of the client that nobody asks the future for is a failure of the test.
         """
-        __tracebackhide__ = True
         from .client_thread import run_in_thread
 
         if not callable(fn):
@@ -422,7 +415,6 @@ class BaseTestServer(Judged, Addressed):
             TypeError, ValueError: It can be no match, or no number of times.  Anything but a literal is refused on a
                 stream without framing, when a connection comes and at the test's first wait.
         """
-        __tracebackhide__ = True
         return self._book.declare(match, times, empty=self._may_be_empty())
 
     def _may_be_empty(self) -> bool:
@@ -431,7 +423,6 @@ class BaseTestServer(Judged, Addressed):
 
     def open(self, gate: str) -> None:
         """Open a gate: whoever waits for it goes on, and so does who comes later.  ``clear()`` closes all gates."""
-        __tracebackhide__ = True
         checked_gate(gate, "open()")
         with self._recorder.lock:
             self._gates.open(gate)
@@ -475,7 +466,6 @@ class BaseTestServer(Judged, Addressed):
             UnsupportedFault: The transport cannot do a part.
             TypeError, ValueError: Anything else that is known to be wrong.
         """
-        __tracebackhide__ = True
         return self._disturb(
             parts,
             direction=direction,
@@ -491,7 +481,6 @@ class BaseTestServer(Judged, Addressed):
         self, parts: tuple[Part, ...], *, is_demanded: bool, seed: int | None = None, **given: Any
     ) -> Disturbing:
         """Put a disturbance in force; it must hit as often as its ``times`` say if that is demanded."""
-        __tracebackhide__ = True
         disturbance = checked_disturbance(
             parts,
             self.transport,
@@ -520,7 +509,6 @@ class BaseTestServer(Judged, Addressed):
 
     def _parsed(self, text: str | os.PathLike[str], values: dict[str, Any], *, timed: bool) -> Dialogue:
         """Return a dialogue, each of whose steps knows its line in the test, or in its file."""
-        __tracebackhide__ = True
         from .dialogue import parsed
 
         return parsed(text, values, new_script=self._new_script, datagrams=self._kind is socket.SOCK_DGRAM, timed=timed)
@@ -562,7 +550,6 @@ class BaseTestServer(Judged, Addressed):
             TypeError: What came is a stream that is still open and that no verb reads: it has no requests yet.
                 ``connection.wait_received()`` waits for bytes.
         """
-        __tracebackhide__ = True
         return block(queries.request(self, match, count, timeout))
 
     def take(self, match: Match = ANY, *, timeout: float | None = None) -> Request:
@@ -570,7 +557,6 @@ class BaseTestServer(Judged, Addressed):
 
         Its ``reply()`` answers.  Errors are those of :meth:`wait_for`.
         """
-        __tracebackhide__ = True
         return block(queries.untaken_request(self, match, timeout))
 
     def assert_quiet(self, seconds: float) -> None:
@@ -579,7 +565,6 @@ class BaseTestServer(Judged, Addressed):
         Raises:
             UnexpectedRequest: Something arrived; raised at once.
         """
-        __tracebackhide__ = True
         refuse_in_coroutine("assert_quiet", "await server.aio.assert_quiet(...)")
         checked_seconds(seconds, "assert_quiet() expected seconds above 0")
         with self._reading_all():
@@ -709,7 +694,6 @@ class _Raises(contextlib.AbstractContextManager[Expected]):
         return self._expected
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        __tracebackhide__ = True
         try:
             if error is None:
                 block(queries.failure(self._server, self._expected))

@@ -10,11 +10,15 @@ from typing import Any, TypeVar
 
 from ..connection.deadline import Deadline
 from ..connection.waits import blocked_loop, loop_blocked_here
+from ..errors.location import hide_frame
 from ..originals import Condition, Thread
 from ..recording.demands import Period
 from ..recording.failures import Failures
 from ..recording.recorder import Recorder
 from ..scripting.arguments import checked_timeout
+
+__tracebackhide__ = hide_frame
+
 
 T = TypeVar("T")
 
@@ -45,20 +49,17 @@ class ClientFuture(Future[T]):
 
     def result(self, timeout: float | None = None) -> T:
         """Return what the client returned, or raise what it raised; wait at most the server's ``timeout``."""
-        __tracebackhide__ = True
         self._wait("result", timeout)
         self._asked = True  # a wait that was too short was told nothing
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the client raised, or ``None``; wait at most the server's ``timeout``."""
-        __tracebackhide__ = True
         self._wait("exception", timeout)
         self._asked = True  # a wait that was too short was told nothing
         return super().exception(0)
 
     def _wait(self, verb: str, timeout: float | None) -> None:
-        __tracebackhide__ = True
         if timeout != 0:  # which asks whether it has ended by now, as with any future
             checked_timeout(timeout)
         # asyncio.wrap_future() asks in a callback of its loop, and only when it is done.

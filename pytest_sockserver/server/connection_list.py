@@ -15,6 +15,7 @@ from typing import Any, Final
 from ..connection.connection import Connection
 from ..connection.probes import Probes, has_left_in_silence, left_in_silence, note_probe
 from ..errors.exceptions import UnsupportedFault
+from ..errors.location import hide_frame
 from ..originals import current_thread, original
 from ..recording.recorder import BUSY, Tape
 from ..responders.declarations import Drivers
@@ -28,6 +29,9 @@ from .listener import Listening
 from .loop import adopt, connection_of
 from .reader import Sink
 from .timers import Expiry
+
+__tracebackhide__ = hide_frame
+
 
 #: Seconds.  Whoever drives a connection that was ended from outside lets go of it for so long at most: he is woken at
 #: once, and may have something else to do first.
@@ -59,7 +63,6 @@ class Admitting(Listening):
     # Faults
 
     def disconnect(self, *, reset: bool = False) -> None:
-        __tracebackhide__ = True
         if reset and self._place is not None:
             raise UnsupportedFault("a unix stream cannot be reset: its client would see a plain end of stream")
         with self._recorder.lock:
@@ -86,7 +89,6 @@ class Admitting(Listening):
             TypeError, ValueError: ``most`` is no number of connections, or a part is none.
             UnsupportedFault: The transport cannot do a part.
         """
-        __tracebackhide__ = True
         if most is None:
             self._limit = None
             return

@@ -23,6 +23,7 @@ from ..connection.perform import ROOM, Need, pause
 from ..connection.request import Request, Value, looked_up
 from ..connection.waits import MOMENT, refuse_in_coroutine
 from ..errors.exceptions import DeadlineExceeded, ServerStopping, WrongState
+from ..errors.location import hide_frame
 from ..errors.messages import format_peer
 from ..faults.active import Disturbing
 from ..originals import Condition, Thread, current_thread
@@ -47,6 +48,9 @@ from .listener import Refusing
 from .loop import ReceivingServer
 from .losses import Drops, Loss, of_drops, with_losses
 
+__tracebackhide__ = hide_frame
+
+
 T = TypeVar("T")
 
 #: Bytes of the largest UDP payload over IPv4: 65,535 less a header of 20 and one of 8 (RFC 791, 768).
@@ -68,7 +72,6 @@ class DatagramTestServer(BaseTestServer):
     _handler_argument = "a Request"
 
     def __init__(self, *, transport: str = "udp", **options: Any) -> None:
-        __tracebackhide__ = True
         if transport not in ("udp", "unix_datagram"):
             raise ValueError(f"transport must be 'udp' or 'unix_datagram', not {transport!r}")
         super().__init__(transport, options)
@@ -217,12 +220,10 @@ class DatagramTestServer(BaseTestServer):
         Raises:
             TypeError: It cannot be called like that, or is async or a generator.
         """
-        __tracebackhide__ = True
         self._handler = Handler(target, self._handler_argument)
         return target
 
     def on(self, match: RuleMatch, times: int | tuple[int, int | None] | None = None) -> On:
-        __tracebackhide__ = True
         if match is CONNECT or match is HANDSHAKE:
             raise TypeError(f"on() expected what a datagram is to match, not {match}: datagrams have no connections")
         return super().on(match, times)
@@ -240,7 +241,6 @@ class DatagramTestServer(BaseTestServer):
         Raises:
             TypeError, ValueError: ``times`` is no number of times.
         """
-        __tracebackhide__ = True
         checked, script = checked_times(times), self._new_script()
         declared = DatagramScript(script, checked, None, {}, self._recorder, running())
         with self._recorder.lock:
@@ -254,7 +254,6 @@ class DatagramTestServer(BaseTestServer):
         Without ``==`` there is one order over all peers; with it each section is for one peer, in order of appearance.
         Arguments and errors are those of the stream server's.
         """
-        __tracebackhide__ = True
         dialogue = self._parsed(text, values, timed=timed)
         owner = running()
         scripts = [self._of_section(section, values, owner) for section in dialogue.sections]
@@ -293,7 +292,6 @@ class DatagramTestServer(BaseTestServer):
         Raises:
             WrongState: The server is not running.
         """
-        __tracebackhide__ = True
         with self._one_at_a_time():
             if self._state == "started":
                 self._stop_receiving(Deadline(self.stop_timeout))
@@ -320,7 +318,6 @@ class DatagramTestServer(BaseTestServer):
         Raises:
             WrongState: The server is not running.
         """
-        __tracebackhide__ = True
         with self._one_at_a_time():
             if self._state not in ("started", "refusing"):
                 raise WrongState(f"cannot listen() in state {self._state!r}: expected 'refusing' or 'started'")
@@ -340,14 +337,12 @@ class DatagramTestServer(BaseTestServer):
             WrongState: The server is not running.
             BlockedLoop: In a coroutine, where it would wait: ``await server.aio.send_to(...)``.
         """
-        __tracebackhide__ = True
         if takes_time(parts):
             self._refuse("send_to")
         self._drive(self._unasked(peer, parts), "send_to")
 
     def _unasked(self, peer: Any, parts: tuple[Part, ...]) -> Generator[Need, None, None]:
         """Return what it has to wait for to say parts to an address that has not asked."""
-        __tracebackhide__ = True
         checked = checked_parts(parts, "send_to()")
         check_fit(checked, self.transport, "send_to()")
         framework = self._framework
@@ -392,7 +387,6 @@ class DatagramTestServer(BaseTestServer):
             framework.socket.close()
 
     def open(self, gate: str) -> None:
-        __tracebackhide__ = True
         super().open(gate)
         with self._recorder.lock:
             self._work.notify_all()
@@ -403,14 +397,12 @@ class DatagramTestServer(BaseTestServer):
 
     def _reply(self, outlet: Outlet, request: Request, parts: tuple[Part, ...]) -> None:
         """Say parts to whoever sent a request, in the caller's thread."""
-        __tracebackhide__ = True
         if takes_time(parts):
             self._refuse("reply")
         self._drive(self._replying(outlet, request, parts), "reply")
 
     def _replying(self, outlet: Outlet, request: Request, parts: tuple[Part, ...]) -> Generator[Need, None, None]:
         """Return what it has to wait for to say parts to whoever sent a request."""
-        __tracebackhide__ = True
         checked = checked_parts(parts, "reply()")
         check_fit(checked, self.transport, "reply()")
         captured = self._captured.setdefault(request.peer, {})
@@ -419,7 +411,6 @@ class DatagramTestServer(BaseTestServer):
 
     def _drive(self, steps: Generator[Need, None, T], verb: str) -> T:
         """Say something in the caller's thread, whatever has to be waited for."""
-        __tracebackhide__ = True
         moment: Deadline | None = None  # for which it may wait in a coroutine, and for room alone
         try:
             while True:
@@ -435,11 +426,9 @@ class DatagramTestServer(BaseTestServer):
             steps.close()
 
     def _refuse(self, verb: str) -> None:
-        __tracebackhide__ = True
         refuse_in_coroutine(verb, _AWAITED.get(verb, "a plain handler"))
 
     def _wait_here(self, need: Need) -> None:
-        __tracebackhide__ = True
         with self._recorder.lock:
             answers = current_thread() is self._answerer
             self._blocked = self._blocked or answers
@@ -453,7 +442,6 @@ class DatagramTestServer(BaseTestServer):
 
     def _sending(self, sock: Any, tape: Tape, data: bytes, peer: Any) -> Generator[Need, None, int]:
         """Send one datagram, recorded before it leaves."""
-        __tracebackhide__ = True
         if self._closing and (self._state != "stopped" or current_thread() is self._answerer):
             raise ServerStopping("the server stops")
         if self._state in ("new", "stopped"):
@@ -486,7 +474,6 @@ class DatagramTestServer(BaseTestServer):
 
     def _until_taken(self, sock: Any, data: bytes, peer: Any) -> Generator[Need, None, int]:
         """Send without waiting for ever: the queue of a unix client that does not read is soon full (unix(7))."""
-        __tracebackhide__ = True
         if not _DONTWAIT:
             return int(sock.sendto(data, peer))
         deadline: Deadline | None = None
@@ -507,14 +494,12 @@ class DatagramTestServer(BaseTestServer):
     # Life cycle
 
     def _begin(self) -> None:
-        __tracebackhide__ = True
         bound, self._bound = self._bound, None
         self._closing, self._answerer = False, None
         self._serve(bound if bound is not None else self._bind())
 
     def _bind(self, *, beside: bool = False) -> socket.socket:
         """Return a bound socket, at once beside the one that held its port."""
-        __tracebackhide__ = True
         if self._place is not None:
             return self._place.bind(self._kind, self.options.rcvbuf)
         return bind_datagram(self._family, *self._place_to_bind(), self.options.rcvbuf, reuse=beside)

@@ -11,7 +11,7 @@ from ..connection.fault_state import Holding
 from ..connection.perform import Need, called, made_of, pass_gate, pause
 from ..connection.request import Request
 from ..errors.exceptions import DeadlineExceeded, ServerStopping
-from ..errors.location import pointing_at
+from ..errors.location import hide_frame, pointing_at
 from ..errors.messages import format_peer, with_conversation
 from ..faults.fault_rule import RECEIVED, SENT, Disturbance
 from ..originals import original
@@ -25,6 +25,9 @@ from .loop import ReplySocket
 
 if TYPE_CHECKING:
     from .datagram import DatagramTestServer
+
+__tracebackhide__ = hide_frame
+
 
 Saying = Callable[[bytes], Iterator[Need]]
 
@@ -48,7 +51,6 @@ class Outlet:
 
     def say(self, parts: Iterable[Part], request: Request | None, lookup: Lookup) -> Generator[Need, None, None]:
         """Say parts: each bytes part is one datagram; then what earlier replies have held back until now."""
-        __tracebackhide__ = True
         held = self.server._held_for(self.tape)
         before = list(held)
         sent = self._sent
@@ -65,7 +67,6 @@ class Outlet:
 
     def heard(self, request: Request) -> Iterator[Need | bytes]:
         """Yield what is heard of a datagram that came, after what disturbs; and what has to be waited for."""
-        __tracebackhide__ = True
         disturbing = self.server._disturbances.hit(RECEIVED, self.tape, by_datagram=True)
         hit = disturbing.disturbance if disturbing is not None else None
         held = self.server._held_for(self.tape, heard=True)
@@ -98,7 +99,6 @@ class Outlet:
                 yield each.data
 
     def _perform(self, acts: Iterable[Action], say: Saying) -> Iterator[Need]:
-        __tracebackhide__ = True
         server, tape = self.server, self.tape
         for action in acts:
             if isinstance(action, bytes):
@@ -125,7 +125,6 @@ class Outlet:
 
     def _say_one(self, data: bytes) -> Iterator[Need]:
         """Say one datagram, or what a disturbance makes of it."""
-        __tracebackhide__ = True
         disturbances = self.server._disturbances
         hit = disturbances.hit(SENT, self.tape, by_datagram=True) if disturbances.sent else None
         if hit is None:
@@ -133,7 +132,6 @@ class Outlet:
         return self._say_disturbed(hit.disturbance, data)
 
     def _say_disturbed(self, hit: Disturbance, data: bytes) -> Iterator[Need]:
-        __tracebackhide__ = True
         acts = actions(hit.parts, partial(made_of, self.server.transport, data), _nothing_named, lambda: [data])
         try:
             yield from self._perform(acts, self._send)
@@ -155,13 +153,11 @@ class Outlet:
         raise ServerStopping("a disturbance failed")
 
     def _send(self, data: bytes) -> Iterator[Need]:
-        __tracebackhide__ = True
         yield from self.server._sending(self._socket, self.tape, data, self.peer)
         self._sent += 1
 
     def _sendto(self, data: bytes, peer: Any) -> int:
         """Send what a handler class sends, in its thread."""
-        __tracebackhide__ = True
         if not self.server._disturbances.sent or peer != self.peer:
             return self.server._drive(self.server._sending(self._socket, self.tape, data, peer), "sendto")
         self.server._drive(self.say([data], None, _nothing_named), "sendto")
@@ -169,7 +165,6 @@ class Outlet:
 
     def _spoof(self, action: Spoofed) -> Iterator[Need]:
         """Send a datagram from another port of the server's host, or from another address."""
-        __tracebackhide__ = True
         own = str(self._socket.getsockname()[0])
         host = action.host or own
         if (":" in host) != (":" in own):

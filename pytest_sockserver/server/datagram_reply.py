@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..connection.perform import ROOM, Need, pause
 from ..connection.request import Request, looked_up
 from ..errors.exceptions import ServerStopping, UnexpectedRequest
-from ..errors.location import from_users_frame, traceback_at_definition
+from ..errors.location import from_users_frame, hide_frame, traceback_at_definition
 from ..errors.messages import format_peer, with_conversation
 from ..recording.events import NOTE
 from ..recording.failures import said_shortly
@@ -26,6 +26,9 @@ from .datagram_script import DatagramScript
 
 if TYPE_CHECKING:
     from .datagram import DatagramTestServer
+
+__tracebackhide__ = hide_frame
+
 
 #: Parts that a handler may return for one datagram.  All are judged before the first is sent.
 _MOST_PARTS: Final = 10_000
@@ -60,7 +63,6 @@ class Reply:
 
     def _hear(self) -> Generator[Need, None, None]:
         """Answer what a disturbance makes of the datagram: none, one or several."""
-        __tracebackhide__ = True
         for data in self._outlet.heard(self.request):
             if isinstance(data, Need):
                 yield data
@@ -71,7 +73,6 @@ class Reply:
             yield from Reply(request, self._outlet, self._captured, heard=True)._answer()
 
     def _answer(self) -> Generator[Need, None, None]:
-        __tracebackhide__ = True
         if not self._server._answers():
             return  # forgotten meanwhile
         script, declared = self._server._script_for(self.request)
@@ -94,7 +95,6 @@ class Reply:
         raise self._unexpected(script, declared)
 
     def _by_script(self, script: DatagramScript) -> Generator[Need, None, bool]:
-        __tracebackhide__ = True
         lookup = partial(looked_up, self._captured, script.values, self.request)
         taken = script.take(self.request, lookup)
         if taken is None:
@@ -110,7 +110,6 @@ class Reply:
         return True
 
     def _by_handler(self) -> Iterator[Need]:
-        __tracebackhide__ = True
         handler, request = self._server._handler, self.request
         assert handler is not None
         if handler.is_class:
@@ -129,7 +128,6 @@ class Reply:
             raise error.with_traceback(traceback_at_definition(handler.target)) from None
 
     def _by_rules(self, book: RuleBook, values: Mapping[str, Any]) -> Generator[Need, None, bool]:
-        __tracebackhide__ = True
         lookup = partial(looked_up, self._captured, values, self.request)
         found = book.find(self.request, lookup)
         if found is None:
@@ -142,7 +140,6 @@ class Reply:
         return True
 
     def _parts(self, parts: Iterable[Part], lookup: Lookup) -> Iterator[Need]:
-        __tracebackhide__ = True
         return self._outlet.say(parts, self.request, lookup)
 
     def _unexpected(self, script: DatagramScript | None, declared: bool) -> BaseException:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..connection.request import Request
 from ..errors.exceptions import ScriptMismatch, UnmetExpectation
-from ..errors.location import Origin
+from ..errors.location import Origin, hide_frame
 from ..recording.demands import Demand, Period
 from ..recording.recorder import Recorder
 from ..responders.declaration import Declaring
@@ -23,6 +23,8 @@ from ..scripting.script import Script
 from ..scripting.script_cursor import Agenda
 from ..scripting.steps import Step
 from ..scripting.times import Times
+
+__tracebackhide__ = hide_frame
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,6 @@ class DatagramScript(Demand):
 
     def take(self, datagram: Request, lookup: Lookup) -> Taken | None:
         """Take a datagram, if it is what comes next.  A script of which only optional steps are left is over then."""
-        __tracebackhide__ = True
         if self._agenda is None:
             self._declaring.wait(bool)
             self._agenda = Agenda(self.steps)

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors.location import Origin
+from ..errors.location import Origin, hide_frame
 from ..scripting.dialogue_reader import Dialogue, parse
 from ..scripting.script import Script
+
+__tracebackhide__ = hide_frame
 
 
 def parsed(
@@ -31,7 +33,6 @@ def parsed(
         DialogueError: The text cannot be read.
         TypeError: A value is neither bytes nor a function; the text is neither a str nor a path.
     """
-    __tracebackhide__ = True
     for name, value in values.items():
         if not isinstance(value, bytes) and (not callable(value) or isinstance(value, type)):
             raise TypeError(f"dialogue() expected bytes, or a function of the connection, for {name}=, not {value!r}")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..errors.location import Origin
+from ..errors.location import Origin, hide_frame
 from ..recording.demands import Period, is_of_the_call, is_under_way
 from ..recording.failures import Failure, add_note, combined
 from ..transport.address import bind_pair, checked_host
@@ -21,6 +21,8 @@ from .stream import StreamTestServer
 if TYPE_CHECKING:
     from ..faults.matrix import Checkup
 
+__tracebackhide__ = hide_frame
+
 
 class SockServer:
     """A factory of running servers.
@@ -33,7 +35,6 @@ class SockServer:
     """
 
     def __init__(self, **defaults: Any) -> None:
-        __tracebackhide__ = True
         check_options(defaults, NAMES, where="SockServer()")
         self._defaults = defaults
         self.servers: list[BaseTestServer] = []
@@ -48,7 +49,6 @@ class SockServer:
             options: ``host port framing timeout stop_timeout tls rcvbuf mss backlog record_limit max_frame
                 ignore_probes allow_remote name``.
         """
-        __tracebackhide__ = True
         return self._stream("tcp", options)
 
     def tls(self, **options: Any) -> StreamTestServer:
@@ -61,7 +61,6 @@ class SockServer:
         Raises:
             ImportError: trustme, which makes certificates, is not installed.
         """
-        __tracebackhide__ = True
         return self._stream("tls", options)
 
     def unix(self, **options: Any) -> StreamTestServer:
@@ -72,7 +71,6 @@ class SockServer:
                 name``.  Without ``path`` the socket has a short one in a private directory, removed afterwards;
                 ``"\0name"`` is an abstract name, and ``"\0"`` one that the kernel chooses (Linux).
         """
-        __tracebackhide__ = True
         return self._stream("unix", options)
 
     def udp(self, **options: Any) -> DatagramTestServer:
@@ -81,12 +79,10 @@ class SockServer:
         Args:
             options: ``host port timeout stop_timeout rcvbuf record_limit allow_remote name``.
         """
-        __tracebackhide__ = True
         return self._datagram("udp", options)
 
     def unix_datagram(self, **options: Any) -> DatagramTestServer:
         """Return a running server on a unix datagram socket; options are those of :meth:`unix` less two."""
-        __tracebackhide__ = True
         return self._datagram("unix_datagram", options)
 
     def tcp_and_udp(self, **options: Any) -> tuple[StreamTestServer, DatagramTestServer]:
@@ -95,7 +91,6 @@ class SockServer:
         Args:
             options: Those of :meth:`tcp`; each server takes what says something to it.
         """
-        __tracebackhide__ = True
         checked = options_for("tcp", self._with_defaults("tcp", options), where="sockserver.tcp_and_udp()")
         name = options.pop("name", None)
         names = ({}, {}) if name is None else ({"name": f"{name} (tcp)"}, {"name": f"{name} (udp)"})
@@ -118,7 +113,6 @@ class SockServer:
         Options of the factory hold here as well; the others, ``patience`` among them, are those of
         :func:`pytest_sockserver.check_up`.
         """
-        __tracebackhide__ = True
         from ..faults.matrix import check_up
 
         return check_up(client, serve, transport=transport, **self._with_defaults(transport, options))
@@ -148,7 +142,6 @@ class SockServer:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
-        __tracebackhide__ = True
         try:
             self._stop(leaving.haste(error))
         except BaseException as own:  # Ctrl-C meanwhile
@@ -217,7 +210,6 @@ class SockServer:
         return {**fitting(transport, self._defaults), **options}
 
     def _stream(self, transport: str, options: dict[str, Any], bound: socket.socket | None = None) -> StreamTestServer:
-        __tracebackhide__ = True
         options_for(transport, options, where=f"sockserver.{transport}()")
         server = StreamTestServer(transport=transport, **self._with_defaults(transport, options))
         self._begin(server, bound)
@@ -226,14 +218,12 @@ class SockServer:
     def _datagram(
         self, transport: str, options: dict[str, Any], bound: socket.socket | None = None
     ) -> DatagramTestServer:
-        __tracebackhide__ = True
         options_for(transport, options, where=f"sockserver.{transport}()")
         server = DatagramTestServer(transport=transport, **self._with_defaults(transport, options))
         self._begin(server, bound)
         return server
 
     def _begin(self, server: BaseTestServer, bound: socket.socket | None) -> None:
-        __tracebackhide__ = True
         server._bound = bound
         server._demands.are_judged_by_hooks = self._fixture is not None
         self.servers.append(server)  # before its start: Ctrl-C in the midst of that is followed by its stop

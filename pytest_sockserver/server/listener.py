@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from ..connection.deadline import Deadline
 from ..errors.exceptions import AddressUnavailable, UnsupportedFault, WrongState
+from ..errors.location import hide_frame
 from ..originals import original
 from ..transport.address import bind_stream, explained
 from ..transport.tapped_socket import ready
@@ -31,6 +32,9 @@ from . import life_cycle
 from .base import BaseTestServer
 from .loop import AcceptingServer
 from .reader import Sink
+
+__tracebackhide__ = hide_frame
+
 
 #: Seconds.  A stop accepts what is queued for so long at most: clients that come back at once would never let it end.
 _ACCEPTING: Final = 0.25
@@ -72,7 +76,6 @@ class Listening(BaseTestServer):
         Raises:
             WrongState: The server is not running.
         """
-        __tracebackhide__ = True
         return self._shut("refusing", self._stop_accepting)
 
     def blackhole(self) -> contextlib.AbstractContextManager[None]:
@@ -85,7 +88,6 @@ class Listening(BaseTestServer):
             UnsupportedFault: On a unix socket, which says at once that its queue is full: ``overflow()``.
             WrongState: The server is not running.
         """
-        __tracebackhide__ = True
         if self._place is not None:
             raise UnsupportedFault(
                 "a unix socket cannot be a black hole: its client is told at once that the queue is full, "
@@ -105,7 +107,6 @@ class Listening(BaseTestServer):
             UnsupportedFault: Over TCP, where a full queue is silent: ``blackhole()``.
             WrongState: The server is not running.
         """
-        __tracebackhide__ = True
         if self._place is None:
             raise UnsupportedFault("over TCP a full queue is not told to the client: its effect is blackhole()")
         if sys.platform != "linux":
@@ -119,7 +120,6 @@ class Listening(BaseTestServer):
             UnsupportedFault: The server has no path.
             WrongState: The server is not running.
         """
-        __tracebackhide__ = True
         self._refuse_pathless("unlink")
         return self._shut("unlinked", self._unlink)
 
@@ -132,7 +132,6 @@ class Listening(BaseTestServer):
             UnsupportedFault: The server has no path; or this process is root's, whom permissions do not stop.
             WrongState: The server is not running.
         """
-        __tracebackhide__ = True
         self._refuse_pathless("forbid")
         if os.geteuid() == 0:
             raise UnsupportedFault("forbid() cannot be shown to a client of this process: root may open any path")
@@ -146,7 +145,6 @@ class Listening(BaseTestServer):
         Raises:
             WrongState: The server is not running.
         """
-        __tracebackhide__ = True
         with self._one_at_a_time():
             if self._state != STARTED and self._state not in SHUT:
                 raise WrongState(f"cannot listen() in state {self._state!r}: expected {_any_of(SHUT)} or 'started'")
@@ -161,7 +159,6 @@ class Listening(BaseTestServer):
         Raises:
             WrongState: The server is not running.
         """
-        __tracebackhide__ = True
         with self._one_at_a_time():
             if self._state != STARTED and self._state not in SHUT:
                 raise WrongState(f"cannot restart() in state {self._state!r}: expected 'started'")
@@ -183,13 +180,11 @@ class Listening(BaseTestServer):
         raise NotImplementedError
 
     def _refuse_pathless(self, verb: str) -> None:
-        __tracebackhide__ = True
         if self._place is None or self._place.abstract:
             what = "a TCP server has no path" if self._place is None else "an abstract name is no file"
             raise UnsupportedFault(f"{verb}() is for the path of a unix socket, and {what}: use refuse()")
 
     def _shut(self, state: str, shut: Any) -> contextlib.AbstractContextManager[None]:
-        __tracebackhide__ = True
         with self._one_at_a_time():
             if self._state == STARTED:
                 shut()
@@ -286,19 +281,16 @@ class Listening(BaseTestServer):
     # Life cycle
 
     def _begin(self) -> None:
-        __tracebackhide__ = True
         bound, self._bound = self._bound, None
         self._sink, self._fillers = None, []
         self._serve(self._listener(bound if bound is not None else self._bind()))
 
     def _bind(self) -> socket.socket:
-        __tracebackhide__ = True
         if self._place is not None:
             return self._place.bind(self._kind, self.options.rcvbuf)
         return bind_stream(self._family, *self._place_to_bind(), self.options.rcvbuf)
 
     def _listener(self, sock: socket.socket) -> socket.socket:
-        __tracebackhide__ = True
         try:
             if os.name == "posix" and self._place is None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -312,7 +304,6 @@ class Listening(BaseTestServer):
         return sock
 
     def _limit_segments(self, sock: socket.socket, mss: int) -> None:
-        __tracebackhide__ = True
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, mss)
         except (AttributeError, OSError) as error:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import socketserver
 from ..connection.deadline import process_ends_soon
+from ..errors.location import hide_frame
 from ..originals import Thread, original
 from ..recording.recorder import Tape
 from ..socketserver.wakeup import Wakeup
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from .base import BaseTestServer
     from .datagram import DatagramTestServer
     from .stream import StreamTestServer
+
+__tracebackhide__ = hide_frame
+
 
 #: Bytes of the largest datagram there is: a UDP header counts 65,535 with itself and the IP header (RFC 768, 791).
 MAX_DATAGRAM = 65536
@@ -61,7 +65,6 @@ class PreparedLoop(socketserver.BaseServer):
     if not TYPE_CHECKING:  # which would take any name for a known one
 
         def __getattr__(self, name: str) -> Any:
-            __tracebackhide__ = True
             owner = vars(self).get("owner")
             if owner is None or name.startswith("__"):
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")

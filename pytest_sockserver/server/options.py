@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from ..connection.deadline import DEFAULT_STOP_TIMEOUT, DEFAULT_TIMEOUT
+from ..errors.location import hide_frame
 from ..scripting.arguments import checked_seconds
 from ..scripting.framing import Framing, checked_framing
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     import ssl
 
     from ..transport.certificates import TLS, Certificate
+
+__tracebackhide__ = hide_frame
+
 
 #: Bytes of memory for a server's recording.  Far above what a test says, far below what a CI job has.
 DEFAULT_RECORD_LIMIT: Final = 64 * 1024 * 1024
@@ -74,14 +78,12 @@ def options_for(transport: str, given: dict[str, Any], *, where: str) -> Options
         TypeError: An option is unknown, does not belong to this transport or has the wrong type.
         ValueError: An option is out of its range.
     """
-    __tracebackhide__ = True
     check_options(given, _OF_TRANSPORT[transport], where=where)
     return Options(**given)
 
 
 def check_options(given: Mapping[str, Any], allowed: Set[str], *, where: str) -> None:
     """Raise the error about the first option that is not among ``allowed``, or is not what it must be."""
-    __tracebackhide__ = True
     for name, value in given.items():
         if name not in allowed:
             raise TypeError(unknown_option(name, allowed, where=where))
@@ -106,7 +108,6 @@ def unknown_option(name: str, allowed: Set[str], *, where: str) -> str:
 
 def check_option(name: str, value: Any) -> None:
     """Raise the error that says what the option ``name`` must be, if ``value`` is not that."""
-    __tracebackhide__ = True
     if value is None and name in ("path", "rcvbuf", "name", "framing", "mss", "tls"):
         return
     if name == "framing":

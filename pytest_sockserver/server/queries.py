@@ -19,6 +19,7 @@ from ..connection.probes import has_left_in_silence, may_be_probe
 from ..connection.request import Request
 from ..connection.waits import PENDING, Undecided, Wait, failed_early
 from ..errors.exceptions import DeadlineExceeded, UnexpectedRequest, UnmetExpectation, WrongState
+from ..errors.location import hide_frame
 from ..errors.messages import format_seconds, with_conversation
 from ..recording.events import RECEIVED
 from ..recording.failures import Expected, said_shortly, text_of
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from .base import BaseTestServer
     from .stream import StreamTestServer
 
+__tracebackhide__ = hide_frame
+
 
 #: Seconds.  For a wait that ends by itself.
 _FOR_EVER = LONGEST_WAIT
@@ -37,14 +40,12 @@ _FOR_EVER = LONGEST_WAIT
 
 def request(server: BaseTestServer, match: Match, count: int, timeout: float | None) -> Wait[Request]:
     """Which is the ``count``-th request that matches?"""
-    __tracebackhide__ = True
     match = checked_match(match)
     checked_index(count, "wait_for() expected a count of at least 1", least=1)
     recorder, matched = server._recorder, _Matched(match)
     requests, seen, found = recorder.requests, 0, 0
 
     def ask() -> Any:
-        __tracebackhide__ = True
         nonlocal requests, seen, found
         recorder.check_complete("requests")
         if requests is not recorder.requests:
@@ -53,7 +54,6 @@ def request(server: BaseTestServer, match: Match, count: int, timeout: float | N
         return Undecided(partial(decide, end)) if seen < end else PENDING
 
     def decide(end: int) -> Any:
-        __tracebackhide__ = True
         nonlocal seen, found
         while seen < end:
             seen += 1
@@ -65,7 +65,6 @@ def request(server: BaseTestServer, match: Match, count: int, timeout: float | N
         return PENDING
 
     def late(deadline: Deadline) -> Any:
-        __tracebackhide__ = True
         server._refuse_unframed("wait_for")
         times = "" if count == 1 else f" {count} times ({found} so far)"
         text = f"wait_for() waited {deadline} for {described(match)}{times}"
@@ -76,13 +75,11 @@ def request(server: BaseTestServer, match: Match, count: int, timeout: float | N
 
 def untaken_request(server: BaseTestServer, match: Match, timeout: float | None) -> Wait[Request]:
     """Which is the earliest request that matches and was not taken?  Answering takes it."""
-    __tracebackhide__ = True
     match = checked_match(match)
     recorder, matched = server._recorder, _Matched(match)
     requests, seen = recorder.requests, 0
 
     def ask() -> Any:
-        __tracebackhide__ = True
         nonlocal requests, seen
         recorder.check_complete("requests")
         if requests is not recorder.requests:
@@ -91,7 +88,6 @@ def untaken_request(server: BaseTestServer, match: Match, timeout: float | None)
         return Undecided(partial(decide, end)) if seen < end else PENDING
 
     def decide(end: int) -> Any:
-        __tracebackhide__ = True
         nonlocal seen
         while seen < end:
             seen += 1
@@ -101,7 +97,6 @@ def untaken_request(server: BaseTestServer, match: Match, timeout: float | None)
         return PENDING
 
     def late(deadline: Deadline) -> Any:
-        __tracebackhide__ = True
         server._refuse_unframed("take")
         raise _late(server, f"take() waited {deadline} for {described(match)}")
 
@@ -110,19 +105,16 @@ def untaken_request(server: BaseTestServer, match: Match, timeout: float | None)
 
 def quiet(server: BaseTestServer, seconds: float) -> Wait[None]:
     """Does nothing arrive for so long from now on?"""
-    __tracebackhide__ = True
     checked_seconds(seconds, "assert_quiet() expected seconds above 0")
     recorder = server._recorder
     before, began = recorder.arrivals, recorder.elapsed()
 
     def ask() -> Any:
-        __tracebackhide__ = True
         if recorder.arrivals == before:
             return PENDING
         return Undecided(partial(disturbed, recorder.elapsed() - began))
 
     def disturbed(after: float) -> Any:
-        __tracebackhide__ = True
         text = f"expected nothing for {format_seconds(seconds)}\n  got something after {after:.3f} s"
         raise with_conversation(UnexpectedRequest, server.name, text, server._said())
 
@@ -139,7 +131,6 @@ def failure(server: BaseTestServer, expected: Expected) -> Wait[None]:
         return None if expected.failure is not None else PENDING
 
     def late(deadline: Deadline) -> None:
-        __tracebackhide__ = True
         other = server._failures.pending()
         came = "it did not" if other is None else f"it raised {said_shortly(other.error)}"
         text = f"expected the server's side to raise {expected} within {deadline}\n  {came}"
@@ -150,14 +141,12 @@ def failure(server: BaseTestServer, expected: Expected) -> Wait[None]:
 
 def connection(server: StreamTestServer, index: int, timeout: float | None) -> Wait[Connection]:
     """Which is the connection of this index?"""
-    __tracebackhide__ = True
     checked_index(index, "wait_connection() expected an index from 0 on", least=0)
 
     def ask() -> Any:
         return server._connections[index] if index < len(server._connections) else PENDING
 
     def late(deadline: Deadline) -> Any:
-        __tracebackhide__ = True
         have = len(server._connections)
         text = f"wait_connection() waited {deadline} for connection {index}: there are {have}"
         raise _late(server, text)
@@ -171,7 +160,6 @@ def untaken_connection(server: StreamTestServer, timeout: float | None) -> Wait[
     Raises:
         WrongState: A handler takes the connections.
     """
-    __tracebackhide__ = True
     declared = server._drivers.described()
     if declared is not None:
         raise WrongState(
@@ -185,7 +173,6 @@ def untaken_connection(server: StreamTestServer, timeout: float | None) -> Wait[
     before = list(server._refused)
 
     def ask() -> Any:
-        __tracebackhide__ = True
         while server._untaken:
             earliest = server._untaken.pop(0)
             if may_be_probe(earliest):
@@ -202,14 +189,12 @@ def untaken_connection(server: StreamTestServer, timeout: float | None) -> Wait[
         return PENDING
 
     def refuse(connection: Connection) -> Any:
-        __tracebackhide__ = True
         raise failed_early("accept", connection._stream.tls_error())
 
     def again() -> float | None:
         return may_be_probe(server._untaken[0]) if server._untaken else None
 
     def late(deadline: Deadline) -> Any:
-        __tracebackhide__ = True
         with server._recorder.lock:
             if server._untaken:  # it may be a probe still, and the time is over
                 return server._untaken.pop(0)
@@ -221,14 +206,12 @@ def untaken_connection(server: StreamTestServer, timeout: float | None) -> Wait[
 
 def closed(connection: Connection, timeout: float | None) -> Wait[None]:
     """Has either side ended the connection?"""
-    __tracebackhide__ = True
 
     def ask() -> Any:
         tape = connection._tape
         return None if tape.ended_by == "client" or tape.gone else PENDING
 
     def late(deadline: Deadline) -> None:
-        __tracebackhide__ = True
         raise connection._error(DeadlineExceeded, f"wait_closed() waited {deadline}: it is still open")
 
     return _wait(connection._server, "wait_closed", ask, timeout, late)
@@ -245,12 +228,10 @@ def done(connection: Connection) -> Wait[None]:
 
 def received(connection: Connection, data: bytes, timeout: float | None) -> Wait[None]:
     """Does ``data`` stand in what was received?"""
-    __tracebackhide__ = True
     wanted, seen, start = checked_literal(data, "wait_received"), 0, 0
     tape, kept = connection._tape, bytearray()
 
     def ask() -> Any:
-        __tracebackhide__ = True
         nonlocal seen, start  # each byte is looked at once, however often this is asked
         tape.recorder.check_complete("what was received")
         for at in range(seen, len(tape.events)):
@@ -266,7 +247,6 @@ def received(connection: Connection, data: bytes, timeout: float | None) -> Wait
         return PENDING
 
     def late(deadline: Deadline) -> None:
-        __tracebackhide__ = True
         text = f"wait_received() waited {deadline} for {shortened(wanted)}"
         raise connection._error(DeadlineExceeded, text)
 
@@ -286,7 +266,6 @@ class _Matched:
         self._known: dict[int, tuple[Request, Request | None]] = {}  # by id(), which is the request's while it is here
 
     def __call__(self, each: Request) -> Request | None:
-        __tracebackhide__ = True
         known = self._known.get(id(each))
         if known is not None:
             return known[1]
@@ -318,7 +297,6 @@ def _wait(
     again: Callable[[], float | None] | None = None,
     checked: bool = True,
 ) -> Wait[Any]:
-    __tracebackhide__ = True
     if checked:
         server._check_declarations()
     ends_early = given_up or _failed_or_over

@@ -16,6 +16,7 @@ from ..connection.probes import Probes
 from ..connection.request import Value
 from ..connection.waits import block
 from ..errors.exceptions import WrongState
+from ..errors.location import hide_frame
 from ..originals import current_thread, original
 from ..recording.demands import Demand, Period
 from ..recording.failures import Failure
@@ -45,6 +46,8 @@ _ACCEPTING = 0.25
 if TYPE_CHECKING:
     import ssl
 
+__tracebackhide__ = hide_frame
+
 
 class StreamTestServer(Admitting):
     """A server of streams: TCP, a unix socket with ``transport="unix"``, TLS from the first byte with ``"tls"``."""
@@ -53,7 +56,6 @@ class StreamTestServer(Admitting):
     _handler_argument = "a Connection"
 
     def __init__(self, *, transport: str = "tcp", **options: Any) -> None:
-        __tracebackhide__ = True
         if transport not in ("tcp", "tls", "unix"):
             raise ValueError(f"transport must be 'tcp', 'tls' or 'unix', not {transport!r}")
         super().__init__(transport, {"tls": True, **options} if transport == "tls" else options)
@@ -87,7 +89,6 @@ class StreamTestServer(Admitting):
 
     @framing.setter
     def framing(self, framing: Framing | None) -> None:
-        __tracebackhide__ = True
         self._framing = checked_framing(framing, self.options.max_frame)
 
     # Declaring
@@ -104,7 +105,6 @@ class StreamTestServer(Admitting):
         Raises:
             TypeError: It cannot be called like that, or is async or a generator.
         """
-        __tracebackhide__ = True
         handler = Handler(target, self._handler_argument)
         with self._recorder.lock:
             before, self._drivers.handler = self._drivers.handler, handler
@@ -113,7 +113,6 @@ class StreamTestServer(Admitting):
         return target
 
     def on(self, match: RuleMatch, times: int | tuple[int, int | None] | None = None) -> On:
-        __tracebackhide__ = True
         if match is HANDSHAKE:
             if self.options.tls is None:
                 raise TypeError(
@@ -146,7 +145,6 @@ class StreamTestServer(Admitting):
         Raises:
             TypeError, ValueError: ``times`` is no number of times.
         """
-        __tracebackhide__ = True
         checked, script = checked_times(times), self._new_script()
         self._declare(DeclaredScript(script, checked, self._drivers.rules, {}, self._recorder))
         return script
@@ -162,7 +160,6 @@ class StreamTestServer(Admitting):
         Raises:
             DialogueError: A line cannot be read: its number, the line, and what was expected.
         """
-        __tracebackhide__ = True
         dialogue = self._parsed(text, values, timed=timed)
         for section, times in [
             *((each, 1) for each in dialogue.sections),
@@ -208,7 +205,6 @@ class StreamTestServer(Admitting):
         Raises:
             DeadlineExceeded: It did not come in time.
         """
-        __tracebackhide__ = True
         return block(queries.connection(self, index, timeout))
 
     def accept(self, *, timeout: float | None = None) -> Connection:
@@ -222,7 +218,6 @@ class StreamTestServer(Admitting):
             WrongState: A handler is declared: it takes the connections.
             DeadlineExceeded: Nobody connected in time.
         """
-        __tracebackhide__ = True
         return self._accepted(block(queries.untaken_connection(self, timeout)))
 
     def client_context(self, **options: Any) -> ssl.SSLContext:
@@ -235,7 +230,6 @@ class StreamTestServer(Admitting):
         Raises:
             WrongState: The server has no TLS, or a context of yours: what its clients are to trust is not known here.
         """
-        __tracebackhide__ = True
         return self._trusted().client_context(self.name, options)
 
     @property
@@ -256,7 +250,6 @@ class StreamTestServer(Admitting):
             return self._trust
 
     def _check_declarations(self) -> None:
-        __tracebackhide__ = True
         if self._framing is None:
             self._drivers.check_unframed()
 
@@ -306,7 +299,6 @@ class StreamTestServer(Admitting):
         return connection
 
     def _refuse_unframed(self, verb: str) -> None:
-        __tracebackhide__ = True
         unread = [each for each in self._connections if each._unread_by_verbs() and each._tape.received_count]
         if unread:
             raise TypeError(
@@ -332,7 +324,6 @@ class StreamTestServer(Admitting):
 
     def _hand_to_rules(self, connection: Connection, framing: Framing | None) -> Connection:
         """Let a connection that the test drives be answered by the rules, in a thread; return it."""
-        __tracebackhide__ = True
         framework = self._framework
         assert framework is not None
         connection._refuse_unreadable("rules")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..connection.waits import failed_early
 from ..errors.exceptions import UnmetExpectation
+from ..errors.location import hide_frame
 from ..errors.messages import with_conversation
 from ..faults.active import Disturbances
 from ..originals import original
@@ -20,6 +21,9 @@ from .losses import Loss, Untaken
 
 if TYPE_CHECKING:
     from .client_thread import ClientFuture
+
+__tracebackhide__ = hide_frame
+
 
 #: How many rules, or connections, the remarks of a report name.
 REMARKS: Final = 3
@@ -112,7 +116,6 @@ class Judged:
 
     def _raise_early(self, verb: str) -> None:
         """Raise what ends a wait of the test, if something went wrong meanwhile."""
-        __tracebackhide__ = True
         pending = self._failures.pending()
         if pending is not None:
             raise failed_early(verb, pending.error)

@@ -18,9 +18,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors.exceptions import AddressUnavailable
+from ..errors.location import hide_frame
 from ..errors.messages import format_peer
 from ..originals import original
 from ..server.options import DEFAULT_RECORD_LIMIT, Options
+
+__tracebackhide__ = hide_frame
+
 
 #: Bytes of a unix socket's path, the final NUL taken off: sun_path has 108 on Linux, 104 on the BSDs and macOS.
 PATH_LIMIT: Final = 107 if sys.platform == "linux" else 103
@@ -38,7 +42,6 @@ def checked_host(options: Options) -> tuple[socket.AddressFamily, str]:
         ValueError: The host is not this machine's loopback, and ``allow_remote=True`` was not said.
         AddressUnavailable: The machine has no IPv6.
     """
-    __tracebackhide__ = True
     host = options.host
     if host in _LOOPBACK_NAMES:
         host = "::1" if host.startswith("ip6") else "127.0.0.1"
@@ -75,7 +78,6 @@ def bind_stream(family: socket.AddressFamily, host: str, port: int, rcvbuf: int 
     one afterwards (Linux); one bound to a number keeps it, which is what ``refuse()`` needs.  So a first
     socket finds the number, the listener is bound to it beside that, and the first one goes.
     """
-    __tracebackhide__ = True
     if port:
         return _bound(family, socket.SOCK_STREAM, (host, port), rcvbuf, reuse=os.name == "posix")
     with _bound(family, socket.SOCK_STREAM, (host, 0), None, reuse=os.name == "posix") as first:
@@ -88,7 +90,6 @@ def bind_datagram(
     family: socket.AddressFamily, host: str, port: int, rcvbuf: int | None, *, reuse: bool = False
 ) -> socket.socket:
     """Return a bound UDP socket; with ``reuse`` beside another one of ours."""
-    __tracebackhide__ = True
     return _bound(family, socket.SOCK_DGRAM, (host, port), rcvbuf, reuse=reuse)
 
 
@@ -124,7 +125,6 @@ def bind_pair(family: socket.AddressFamily, host: str, rcvbuf: int | None) -> tu
 def _bound(
     family: socket.AddressFamily, kind: socket.SocketKind, address: Any, rcvbuf: int | None, *, reuse: bool
 ) -> socket.socket:
-    __tracebackhide__ = True
     sock = _made(family, kind)
     try:
         if reuse:
@@ -141,7 +141,6 @@ def _bound(
 
 
 def _made(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
-    __tracebackhide__ = True
     try:
         if socket.socket.__module__ == "pytest_socket":  # which says of each family whether it may be
             socket.socket(family, kind).close()
@@ -228,7 +227,6 @@ class UnixPlace:
     """
 
     def __init__(self, path: str | bytes | os.PathLike[str] | None) -> None:
-        __tracebackhide__ = True
         if not hasattr(socket, "AF_UNIX"):
             raise AddressUnavailable(
                 errno.EAFNOSUPPORT, f"Python has no unix sockets on {sys.platform}: use tcp_server or udp_server"
@@ -250,7 +248,6 @@ class UnixPlace:
 
     def bind(self, kind: socket.SocketKind, rcvbuf: int | None) -> socket.socket:
         """Return a socket bound to the path."""
-        __tracebackhide__ = True
         if self.private:
             self._make_directory()
         if self._only_from is not None and self._only_from != os.getcwd():
@@ -322,7 +319,6 @@ class UnixPlace:
                     os.unlink(self.file)
 
     def _check(self) -> None:
-        __tracebackhide__ = True
         raw = os.fsencode(self.path)
         if self.abstract and sys.platform != "linux":
             raise AddressUnavailable(

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta, timezone
 from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
+from ..errors.location import hide_frame
 from ..originals import original
 from .certificates import ENDS, address_of, check_installed
 
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
     _Key = EllipticCurvePrivateKey | RSAPrivateKey
 
-__tracebackhide__ = True
+__tracebackhide__ = hide_frame
+
 
 # When certificates begin to be valid, unless their fault says otherwise: trustme's date.
 _BEGINS: Final = datetime(2000, 1, 1, tzinfo=timezone.utc)
@@ -77,13 +79,11 @@ def _real_dates() -> Iterator[None]:
 
 def ca_pem() -> bytes:
     """Return the root of this process, as PEM."""
-    __tracebackhide__ = True
     return _root().cert_pem.bytes()
 
 
 def write_ca(directory: str | os.PathLike[str]) -> str:
     """Write the root as ``ca.pem`` into a directory, for clients that want a file; return its path."""
-    __tracebackhide__ = True
     import os
 
     path = os.path.join(directory, "ca.pem")

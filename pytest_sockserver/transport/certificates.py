@@ -22,6 +22,7 @@ from dataclasses import dataclass, fields
 from datetime import date, datetime, time, timezone
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from ..errors.location import hide_frame
 from ..originals import ssl_module
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
     _Key = EllipticCurvePrivateKey | RSAPrivateKey
 
-# pytest shows no frame of this module: what is wrong is the user's line.
-__tracebackhide__ = True
+__tracebackhide__ = hide_frame
+
 
 #: How a client on this machine may call a server.
 HOSTS: Final = ("localhost", "127.0.0.1", "::1")
@@ -83,7 +84,6 @@ class Certificate:
     when: datetime | None
 
     def __init__(self, *hosts: str) -> None:
-        __tracebackhide__ = True
         check_installed()
         _set(self, hosts=_checked_hosts(hosts, "Certificate()"), fault=None, when=None)
 
@@ -94,7 +94,6 @@ class Certificate:
         Args:
             on: A date in the past, UTC if it does not say otherwise; without one, the beginning of 2020.
         """
-        __tracebackhide__ = True
         made = cls._faulty("expired", hosts, _instant(on, "expired()", "on"))
         if made.when is not None and made.when >= datetime.now(timezone.utc):
             raise ValueError(f"expired() expected a date in the past, not {made.when}: it would be valid until then")
@@ -109,7 +108,6 @@ class Certificate:
         Args:
             until: A date in the future, UTC if it does not say otherwise; without one, the beginning of 2100.
         """
-        __tracebackhide__ = True
         made = cls._faulty("not_yet_valid", hosts, _instant(until, "not_yet_valid()", "until"))
         if made.when is not None and made.when <= datetime.now(timezone.utc):
             raise ValueError(f"not_yet_valid() expected a date in the future, not {made.when}: it would be valid now")
@@ -120,7 +118,6 @@ class Certificate:
     @classmethod
     def wrong_host(cls, host: str = "other.example") -> Certificate:
         """One of another host.  OpenSSL's clients say: Hostname mismatch, or IP address mismatch."""
-        __tracebackhide__ = True
         made = cls._faulty("wrong_host", (host,))
         if made.hosts[0] in HOSTS:
             raise ValueError(f"wrong_host() expected another host than {', '.join(HOSTS)}: those are right ones")
@@ -129,25 +126,21 @@ class Certificate:
     @classmethod
     def self_signed(cls, *hosts: str) -> Certificate:
         """One that vouches for itself.  OpenSSL's clients say: self-signed certificate."""
-        __tracebackhide__ = True
         return cls._faulty("self_signed", hosts)
 
     @classmethod
     def of_unknown_root(cls, *hosts: str) -> Certificate:
         """One of a root that nobody trusts, sent along.  OpenSSL: self-signed certificate in certificate chain."""
-        __tracebackhide__ = True
         return cls._faulty("of_unknown_root", hosts)
 
     @classmethod
     def without_intermediate(cls, *hosts: str) -> Certificate:
         """One of an intermediate that is not sent.  OpenSSL's clients say: unable to get local issuer certificate."""
-        __tracebackhide__ = True
         return cls._faulty("without_intermediate", hosts)
 
     @classmethod
     def weak_key(cls, *hosts: str) -> Certificate:
         """One of an RSA key of 1024 bits.  OpenSSL's clients, at level 2, say: EE certificate key too weak."""
-        __tracebackhide__ = True
         return cls._faulty("weak_key", hosts)
 
     @classmethod
@@ -157,7 +150,6 @@ class Certificate:
         OpenSSL refuses addresses (IP address mismatch), and names only of a client that asks for it: Python's ``ssl``
         does not, unless its context has ``hostname_checks_common_name = False``; then it says: Hostname mismatch.
         """
-        __tracebackhide__ = True
         made = cls._faulty("common_name_only", (host,))
         if len(made.hosts[0]) > _LONGEST_NAME:
             raise ValueError(f"common_name_only() expected a host of at most {_LONGEST_NAME} bytes, not {host!r}")
@@ -169,7 +161,6 @@ class Certificate:
 
         OpenSSL's clients want two labels after the star: to them ``*.test`` is nobody's.
         """
-        __tracebackhide__ = True
         made = cls()
         _set(made, hosts=_checked_hosts((pattern,), "wildcard()"))
         if not made.hosts[0].startswith("*."):
@@ -179,7 +170,6 @@ class Certificate:
     @classmethod
     def for_client(cls, name: str) -> Certificate:
         """One that a client shows: any ``name``, as the common name, and good for no server."""
-        __tracebackhide__ = True
         if not isinstance(name, str):
             raise TypeError(f"for_client() expected the client's name, a str, not {name!r}")
         if not 1 <= len(name.encode()) <= _LONGEST_NAME:
@@ -190,7 +180,6 @@ class Certificate:
 
     @classmethod
     def _faulty(cls, fault: str, hosts: tuple[str, ...], when: datetime | None = None) -> Certificate:
-        __tracebackhide__ = True
         made = cls()
         _set(made, hosts=_checked_hosts(hosts, f"{fault}()"), fault=fault, when=when)
         return made
@@ -204,7 +193,6 @@ class Certificate:
 
     def server_context(self) -> ssl.SSLContext:
         """Return the context of a server that shows it: that of ``TLS(self)``."""
-        __tracebackhide__ = True
         return TLS(self).server_context()
 
 
@@ -260,7 +248,6 @@ class TLS:
         refuse_unknown_names: bool = False,
         tickets: bool = True,
     ) -> None:
-        __tracebackhide__ = True
         _check_versions(minimum, maximum)
         _check_ciphers(ciphers, minimum)
         _check_client_certificate(client_certificate)
@@ -293,7 +280,6 @@ class TLS:
 
         On a socket that it wraps, ``server_name`` is the host name that the client has asked for, or ``None``.
         """
-        __tracebackhide__ = True
         from .tls_contexts import server_context
 
         return server_context(self)
@@ -312,7 +298,6 @@ def checked_tls(value: Any, what: str) -> Any:
         ModuleNotFoundError: It is ``True``, and trustme is not installed.
         TypeError, ValueError: It is nothing of the kind, or only good for clients.
     """
-    __tracebackhide__ = True
     if isinstance(value, type) and (value in (TLS, Certificate) or hasattr(value, "wrap_socket")):
         raise TypeError(f"{what} must be a value, not the class {value.__name__}: write {value.__name__}(...)")
     if isinstance(value, Certificate):
@@ -336,7 +321,6 @@ def server_context_of(value: Any) -> ssl.SSLContext:
     Args:
         value: What ``checked_tls`` has let pass; a context is returned as it is.
     """
-    __tracebackhide__ = True
     if value is True:
         return TLS().server_context()
     if isinstance(value, (TLS, Certificate)):
@@ -350,7 +334,6 @@ def server_context_of(value: Any) -> ssl.SSLContext:
 
 def check_installed() -> None:
     """Raise the error that says what to install, if trustme is not there."""
-    __tracebackhide__ = True
     from importlib.util import find_spec
 
     # Not imported: that takes a tenth of a second, and a declaration may never be used.
@@ -369,13 +352,11 @@ def _set(value: Certificate | TLS, **attributes: object) -> None:
 
 def check_bool(name: str, value: object) -> None:
     """Refuse what is no bool."""
-    __tracebackhide__ = True
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {value!r}")
 
 
 def _checked_hosts(hosts: tuple[object, ...], verb: str) -> tuple[str, ...]:
-    __tracebackhide__ = True
     checked: tuple[str, ...] = ()
     for host in hosts:  # no comprehension: before 3.12 it is a frame that a traceback would show
         checked += (_checked_host(host, verb),)
@@ -384,7 +365,6 @@ def _checked_hosts(hosts: tuple[object, ...], verb: str) -> tuple[str, ...]:
 
 def _checked_host(host: object, verb: str) -> str:
     """Return a host as it stands in a certificate: an address, or a name in lower case and in ASCII."""
-    __tracebackhide__ = True
     if isinstance(host, date):
         raise TypeError(f"{verb} expected the name of a host, a str, not {host!r}: dates go by name, on= or until=")
     if not isinstance(host, str):
@@ -412,7 +392,6 @@ def address_of(host: str) -> Any:
 
 def _instant(day: object, verb: str, name: str) -> datetime | None:
     """Return a date in UTC, to the second: certificates know no fractions."""
-    __tracebackhide__ = True
     if day is None:
         return None
     if not isinstance(day, date):
@@ -424,7 +403,6 @@ def _instant(day: object, verb: str, name: str) -> datetime | None:
 
 
 def _checked_certificate(certificate: object, verb: str) -> Certificate:
-    __tracebackhide__ = True
     if not isinstance(certificate, Certificate):
         made = isinstance(certificate, str) and isinstance(vars(Certificate).get(certificate), classmethod)
         written = f"Certificate.{certificate}()" if made else f"Certificate({certificate!r})"
@@ -436,7 +414,6 @@ def _checked_certificate(certificate: object, verb: str) -> Certificate:
 
 
 def _check_client_certificate(demand: object) -> None:
-    __tracebackhide__ = True
     if isinstance(demand, Certificate):
         raise TypeError(
             f"client_certificate must be 'no', 'optional' or 'required', not {demand!r}: "
@@ -447,7 +424,6 @@ def _check_client_certificate(demand: object) -> None:
 
 
 def _checked_names(names: object) -> tuple[tuple[str, Certificate], ...]:
-    __tracebackhide__ = True
     if names is None:
         return ()
     if not isinstance(names, Mapping):
@@ -463,7 +439,6 @@ def _checked_names(names: object) -> tuple[tuple[str, Certificate], ...]:
 
 def checked_alpn(alpn: object) -> tuple[str, ...]:
     """Return the names of protocols, or raise the error that says what they must be."""
-    __tracebackhide__ = True
     if isinstance(alpn, (str, bytes)) or not isinstance(alpn, Iterable):
         raise TypeError(f"alpn must be a list of protocols such as ['h2', 'http/1.1'], not {alpn!r}")
     checked = tuple(alpn)
@@ -476,7 +451,6 @@ def checked_alpn(alpn: object) -> tuple[str, ...]:
 
 
 def _check_versions(minimum: object, maximum: object) -> None:
-    __tracebackhide__ = True
     for name, version in (("minimum", minimum), ("maximum", maximum)):
         if version is None:
             continue
@@ -493,7 +467,6 @@ def _versions_of_openssl() -> list[str]:
 
 
 def _check_ciphers(ciphers: object, minimum: str | None) -> None:
-    __tracebackhide__ = True
     if ciphers is None:
         return
     if not isinstance(ciphers, str):

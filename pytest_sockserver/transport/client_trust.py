@@ -7,10 +7,13 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 from ..errors.exceptions import WrongState
+from ..errors.location import hide_frame
 from ..originals import original
 
 if TYPE_CHECKING:
     import ssl
+
+__tracebackhide__ = hide_frame
 
 
 class Trust:
@@ -27,7 +30,6 @@ class Trust:
 
     def client_context(self, name: str, options: dict[str, Any]) -> ssl.SSLContext:
         """Return a client's context."""
-        __tracebackhide__ = True
         self._check(name, "client_context()")
         from .tls_contexts import client_context
 
@@ -35,7 +37,6 @@ class Trust:
 
     def ca_path(self, name: str) -> str:
         """Return the path of a file with the root's certificate, made when first asked for."""
-        __tracebackhide__ = True
         self._check(name, "ca_path")
         from .certificate_authority import write_ca
 
@@ -52,7 +53,6 @@ class Trust:
             shutil.rmtree(directory, ignore_errors=True)
 
     def _check(self, name: str, what: str) -> None:
-        __tracebackhide__ = True
         if self._tls is None:
             raise WrongState(f"{name} has no {what}: it has no TLS; make it by sockserver.tls(), or give it tls=True")
         if hasattr(self._tls, "wrap_socket"):

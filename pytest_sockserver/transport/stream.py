@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ..errors.exceptions import ScriptMismatch, ServerStopping, UnsupportedFault, WrongState
+from ..errors.location import hide_frame
 from ..originals import original, ssl_module
 from ..recording.events import CLOSE, NOTE, RESET, SEND_EOF, SENT
 from ..recording.recorder import PARKED, Tape
@@ -28,6 +29,9 @@ from .tapped_socket import start_tls as wrap_tls
 
 if TYPE_CHECKING:
     import ssl
+
+__tracebackhide__ = hide_frame
+
 
 #: Bytes asked of the kernel at once, and offered to it: a loopback segment holds as many, so one call takes a
 #: burst; and a send that the kernel takes in part is noted anew for the rest, which must not be megabytes.
@@ -94,7 +98,6 @@ class Stream:
             WrongState: It was closed or given away.
             ServerStopping: It was closed because the server stops.
         """
-        __tracebackhide__ = True
         sock = self.tape.socket
         if self.detached:
             raise WrongState(f"cannot {verb} connection {self.tape.index}: it was detached")
@@ -111,7 +114,6 @@ class Stream:
         Raises:
             WrongState: It was detached.
         """
-        __tracebackhide__ = True
         sock = self.tape.socket
         if self.detached and sock is not None and sock.fileno() >= 0:
             raise WrongState(f"cannot {verb} connection {self.tape.index}: it was detached, its new owner closes it")
@@ -137,7 +139,6 @@ class Stream:
             into: Another buffer than the stream's own.
             size: Bytes at most.
         """
-        __tracebackhide__ = True
         buffer = self.buffer if into is None else into
         try:
             data = sock.recv(size)
@@ -202,7 +203,6 @@ class Stream:
 
     def send(self, data: bytes) -> Iterator[bool]:
         """Send all of ``data``, yielding whenever the kernel takes no more."""
-        __tracebackhide__ = True
         sock, rest = self.socket_for("send on"), memoryview(data)
         while rest:
             try:
@@ -217,7 +217,6 @@ class Stream:
 
     def send_raw(self, data: bytes) -> Iterator[bool]:
         """Send all of ``data`` past TLS, unrecorded, yielding whenever the kernel takes no more."""
-        __tracebackhide__ = True
         sock, rest = self.socket_for("send on"), memoryview(data)
         while rest:
             try:
@@ -229,7 +228,6 @@ class Stream:
 
     def send_urgent(self, byte: bytes) -> None:
         """Send a byte of urgent data."""
-        __tracebackhide__ = True
         sock = self.socket_for("send on")
         self.tape.note(NOTE, f"urgent data: {byte!r}".encode())
         try:
@@ -239,7 +237,6 @@ class Stream:
 
     def send_descriptors(self, data: bytes, files: Sequence[Any]) -> Iterator[bool]:
         """Send ``data`` with open files attached to its first byte."""
-        __tracebackhide__ = True
         sock = self.socket_for("send on")
         numbers = [each if isinstance(each, int) else each.fileno() for each in files]
         self.tape.note(NOTE, f"{len(numbers)} descriptors attached".encode())
@@ -258,7 +255,6 @@ class Stream:
 
     def send_eof(self) -> None:
         """End the server's half of the stream."""
-        __tracebackhide__ = True
         sock = self.socket_for("send_eof on")
         self.tape.note(SEND_EOF)
         try:
@@ -310,7 +306,6 @@ class Stream:
         Raises:
             UnsupportedFault: A unix socket cannot be reset.
         """
-        __tracebackhide__ = True
         if not self.can_reset:
             raise UnsupportedFault(
                 "a unix stream cannot be reset: its client would see a plain end of stream; use close()"
@@ -344,7 +339,6 @@ class Stream:
 
     def detach(self) -> Taped:
         """Give the socket away, blocking and without a time-out."""
-        __tracebackhide__ = True
         sock = self.socket_for("detach")
         if len(self.buffer):
             raise WrongState(
@@ -425,7 +419,6 @@ class Stream:
             ScriptMismatch: Plain text had come already; its text is a summary.
             OSError: The handshake failed, and ``tls.error`` says why.
         """
-        __tracebackhide__ = True
         ssl = ssl_module()
         plain = self.socket_for("start_tls on")
         if self.secured:
@@ -474,7 +467,6 @@ class Stream:
         Raises:
             OSError: It is plain text.
         """
-        __tracebackhide__ = True
         ssl = ssl_module()
         while not self.has_input():
             yield False

@@ -29,6 +29,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors.exceptions import ServerStopping
+from ..errors.location import hide_frame
 from ..originals import greenlets_sleep, looked_for, original, ssl_module
 from ..recording.events import CLIENT_EOF, CLIENT_RESET, CLOSE, NOTE, START_TLS, RawEvent
 from ..recording.recorder import BUSY, PARKED, SENDING, WAITING, Tape
@@ -65,6 +66,9 @@ else:  # Windows; not tried there
         return any(original.select(reading, writing, [sock], seconds))
 
 
+__tracebackhide__ = hide_frame
+
+
 def inode(number: int) -> int:
     """Return what tells a descriptor from a later one of the same number; 0 on Windows, whose sockets are no files."""
     return os.fstat(number).st_ino if os.name == "posix" else 0
@@ -83,7 +87,6 @@ class Taped(PlainSocket):
 
     def await_input(self, seconds: float | None) -> bool:
         """Wait for bytes, the end of the stream or an error.  For the driver's thread, on a non-blocking socket."""
-        __tracebackhide__ = True
         tape = self.tape
         assert tape is not None
         tape.state = WAITING
@@ -96,7 +99,6 @@ class Taped(PlainSocket):
 
     def await_room(self, seconds: float | None) -> bool:
         """Wait until the kernel takes bytes again.  For the driver's thread, on a non-blocking socket."""
-        __tracebackhide__ = True
         tape = self.tape
         assert tape is not None
         tape.state = SENDING
@@ -134,7 +136,6 @@ class Taped(PlainSocket):
 
     def _noted(self, data: bytes, wanted: int) -> None:
         """Note what a receive returned, the end of the stream included."""
-        __tracebackhide__ = True
         tape = self.tape
         assert tape is not None
         if data:
@@ -164,7 +165,6 @@ class Taped(PlainSocket):
 
     def _send_noted(self, data: Any, flags: int, send: Callable[..., int]) -> int:
         """Send once, by ``send``, noting first; take back what the kernel did not take."""
-        __tracebackhide__ = True
         tape = self.tape
         assert tape is not None
         chunk = bytes(data)
@@ -220,7 +220,6 @@ class RecordingSocket(Taped):
 
     def _peek(self, flags: int = 0) -> None:
         """Block until a receive will return at once.  A non-blocking socket never waits, so it need not look."""
-        __tracebackhide__ = True
         tape = self.tape
         assert tape is not None
         if self.gettimeout() == 0.0:
@@ -234,7 +233,6 @@ class RecordingSocket(Taped):
             tape.state = BUSY
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
-        __tracebackhide__ = True
         if self.tape is None or flags & _UNTAPPED:
             return super().recv(bufsize, flags)
         if self.tape.in_front is not None and (heard := self.tape.in_front.recv(self, bufsize)) is not None:
@@ -249,7 +247,6 @@ class RecordingSocket(Taped):
         return data
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
-        __tracebackhide__ = True
         if self.tape is None or flags & _UNTAPPED:
             return super().recv_into(buffer, nbytes, flags)
         with memoryview(buffer) as given, given if given.format == "B" and given.ndim == 1 else given.cast("B") as view:
@@ -279,7 +276,6 @@ class RecordingSocket(Taped):
     if hasattr(PlainSocket, "recvmsg"):
 
         def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> tuple[bytes, list[Any], int, Any]:
-            __tracebackhide__ = True
             if self.tape is None or flags & _UNTAPPED:
                 return super().recvmsg(bufsize, ancbufsize, flags)
             if self.tape.in_front is not None and (heard := self.tape.in_front.recv(self, bufsize)) is not None:
@@ -293,7 +289,6 @@ class RecordingSocket(Taped):
             return answer
 
         def recvmsg_into(self, buffers: Any, ancbufsize: int = 0, flags: int = 0, /) -> tuple[int, list[Any], int, Any]:
-            __tracebackhide__ = True
             if self.tape is None or flags & _UNTAPPED:
                 return super().recvmsg_into(buffers, ancbufsize, flags)
             views = [memoryview(each).cast("B") for each in buffers]
@@ -310,7 +305,6 @@ class RecordingSocket(Taped):
             return answer
 
         def sendmsg(self, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None, /) -> int:
-            __tracebackhide__ = True
             if self.tape is None:
                 return super().sendmsg(buffers, ancdata, flags, address)
             chunk = b"".join(bytes(each) for each in buffers)
@@ -320,7 +314,6 @@ class RecordingSocket(Taped):
             return self._send_noted(chunk, flags, lambda data, flags: send_message([data], ancdata, flags))
 
     def send(self, data: Any, flags: int = 0, /) -> int:
-        __tracebackhide__ = True
         if self.tape is None:
             return super().send(data, flags)
         if self.tape.in_front is not None and self.tape.in_front.send(data):
@@ -332,7 +325,6 @@ class RecordingSocket(Taped):
 
         A poll can't tell: a unix socket with room for more is not writable until it is three quarters empty.
         """
-        __tracebackhide__ = True
         tape, timeout = self.tape, self.gettimeout()
         assert tape is not None
         if timeout == 0.0 or not _DONTWAIT:
@@ -348,7 +340,6 @@ class RecordingSocket(Taped):
                     raise TimeoutError("timed out") from None
 
     def sendall(self, data: Any, flags: int = 0, /) -> None:
-        __tracebackhide__ = True
         if self.tape is None:
             return super().sendall(data, flags)
         if self.tape.in_front is not None and self.tape.in_front.send(data):
@@ -401,16 +392,13 @@ def _recording_ssl_socket(plain: type[ssl.SSLSocket]) -> type[ssl.SSLSocket]:
         """A TLS socket that notes what passes, in plain text.  recv and recv_into call read, sendall calls send."""
 
         def await_input(self, seconds: float | None) -> bool:
-            __tracebackhide__ = True
             return bool(self.pending()) or super().await_input(seconds)
 
         def do_handshake(self, block: bool = False) -> None:
-            __tracebackhide__ = True
             self._refuse_after_reset()
             super().do_handshake(block)
 
         def read(self, len: int = 1024, buffer: Any = None) -> Any:
-            __tracebackhide__ = True
             tape = self.tape
             if tape is None:
                 return super().read(len, buffer)
@@ -439,7 +427,6 @@ def _recording_ssl_socket(plain: type[ssl.SSLSocket]) -> type[ssl.SSLSocket]:
             return answer
 
         def send(self, data: Any, flags: int = 0) -> int:
-            __tracebackhide__ = True
             if self.tape is None:
                 return super().send(data, flags)
             if self.tape.in_front is not None and self.tape.in_front.send(data):
@@ -448,7 +435,6 @@ def _recording_ssl_socket(plain: type[ssl.SSLSocket]) -> type[ssl.SSLSocket]:
 
         def _refuse_after_reset(self) -> None:
             """Raise what tells that another thread has reset the connection: OpenSSL, woken, would send an alert."""
-            __tracebackhide__ = True
             tape = self.tape
             if tape is not None and tape.cut and tape.ended_how == "reset":
                 tape.saw_cut = True

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from ..errors.location import hide_frame
 from ..originals import ssl_module
 from .certificate_authority import ca_pem, issued, kept
 from .certificates import OLD, TLS, VERIFY_MODES, VERSIONS, Certificate, check_bool, checked_alpn
@@ -17,7 +18,7 @@ from .certificates import OLD, TLS, VERIFY_MODES, VERSIONS, Certificate, check_b
 if TYPE_CHECKING:
     import ssl
 
-__tracebackhide__ = True
+__tracebackhide__ = hide_frame
 
 
 def client_context(
@@ -30,7 +31,6 @@ def client_context(
         alpn: The protocols it offers.
         trust: If false it trusts nobody at all, and refuses every server.
     """
-    __tracebackhide__ = True
     check_bool("trust", trust)
     offered = checked_alpn(alpn)
     if certificate is not None and not isinstance(certificate, Certificate):
