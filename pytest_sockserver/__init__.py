@@ -20,9 +20,8 @@ __all__ = [
     "AsyncConnection",
     "AsyncRequest",
     "AsyncServer",
-    "BlockedLoop",
+    "BlockingCallInCoroutine",
     "Certificate",
-    "Checkup",
     "Close",
     "Connection",
     "Corrupt",
@@ -32,19 +31,21 @@ __all__ = [
     "Delay",
     "Descriptors",
     "DialogueError",
-    "Disturbing",
     "Drip",
     "EndAfter",
     "EndOfStream",
     "Event",
-    "Finding",
+    "FaultMatrix",
+    "FaultResult",
     "Gate",
     "HandlerStuck",
     "Hex",
     "Hold",
     "IncompleteRequest",
+    "Injection",
+    "InvalidState",
     "Jitter",
-    "Open",
+    "OpenGate",
     "Overwrite",
     "Part",
     "Prepend",
@@ -74,12 +75,11 @@ __all__ = [
     "UnmetExpectation",
     "UnsupportedFault",
     "Urgent",
-    "WrongState",
     "breaks",
-    "check_up",
     "closes",
     "cuts",
     "delimited",
+    "fault_matrix",
     "fixed",
     "garbage",
     "http1",
@@ -100,12 +100,13 @@ if TYPE_CHECKING:
     from .connection.connection import Connection as Connection
     from .connection.request import Request as Request
     from .errors.exceptions import AddressUnavailable as AddressUnavailable
-    from .errors.exceptions import BlockedLoop as BlockedLoop
+    from .errors.exceptions import BlockingCallInCoroutine as BlockingCallInCoroutine
     from .errors.exceptions import DeadlineExceeded as DeadlineExceeded
     from .errors.exceptions import DialogueError as DialogueError
     from .errors.exceptions import EndOfStream as EndOfStream
     from .errors.exceptions import HandlerStuck as HandlerStuck
     from .errors.exceptions import IncompleteRequest as IncompleteRequest
+    from .errors.exceptions import InvalidState as InvalidState
     from .errors.exceptions import RecordLimitExceeded as RecordLimitExceeded
     from .errors.exceptions import ScriptMismatch as ScriptMismatch
     from .errors.exceptions import ServerFailed as ServerFailed
@@ -115,11 +116,10 @@ if TYPE_CHECKING:
     from .errors.exceptions import UnexpectedRequest as UnexpectedRequest
     from .errors.exceptions import UnmetExpectation as UnmetExpectation
     from .errors.exceptions import UnsupportedFault as UnsupportedFault
-    from .errors.exceptions import WrongState as WrongState
-    from .faults.active import Disturbing as Disturbing
-    from .faults.matrix import Checkup as Checkup
-    from .faults.matrix import Finding as Finding
-    from .faults.matrix import check_up as check_up
+    from .faults.active import Injection as Injection
+    from .faults.matrix import FaultMatrix as FaultMatrix
+    from .faults.matrix import FaultResult as FaultResult
+    from .faults.matrix import fault_matrix as fault_matrix
     from .faults.modifiers import Append as Append
     from .faults.modifiers import Corrupt as Corrupt
     from .faults.modifiers import Cut as Cut
@@ -139,7 +139,7 @@ if TYPE_CHECKING:
     from .scripting.effects import EndAfter as EndAfter
     from .scripting.effects import Gate as Gate
     from .scripting.effects import Jitter as Jitter
-    from .scripting.effects import Open as Open
+    from .scripting.effects import OpenGate as OpenGate
     from .scripting.effects import ReadSlowly as ReadSlowly
     from .scripting.effects import Reset as Reset
     from .scripting.effects import SendEof as SendEof
@@ -187,18 +187,20 @@ else:
         "server.aio": "AsyncConnection AsyncRequest AsyncServer",
         "connection.request": "Request",
         "transport.certificates": "Certificate TLS",
-        "faults.matrix": "Checkup Finding check_up",
+        "faults.matrix": "FaultMatrix FaultResult fault_matrix",
         "connection.connection": "Connection",
         "server.datagram": "DatagramTestServer",
-        "faults.active": "Disturbing",
+        "faults.active": "Injection",
         "errors.exceptions": (
-            "AddressUnavailable BlockedLoop DeadlineExceeded DialogueError EndOfStream HandlerStuck "
+            "AddressUnavailable BlockingCallInCoroutine DeadlineExceeded DialogueError EndOfStream HandlerStuck "
             "IncompleteRequest RecordLimitExceeded ScriptMismatch ServerFailed ServerStopping "
-            "SockServerError SockServerWarning UnexpectedRequest UnmetExpectation UnsupportedFault WrongState"
+            "SockServerError SockServerWarning UnexpectedRequest UnmetExpectation UnsupportedFault InvalidState"
         ),
         "server.factory": "SockServer",
         "recording.events": "Event",
-        "scripting.effects": "Close Delay Descriptors EndAfter Gate Jitter Open ReadSlowly Reset SendEof Stall Urgent",
+        "scripting.effects": (
+            "Close Delay Descriptors EndAfter Gate Jitter OpenGate ReadSlowly Reset SendEof Stall Urgent"
+        ),
         "scripting.seeds": "garbage",
         "scripting.framing": "EOF",
         "scripting.frame_formats": (

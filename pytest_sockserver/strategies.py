@@ -20,10 +20,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, TypeVar
 
-from .errors.location import Origin, hide_frame
+from .errors.location import Location, hide_frame
 from .faults.modifiers import Append, Corrupt, Cut, Drip, Overwrite, Prepend, Repeat, Replace, Split, Spoof
 from .scripting.effects import Close, Reset, SendEof, Stall, Urgent
-from .scripting.parts import DATA, DATAGRAMS, EVERYWHERE, STREAMS, Act, Part, check_count, check_seconds
+from .scripting.parts import DATA, DATAGRAMS, EVERYWHERE, STREAMS, Effect, Part, check_count, check_seconds
 from .scripting.script import Script
 from .scripting.tls_effects import Raw
 
@@ -163,8 +163,8 @@ def faults(
     return st.one_of(kinds)
 
 
-def disturbances(transport: Transport = "tcp", *, stalls: bool = False) -> st.SearchStrategy[tuple[Part, ...]]:
-    """Return a strategy for what becomes of something that a server says: ``server.disturb(*parts, at=0, times=1)``.
+def injections(transport: Transport = "tcp", *, stalls: bool = False) -> st.SearchStrategy[tuple[Part, ...]]:
+    """Return a strategy for what becomes of something that a server says: ``server.inject(*parts, at=0, times=1)``.
 
     For servers whose replies are not written in the test, and so their length is not known: nothing is cut, and the
     place of a wrong byte is drawn when it is said.  Shrinks as ``faults`` does.
@@ -175,8 +175,8 @@ def disturbances(transport: Transport = "tcp", *, stalls: bool = False) -> st.Se
     Raises:
         TypeError, ValueError: An argument is not what it must be.
     """
-    _check_transport("disturbances()", transport)
-    _check_stalls("disturbances()", stalls)
+    _check_transport("injections()", transport)
+    _check_stalls("injections()", stalls)
     ends = _endings(transport, stalls)
     then = _closed_after(transport, stalls)
     kinds: list[_Kind] = [st.just((end,)) for end in ends] + [st.just((DATA, end)) for end in ends]
@@ -213,9 +213,9 @@ def broken_scripts(
         raise ValueError("broken_scripts() expected a script that has steps")
     _check_transport("broken_scripts()", transport, STREAMS)
     _check_stalls("broken_scripts()", stalls)
-    origin = Origin()
+    origin = Location()
 
-    def broken_after(steps: int, end: Act) -> Script:  # hypothesis prints it: broken_after(2, Reset())
+    def broken_after(steps: int, end: Effect) -> Script:  # hypothesis prints it: broken_after(2, Reset())
         part = script.first(steps)
         part.place = lambda: origin  # the caller's line, and not one of hypothesis
         return part.send(end)
@@ -247,8 +247,8 @@ def _cut(reply: bytes, *then: Part) -> list[_Kind]:
     return [_made(st.sampled_from(lengths), lambda n: (Cut(reply, n), *then))] if lengths else []
 
 
-def _endings(transport: str, stalls: bool) -> list[Act]:
-    ends: list[Act] = [end for end in _ENDINGS if transport in end.fits]
+def _endings(transport: str, stalls: bool) -> list[Effect]:
+    ends: list[Effect] = [end for end in _ENDINGS if transport in end.fits]
     if transport == "tls":
         ends.append(_RAGGED)
     return [*ends, Stall()] if stalls and transport in STREAMS else ends

@@ -14,7 +14,7 @@ import pytest
 from .errors.location import hide_frame
 from .faults.modifiers import Cut, Split
 from .scripting.effects import Close, Reset
-from .scripting.parts import Act, Part, check_seconds, checked_parts
+from .scripting.parts import Effect, Part, check_seconds, checked_parts
 from .scripting.script import Script
 
 if TYPE_CHECKING:
@@ -104,5 +104,5 @@ def _checked(name: str, reply: object) -> Sequence[int]:
 def broken_off(script: Script, n: int, parts: tuple[Part, ...]) -> Script:
     """Return the first ``n`` steps and then the parts; after a half-close whatever the client still says is taken."""
     broken = script.first(n).send(*parts)
-    half_closed = any(isinstance(part, Act) and part.ends_saying for part in parts)
+    half_closed = any(isinstance(part, Effect) and part.ends_saying for part in parts)
     return broken.recv_all() if half_closed else broken

@@ -27,7 +27,7 @@ ONE_VERSION = (
     "faults",
     "recipes",
     "test_buffer_matching_parts.py",
-    "test_checkup.py",
+    "test_fault_matrix.py",
     "test_dialogue_parsing.py",
     "test_dialogue_writing.py",
     "test_expected_texts.py",

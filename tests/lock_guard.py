@@ -1,6 +1,6 @@
 """Whether code of the user runs while its thread has a lock of ours: asserted wherever it is called, in every test.
 
-The places at which the package calls such code are wrapped: predicates, framings, reply functions, disturbances, values
+The places at which the package calls such code are wrapped: predicates, framings, reply functions, injections, values
 of dialogues, handlers, the texts of exceptions.  Each then looks at all locks of recorders, tapes, sinks, clocks, and
 servers that there are.  A connection's turn to send is not among them: what replies runs under it, as designed.
 """
@@ -128,7 +128,7 @@ def called(*args: Any) -> Iterator[Any]:
 
 def made_of(*args: Any) -> Iterator[Any]:
     __tracebackhide__ = True
-    check("a function of a disturbance")
+    check("a function of an injection")
     yield from _made_of(*args)
 
 

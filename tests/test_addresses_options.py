@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pytest_sockserver import AddressUnavailable, DatagramTestServer, SockServer, StreamTestServer, WrongState
+from pytest_sockserver import AddressUnavailable, DatagramTestServer, InvalidState, SockServer, StreamTestServer
 
 from .peers import connect, connect_to, datagram_client, read_to_end, until
 
@@ -198,7 +198,7 @@ def test_a_url_is_made_of_the_address(sockserver: SockServer) -> None:
     ],
 )
 def test_what_an_address_has_not_is_said(sockserver: SockServer, kind: str, what: str, message: str) -> None:
-    with pytest.raises(WrongState) as raised:
+    with pytest.raises(InvalidState) as raised:
         getattr(getattr(sockserver, kind)(), what)
 
     assert str(raised.value) == message

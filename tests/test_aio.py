@@ -16,11 +16,12 @@ import pytest
 from pytest_sockserver import (
     ANY,
     AsyncConnection,
-    BlockedLoop,
+    BlockingCallInCoroutine,
     Connection,
     DatagramTestServer,
     DeadlineExceeded,
     EndOfStream,
+    InvalidState,
     Request,
     ScriptMismatch,
     ServerFailed,
@@ -29,7 +30,6 @@ from pytest_sockserver import (
     StreamTestServer,
     UnexpectedRequest,
     UnmetExpectation,
-    WrongState,
 )
 
 from .peers import (
@@ -178,7 +178,7 @@ async def test_a_wait_is_ended_by_the_stop(tcp_server: StreamTestServer) -> None
         await waiting()
         tcp_server.stop()
 
-        with pytest.raises(WrongState) as raised:
+        with pytest.raises(InvalidState) as raised:
             await task.result()
     assert str(raised.value) == "accept() in state 'stopped': nothing more will come; expected 'started'"
 
@@ -206,10 +206,10 @@ async def test_wait_connection_returns_an_awaitable_one(server: StreamTestServer
 
 
 async def test_assert_quiet_ends_at_once_when_something_comes(udp_server: DatagramTestServer) -> None:
-    await udp_server.aio.assert_quiet(0.02)
+    await udp_server.aio.assert_no_traffic(0.02)
     with datagram_client(udp_server) as client:
         async with anyio.create_task_group() as group:
-            task = Task(group, udp_server.aio.assert_quiet, 5)
+            task = Task(group, udp_server.aio.assert_no_traffic, 5)
             await waiting()
             client.send(b"noise")
 
@@ -473,7 +473,7 @@ async def test_a_second_reader_is_refused(server: StreamTestServer) -> None:
             task = Task(group, conn.recv_line)
             await waiting()
 
-            with pytest.raises(WrongState, match=r"^cannot recv\(\) on connection 0: another thread is reading it$"):
+            with pytest.raises(InvalidState, match=r"^cannot recv\(\) on connection 0: another thread is reading it$"):
                 await conn.recv()
 
             client.sendall(b"hi\n")
@@ -638,7 +638,7 @@ async def test_a_loops_own_client_is_served(tcp_server: StreamTestServer) -> Non
 OF_SERVERS: dict[str, Callable[[Any], Any]] = {
     "wait_for": lambda server: server.wait_for(),
     "take": lambda server: server.take(),
-    "assert_quiet": lambda server: server.assert_quiet(0.01),
+    "assert_no_traffic": lambda server: server.assert_no_traffic(0.01),
     "verify": lambda server: server.verify(),
     "raises": lambda server: server.raises(ValueError).__enter__(),
 }
@@ -684,7 +684,7 @@ async def test_a_blocking_verb_of_a_server_is_refused_whether_or_not_the_answer_
             await udp_server.aio.wait_for(b"hi")
     began = monotonic()
 
-    with pytest.raises(BlockedLoop) as raised:
+    with pytest.raises(BlockingCallInCoroutine) as raised:
         OF_SERVERS[verb](udp_server)
 
     assert str(raised.value) == message(verb, anyio_backend)
@@ -701,7 +701,7 @@ async def test_a_blocking_verb_of_a_stream_server_is_refused_and_takes_nothing(
     if there:
         await tcp_server.aio.wait_connection()
 
-    with pytest.raises(BlockedLoop) as raised:
+    with pytest.raises(BlockingCallInCoroutine) as raised:
         OF_STREAM_SERVERS[verb](tcp_server)
 
     assert str(raised.value) == message(verb, anyio_backend)
@@ -716,11 +716,11 @@ async def test_a_blocking_verb_of_an_accepted_connection_is_refused_whether_or_n
 ) -> None:
     with connect(tcp_server) as client:
         conn = await in_thread(tcp_server.accept)
-        with pytest.raises(BlockedLoop) as not_there:
+        with pytest.raises(BlockingCallInCoroutine) as not_there:
             OF_CONNECTIONS[verb](conn)
         client.sendall(b"a\n")
         await in_thread(conn.wait_received, b"a\n")
-        with pytest.raises(BlockedLoop) as there:
+        with pytest.raises(BlockingCallInCoroutine) as there:
             OF_CONNECTIONS[verb](conn)
 
         assert str(not_there.value) == str(there.value) == message(verb, anyio_backend, "connection")
@@ -735,7 +735,7 @@ async def test_reading_a_connection_that_nobody_accepted_does_not_block_the_loop
         rescue.start()
         began = monotonic()
 
-        with pytest.raises((BlockedLoop, WrongState)):
+        with pytest.raises((BlockingCallInCoroutine, InvalidState)):
             tcp_server.connections[0].recv_line()
 
         assert monotonic() - began < 1

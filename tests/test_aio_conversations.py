@@ -9,18 +9,18 @@ import pytest
 
 from pytest_sockserver import (
     ANY,
-    BlockedLoop,
+    BlockingCallInCoroutine,
     Close,
     Delay,
     Gate,
     Hex,
     IncompleteRequest,
+    InvalidState,
     ScriptMismatch,
     SockServer,
     StreamTestServer,
     Text,
     UnexpectedRequest,
-    WrongState,
     lines,
 )
 
@@ -142,14 +142,14 @@ async def test_the_blocking_verbs_are_refused(server: StreamTestServer) -> None:
         conn = await server.aio.accept()
 
         for verb in (lambda: conn._connection.rules(), lambda: next(conn._connection.frames())):
-            with pytest.raises(BlockedLoop):
+            with pytest.raises(BlockingCallInCoroutine):
                 verb()
 
 
 async def test_accept_is_refused_where_rules_answer(server: StreamTestServer) -> None:
     server.on(ANY)
 
-    with pytest.raises(WrongState, match=r"accept\(\) is for servers with nothing declared: rule 1"):
+    with pytest.raises(InvalidState, match=r"accept\(\) is for servers with nothing declared: rule 1"):
         await server.aio.accept()
 
 

@@ -19,7 +19,7 @@ from pytest_sockserver import (
     DATA,
     AsyncConnection,
     AsyncRequest,
-    BlockedLoop,
+    BlockingCallInCoroutine,
     Close,
     Connection,
     Corrupt,
@@ -30,6 +30,7 @@ from pytest_sockserver import (
     Drip,
     Gate,
     Hold,
+    InvalidState,
     Jitter,
     ReadSlowly,
     Repeat,
@@ -42,8 +43,7 @@ from pytest_sockserver import (
     StreamTestServer,
     Text,
     Throttle,
-    WrongState,
-    check_up,
+    fault_matrix,
     lines,
 )
 
@@ -108,7 +108,7 @@ def message(call: str, backend: str, advice: str) -> str:
 def refused(call: Callable[[], object], seconds: float = AT_ONCE) -> str:
     """Return what is said of a call that is refused at once."""
     began = monotonic()
-    with pytest.raises(BlockedLoop) as raised:
+    with pytest.raises(BlockingCallInCoroutine) as raised:
         call()
     assert monotonic() - began < seconds
     return str(raised.value)
@@ -214,15 +214,15 @@ async def test_a_function_that_reads_in_a_coroutine_is_refused(tcp_server: Strea
         client.sendall(b"hi\n")
         request = await tcp_server.aio.wait_for()
 
-        with pytest.raises(BlockedLoop):
+        with pytest.raises(BlockingCallInCoroutine):
             await request.aio.reply(lambda request: request.connection.recv_line())
 
 
-async def test_a_plain_push_that_a_disturbance_delays_is_refused(
+async def test_a_plain_push_that_a_injection_delays_is_refused(
     tcp_server: StreamTestServer, udp_server: DatagramTestServer
 ) -> None:
     for server in (tcp_server, udp_server):
-        server.disturb(Delay(1.0), DATA)
+        server.inject(Delay(1.0), DATA)
     tcp_server.on(CONNECT)
     with connect(tcp_server), datagram_client(udp_server) as other:
         other.send(b"hi")
@@ -353,13 +353,13 @@ async def test_to_end_what_a_thread_drives_does_not_wait(
 
 async def test_a_handler_that_runs_a_loop_of_its_own_is_as_any_coroutine(sockserver: SockServer) -> None:
     server = sockserver.tcp()
-    errors: list[BlockedLoop] = []
+    errors: list[BlockingCallInCoroutine] = []
 
     @server.handler
     def converse(conn: Connection) -> None:
         async def main() -> None:
             for verb in (conn.recv_line, lambda: conn.send(Delay(1.0)), conn.close):
-                with pytest.raises(BlockedLoop) as raised:
+                with pytest.raises(BlockingCallInCoroutine) as raised:
                     verb()
                 errors.append(raised.value)
             line = await conn.aio.recv_line()
@@ -384,7 +384,7 @@ async def test_in_a_callback_of_the_loop_as_well(tcp_server: StreamTestServer) -
         def data_received(self, data: bytes) -> None:
             try:
                 tcp_server.connections[0].send(Drip(b"21.5", 1.0))
-            except BlockedLoop as error:
+            except BlockingCallInCoroutine as error:
                 told.append(error)
 
     async def converse() -> None:
@@ -405,7 +405,7 @@ async def test_a_loop_in_another_thread_blocks_nothing_here(tcp_server: StreamTe
         await anyio.to_thread.run_sync(lambda: tcp_server.connections[0].send(Delay(0.001), b"x"))
 
 
-# Futures, check-ups
+# Futures, fault matrices
 
 
 async def test_the_result_of_a_thread_is_refused_whether_or_not_it_is_there(
@@ -446,13 +446,13 @@ async def test_a_client_in_a_thread_is_awaited_by_asyncio() -> None:
     await anyio.to_thread.run_sync(lambda: asyncio.run(main()))
 
 
-async def test_a_check_up_is_refused(sockserver: SockServer, anyio_backend: str) -> None:
+async def test_a_fault_matrix_is_refused(sockserver: SockServer, anyio_backend: str) -> None:
     def never(server: Any) -> None:
         raise AssertionError("it was to be refused")
 
-    expected = message("check_up()", anyio_backend, "a plain test function")
-    assert refused(lambda: check_up(never, never)) == expected
-    assert refused(lambda: sockserver.check_up(never, never)) == expected
+    expected = message("fault_matrix()", anyio_backend, "a plain test function")
+    assert refused(lambda: fault_matrix(never, never)) == expected
+    assert refused(lambda: sockserver.fault_matrix(never, never)) == expected
 
 
 # Full buffers, and a turn that another one has
@@ -625,7 +625,7 @@ async def test_rules_are_not_handed_what_another_thread_drives(tcp_server: Strea
     with connect(tcp_server):
         conn = await tcp_server.aio.wait_connection()
 
-        with pytest.raises(WrongState, match=r"cannot rules\(\) on connection 0: "):
+        with pytest.raises(InvalidState, match=r"cannot rules\(\) on connection 0: "):
             await conn.rules()
 
 

@@ -129,8 +129,9 @@ def test_coroutines_of_every_loop_fail_as_plain_tests_do(inner: Runner) -> None:
     assert [line for line in mismatch if line[0] == ">"] == ['>           await conn.expect_line(b"hello")']
     assert "test_it.py:40: ScriptMismatch" in mismatch
     blocking = (
-        "pytest_sockserver.BlockedLoop: accept() blocks, and was called inside a coroutine: the {} loop, and with it "
-        "the client, would stand still.  Use await server.aio.accept(...), or call it in a thread, by to_thread()"
+        "pytest_sockserver.BlockingCallInCoroutine: accept() blocks, and was called inside a coroutine: the {} loop, "
+        "and with it the client, would stand still.  Use await server.aio.accept(...), or call it in a thread, "
+        "by to_thread()"
     )
     assert f"E       {blocking.format('asyncio')}" in run.block("test_asyncio_blocking").splitlines()
     assert f"    | {blocking.format('trio')}" in run.block("test_trio_blocking").splitlines()

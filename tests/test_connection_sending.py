@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_sockserver import Connection, Request, SockServer, StreamTestServer, WrongState
+from pytest_sockserver import Connection, InvalidState, Request, SockServer, StreamTestServer
 
 from .peers import (
     PATIENCE,
@@ -42,7 +42,7 @@ def test_a_second_reader_is_refused(talk: Talk, tcp_server: StreamTestServer) ->
     line = tcp_server.in_thread(talk.conn.recv_line)
     until(talk.conn._reader.locked)
 
-    with pytest.raises(WrongState) as raised:
+    with pytest.raises(InvalidState) as raised:
         talk.conn.recv()
 
     assert str(raised.value) == "cannot recv() on connection 0: another thread is reading it"
@@ -59,7 +59,7 @@ def test_reading_a_connection_that_nobody_accepted_is_refused(sockserver: SockSe
 
         error = reading.exception(2)
 
-    assert isinstance(error, WrongState)
+    assert isinstance(error, InvalidState)
 
 
 def test_sends_of_several_threads_are_not_mixed(server: StreamTestServer) -> None:
@@ -166,7 +166,7 @@ def test_a_handler_that_returns_closes_cleanly_over_unread_input(server: StreamT
 def test_a_verb_on_a_closed_connection_says_who_closed_it(talk: Talk, verb: Any, words: str) -> None:
     talk.conn.close()
 
-    with pytest.raises(WrongState) as raised:
+    with pytest.raises(InvalidState) as raised:
         verb(talk.conn)
 
     assert str(raised.value) == f"cannot {words}: it is closed (by the server)"
@@ -279,7 +279,7 @@ def test_detach_gives_a_blocking_socket_that_records(server: StreamTestServer) -
 
         assert read_to_end(client) == b"three\n"
     assert (conn.received, conn.sent) == (b"one\ntwo\n", b"three\n")
-    with pytest.raises(WrongState, match="^cannot send on connection 0: it was detached$"):
+    with pytest.raises(InvalidState, match="^cannot send on connection 0: it was detached$"):
         conn.send(b"x")
 
 
@@ -287,7 +287,7 @@ def test_detach_with_bytes_read_ahead_is_refused(talk: Talk) -> None:
     talk.client_says(b"one\ntwo\n")
     talk.conn.recv_line()
 
-    with pytest.raises(WrongState) as raised:
+    with pytest.raises(InvalidState) as raised:
         talk.conn.detach()
 
     assert str(raised.value) == (

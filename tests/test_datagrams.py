@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_sockserver import DatagramTestServer, DeadlineExceeded, Request, SockServer, WrongState, socketserver
+from pytest_sockserver import DatagramTestServer, DeadlineExceeded, InvalidState, Request, SockServer, socketserver
 
 from .peers import PATIENCE, datagram_client, place, until
 
@@ -274,7 +274,7 @@ def test_a_reply_after_the_stop_names_the_state(server: DatagramTestServer) -> N
         request = server.take()
         server.stop()
 
-        with pytest.raises(WrongState):
+        with pytest.raises(InvalidState):
             request.reply(b"too late")
     assert [event.kind for event in server.events] == ["received"]
 

@@ -26,6 +26,7 @@ from pytest_sockserver import (
     Drip,
     Gate,
     Hex,
+    InvalidState,
     Reset,
     Script,
     SendEof,
@@ -34,7 +35,6 @@ from pytest_sockserver import (
     StreamTestServer,
     Text,
     UnsupportedFault,
-    WrongState,
     delimited,
     fixed,
     length_prefixed,
@@ -78,8 +78,8 @@ TIMES = "times must be an int of at least 1, a pair (least, most) with most None
 MATCH = "expected bytes, a compiled pattern of bytes, Hex, Text, a predicate or ANY, not "
 ASYNC = f"the async function coroutine ({FILE}:{coroutine.__code__.co_firstlineno})"
 ON_DATAGRAMS_FIT = (
-    "they have Append, Corrupt, Cut, Delay, Gate, Hold, Jitter, Open, Overwrite, Prepend, Repeat, Replace, Spoof and "
-    "Stall, and no reply is ()"
+    "they have Append, Corrupt, Cut, Delay, Gate, Hold, Jitter, OpenGate, Overwrite, Prepend, Repeat, Replace, Spoof "
+    "and Stall, and no reply is ()"
 )
 DATAGRAMS = f"with datagrams: they have no connection that could end or change; {ON_DATAGRAMS_FIT}"
 ON_DATAGRAMS = (
@@ -191,10 +191,14 @@ WRONG: list[tuple[Callable[[Servers], object], type[Exception], str]] = [
     ),
     (
         lambda its: its.tcp.on(b"A").reply(b"1").reply(b"2"),
-        WrongState,
+        InvalidState,
         "reply() was called already for this rule: the next reply is then(...)",
     ),
-    (lambda its: its.tcp.on(b"A").then(b"2"), WrongState, "then() follows reply(): write on(...).reply(...).then(...)"),
+    (
+        lambda its: its.tcp.on(b"A").then(b"2"),
+        InvalidState,
+        "then() follows reply(): write on(...).reply(...).then(...)",
+    ),
     (lambda its: its.tcp.on(b"A").reply(Text(r"\g<who>")), ValueError, rf"reply() {NAMES} nothing"),
     (
         lambda its: its.tcp.on(re.compile(rb"(?P<name>.)")).reply(Cut(Text(r"\g<who>"), 1)),

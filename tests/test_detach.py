@@ -13,12 +13,12 @@ import pytest
 from pytest_sockserver import (
     Close,
     Connection,
+    InvalidState,
     RecordLimitExceeded,
     Reset,
     ServerStopping,
     SockServer,
     StreamTestServer,
-    WrongState,
     lines,
 )
 
@@ -49,7 +49,7 @@ VERBS = {
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_verbs_are_over(server: StreamTestServer, verb: str) -> None:
     with Taken(server) as (client, conn), conn.detach() as sock:
-        with pytest.raises(WrongState, match=r"^cannot \w+( on)? connection 0: it was detached"):
+        with pytest.raises(InvalidState, match=r"^cannot \w+( on)? connection 0: it was detached"):
             VERBS[verb](conn)
 
         sock.sendall(b"still open")  # no verb has ended what is another's
@@ -58,7 +58,7 @@ def test_the_verbs_are_over(server: StreamTestServer, verb: str) -> None:
 
 def test_a_reset_among_the_parts_is_refused(tcp_server: StreamTestServer) -> None:
     with Taken(tcp_server) as (client, conn), conn.detach() as sock:
-        with pytest.raises(WrongState, match="it was detached"):
+        with pytest.raises(InvalidState, match="it was detached"):
             conn.send(Reset())
 
         sock.sendall(b"still open")
@@ -70,7 +70,7 @@ def test_the_verbs_of_coroutines_are_over(server: StreamTestServer) -> None:
         conn = await server.aio.accept()
         sock: socket.socket = conn.detach()
         for ending in (conn.close, conn.reset, conn.recv):
-            with pytest.raises(WrongState, match="it was detached"):
+            with pytest.raises(InvalidState, match="it was detached"):
                 await ending()
         return sock
 
@@ -137,13 +137,13 @@ def talk_tls(server: StreamTestServer) -> bytes:
         return client.recv(100)
 
 
-def test_disturbances_do_not_reach_it(tcp_server: StreamTestServer) -> None:
+def test_injections_do_not_reach_it(tcp_server: StreamTestServer) -> None:
     with Taken(tcp_server) as (client, conn):
-        with conn.detach() as sock, tcp_server.disturb(b"disturbed") as disturbing:
+        with conn.detach() as sock, tcp_server.inject(b"injected") as injection:
             sock.sendall(b"plain")
             assert client.recv(100) == b"plain"
-            disturbing.end()
-        assert disturbing.count == 0
+            injection.end()
+        assert injection.count == 0
 
 
 def test_a_handler_may_return_and_leave_it_open(server: StreamTestServer) -> None:
@@ -221,7 +221,7 @@ def test_one_that_was_not_accepted_is_refused(server: StreamTestServer) -> None:
     """The server's own thread reads it."""
     with connect(server) as client:
         conn = server.wait_connection()
-        with pytest.raises(WrongState) as raised:
+        with pytest.raises(InvalidState) as raised:
             conn.detach()
         assert str(raised.value) == (
             "cannot detach() on connection 0: it is read by its server, which has nothing declared; "
@@ -237,7 +237,7 @@ def test_one_that_another_thread_drives_is_refused(server: StreamTestServer) -> 
 
     with connect(server) as client:
         conn = server.wait_connection()
-        with pytest.raises(WrongState) as raised:
+        with pytest.raises(InvalidState) as raised:
             conn.detach()
         assert str(raised.value) == "cannot detach connection 0: another thread drives it"
 
@@ -249,7 +249,7 @@ def test_one_that_another_thread_reads_is_refused(server: StreamTestServer) -> N
     with Taken(server) as (client, conn):
         reading = server.in_thread(conn.recv_line)
         until(conn._reader.locked)
-        with pytest.raises(WrongState, match="another thread drives it$"):
+        with pytest.raises(InvalidState, match="another thread drives it$"):
             conn.detach()
 
         client.sendall(b"x\n")

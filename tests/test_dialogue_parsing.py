@@ -15,10 +15,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pytest_sockserver.errors.exceptions import DialogueError
-from pytest_sockserver.errors.location import Origin
+from pytest_sockserver.errors.location import Location
 from pytest_sockserver.scripting.dialogue_reader import Dialogue, Section, parse
 from pytest_sockserver.scripting.dialogue_writer import Event, format_datagrams, format_lines, line_ending
-from pytest_sockserver.scripting.effects import Close, Delay, Gate, Open, Reset, SendEof, Stall
+from pytest_sockserver.scripting.effects import Close, Delay, Gate, OpenGate, Reset, SendEof, Stall
 from pytest_sockserver.scripting.matching import Hex, PatternText, Text
 from pytest_sockserver.scripting.script import Script
 from pytest_sockserver.scripting.steps import Step
@@ -31,7 +31,7 @@ RELAXED = settings(deadline=None, max_examples=60)
 def read(
     text: str, *, transport: str = "tcp", names: Iterable[str] = (), tls: bool = True, timed: bool = False
 ) -> Dialogue:
-    here = Origin()
+    here = Location()
     return parse(
         text,
         new_script=lambda: Script(transport=transport, names=lambda: names, tls=tls),
@@ -580,7 +580,7 @@ def test_an_exchange_may_do_all_that_a_server_can() -> None:
     text += "C: d\nS! reset\n% end"
 
     assert [each.parts for each in section(text).exchanges] == [
-        (b"b\r\nc\r\n", Delay(1), Gate("x"), Open("y"), StartTLS(), SendEof(), Stall()),
+        (b"b\r\nc\r\n", Delay(1), Gate("x"), OpenGate("y"), StartTLS(), SendEof(), Stall()),
         (Reset(),),
     ]
 

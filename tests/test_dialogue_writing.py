@@ -13,7 +13,7 @@ from pytest_sockserver.connection.transcript import datagram_lines, head, lines,
 from pytest_sockserver.faults.modifiers import Cut, Drip
 from pytest_sockserver.recording.recorder import Recorder, Tape
 from pytest_sockserver.scripting.dialogue_writer import format_datagrams, format_lines, line_ending
-from pytest_sockserver.scripting.effects import Close, Delay, Gate, Open, Reset, SendEof, Stall
+from pytest_sockserver.scripting.effects import Close, Delay, Gate, OpenGate, Reset, SendEof, Stall
 from pytest_sockserver.scripting.matching import Hex, Text
 from pytest_sockserver.scripting.parts import Part
 from pytest_sockserver.scripting.script import Script
@@ -402,7 +402,7 @@ def test_an_empty_script_prints_as_nothing() -> None:
         (Delay(2), ["S! delay 2s"]),
         (Delay(1e-6), ["S! delay 0.000001s"]),
         (Gate("go"), ["S! wait go"]),
-        (Open("go"), ["S! open go"]),
+        (OpenGate("go"), ["S! open go"]),
         (Close(), ["S! close"]),
         (Reset(), ["S! reset"]),
         (SendEof(), ["S! send-eof"]),

@@ -115,7 +115,7 @@ def test_greenlets_go_on_while_a_wait_waits(tcp_server):
     outcome(ticking)
 
 def test_quiet(tcp_server):
-    tcp_server.assert_quiet(0.05)
+    tcp_server.assert_no_traffic(0.05)
 
 def test_a_failure_that_must_come(tcp_server):
     @tcp_server.handler

@@ -220,7 +220,7 @@ def test_a_handler_of_the_wrong_kind_or_arity_is_refused_where_it_is_declared(
     said = str(raised.value).replace("required keyword-only argument", "required argument")  # until 3.11
     assert said == message.replace("required keyword-only argument", "required argument")
     assert raised.traceback[-1].frame.code.path.name != __file__
-    assert tcp_server._drivers.handler is None
+    assert tcp_server._declarations.handler is None
 
 
 @pytest.mark.parametrize(

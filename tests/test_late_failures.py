@@ -77,12 +77,12 @@ DECLARATIONS = {
     "rule": "tcp_server.on(b'OTHER\\n').reply(b'x')",
     "reply_function": "tcp_server.on(b'FLUSH\\n').reply(boom)",
     "framing": "tcp_server.framing = failing; tcp_server.on(ANY).reply(b'x')",
-    "disturbance": "tcp_server.on(b'FLUSH\\n').reply(b'x'); tcp_server.disturb(boom, times=(0, 1))",
+    "injection": "tcp_server.on(b'FLUSH\\n').reply(b'x'); tcp_server.inject(boom, times=(0, 1))",
     "datagram_function": "udp_server.handler(boom)",
     "datagram_class": "udp_server.handler(type('H', (socketserver.BaseRequestHandler,), {'handle': boom}))",
     "datagram_rule": "udp_server.on(b'OTHER').reply(b'x')",
     "datagram_script": "udp_server.script(times=(0, None)).expect(b'OTHER')",
-    "datagram_disturbance": "udp_server.on(b'FLUSH').reply(b'x'); udp_server.disturb(boom, times=(0, None))",
+    "datagram_fault_rule": "udp_server.on(b'FLUSH').reply(b'x'); udp_server.inject(boom, times=(0, None))",
 }
 #: Where scripts were declared and are used up, a connection that comes after the call is ended without more.
 QUIET = {"used_up_script"}

@@ -661,9 +661,9 @@ def test_a_time_limit_in_the_midst_of_a_stop_is_an_error_that_names_what_was_stu
     assert "2 passed, 1 deselected, 1 error" in left.text.splitlines()[-1]
 
 
-def test_ctrl_c_in_a_check_up_does_not_wait_for_the_rest_of_it(runs: Runs) -> None:
+def test_ctrl_c_in_a_fault_matrix_does_not_wait_for_the_rest_of_it(runs: Runs) -> None:
     source = """
-    from pytest_sockserver import check_up
+    from pytest_sockserver import fault_matrix
 
     def client(server):
         with connect(server) as client:
@@ -671,7 +671,7 @@ def test_ctrl_c_in_a_check_up_does_not_wait_for_the_rest_of_it(runs: Runs) -> No
 
     def test_it():
         threading.Timer(0.01, announce).start()
-        check_up(client, lambda server: server.on(CONNECT).reply(b"x"), workers=1, patience=1)
+        fault_matrix(client, lambda server: server.on(CONNECT).reply(b"x"), workers=1, patience=1)
     """
     left = runs.pytest(source)
 

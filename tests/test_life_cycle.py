@@ -20,10 +20,10 @@ from pytest_sockserver import (
     AddressUnavailable,
     Connection,
     DatagramTestServer,
+    InvalidState,
     Request,
     SockServer,
     StreamTestServer,
-    WrongState,
 )
 
 from .peers import PATIENCE, connect, datagram_client, read_to_end, threads_of_servers, until
@@ -236,7 +236,7 @@ def test_live_clients_read_the_end_when_the_server_stops(stream_server: StreamTe
 def test_address_before_the_first_start_is_an_error() -> None:
     server = StreamTestServer(name="mail")
 
-    with pytest.raises(WrongState) as raised:
+    with pytest.raises(InvalidState) as raised:
         server.address  # noqa: B018
 
     assert str(raised.value) == "mail has no address in state 'new': start() it first"
@@ -533,13 +533,13 @@ def test_stop_while_refusing_ends_everything(stream_server: StreamTestServer) ->
 
 def test_refuse_of_a_server_that_is_not_running_names_the_state() -> None:
     server = StreamTestServer()
-    with pytest.raises(WrongState) as new:
+    with pytest.raises(InvalidState) as new:
         server.refuse()
-    with pytest.raises(WrongState) as new_listen:
+    with pytest.raises(InvalidState) as new_listen:
         server.listen()
     with server:
         pass
-    with pytest.raises(WrongState) as stopped:
+    with pytest.raises(InvalidState) as stopped:
         server.refuse()
 
     assert str(new.value) == "cannot refuse() in state 'new': expected 'started'"

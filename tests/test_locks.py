@@ -25,11 +25,11 @@ from pytest_sockserver import (
     DeadlineExceeded,
     Gate,
     HandlerStuck,
+    InvalidState,
     Request,
     ServerFailed,
     SockServer,
     StreamTestServer,
-    WrongState,
 )
 from pytest_sockserver import socketserver as framework
 from pytest_sockserver.connection import cutting
@@ -181,22 +181,20 @@ def test_a_reply_function_and_another_thread_share_a_lock(tcp_server: StreamTest
         assert read_exactly(client, 3) == b"ok\n"
 
 
-def test_a_disturbance_and_another_thread_share_a_lock(tcp_server: StreamTestServer, order: bool) -> None:
+def test_a_injection_and_another_thread_share_a_lock(tcp_server: StreamTestServer, order: bool) -> None:
     crossing = Crossing(tcp_server, theirs_first=order)
     tcp_server.handler(echo)
-    tcp_server.disturb(lambda data: crossing.code() or data.upper())
+    tcp_server.inject(lambda data: crossing.code() or data.upper())
 
     with connect(tcp_server) as client, crossing():
         client.sendall(b"x\n")
         assert read_exactly(client, 2) == b"X\n"
 
 
-def test_a_disturbance_of_datagrams_and_another_thread_share_a_lock(
-    udp_server: DatagramTestServer, order: bool
-) -> None:
+def test_a_injection_of_datagrams_and_another_thread_share_a_lock(udp_server: DatagramTestServer, order: bool) -> None:
     crossing = Crossing(udp_server, theirs_first=order)
     udp_server.on(ANY).reply(b"ok")
-    udp_server.disturb(lambda data: crossing.code() or data, direction="received")
+    udp_server.inject(lambda data: crossing.code() or data, direction="received")
 
     with datagram_client(udp_server) as client, crossing():
         client.send(b"x")
@@ -369,7 +367,7 @@ def test_a_request_that_clear_lets_go_is_finalized_without_a_lock(udp_server: Da
         udp_server.clear()
 
 
-@pytest.mark.parametrize("declared", ["handler", "rule", "disturbance"])
+@pytest.mark.parametrize("declared", ["handler", "rule", "injection"])
 def test_what_was_declared_and_clear_lets_go_is_finalized_without_a_lock(
     tcp_server: StreamTestServer, declared: str, order: bool
 ) -> None:
@@ -379,7 +377,7 @@ def test_what_was_declared_and_clear_lets_go_is_finalized_without_a_lock(
     elif declared == "rule":
         tcp_server.on(Owned(crossing))
     else:
-        tcp_server.disturb(Owned(crossing))
+        tcp_server.inject(Owned(crossing))
 
     with crossing():
         tcp_server.clear()
@@ -475,7 +473,7 @@ def test_a_slow_predicate_holds_up_no_other_wait_and_no_stop(tcp_server: StreamT
         tcp_server.stop()
 
         assert monotonic() - began < AT_ONCE
-        with pytest.raises(WrongState, match="nothing more will come"):
+        with pytest.raises(InvalidState, match="nothing more will come"):
             other.result()
         slow.go.set()
         blocked.join(PATIENCE)
@@ -754,7 +752,7 @@ def test_a_handler_class_that_waits_for_a_push_says_where_that_stands(tcp_server
                 raised.append(error)
 
     tcp_server.handler(Late)
-    tcp_server.disturb(DATA)
+    tcp_server.inject(DATA)
     with connect(tcp_server) as client:
         conn = tcp_server.wait_connection()
         pushing = tcp_server.in_thread(lambda: conn.send(b"a", Gate("go")))

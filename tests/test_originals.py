@@ -121,7 +121,7 @@ def test_a_wait_runs_out_after_its_seconds_while_the_clock_is_frozen(sockserver:
     with taking(0.1), pytest.raises(DeadlineExceeded):
         datagrams.wait_for(ANY, timeout=0.1)
     with taking(0.1):
-        server.assert_quiet(0.1)
+        server.assert_no_traffic(0.1)
     with taking(0.1), pytest.raises(UnmetExpectation):
         server.timeout = 0.1
         with server.raises(ValueError):
@@ -283,7 +283,7 @@ async def test_awaitable_waits_run_out_while_the_loops_clock_is_frozen(tcp_serve
     with taking(0.1), pytest.raises(DeadlineExceeded):
         await tcp_server.aio.wait_connection(timeout=0.1)
     with taking(0.1):
-        await tcp_server.aio.assert_quiet(0.1)
+        await tcp_server.aio.assert_no_traffic(0.1)
     _, writer = await asyncio.open_connection(*tcp_server.address)
     conn = await tcp_server.aio.accept()
     with taking(0.1), pytest.raises(DeadlineExceeded):
@@ -360,7 +360,7 @@ async def test_awaitable_waits_run_out_while_trios_clock_is_frozen(tcp_server: S
         with taking(0.1), pytest.raises(DeadlineExceeded):
             await tcp_server.aio.wait_connection(timeout=0.1)
         with taking(0.1):
-            await tcp_server.aio.assert_quiet(0.1)
+            await tcp_server.aio.assert_no_traffic(0.1)
 
 
 def test_awaitable_waits_run_out_by_the_real_clock_under_trios_mock_clock(tcp_server: StreamTestServer) -> None:

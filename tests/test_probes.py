@@ -367,34 +367,34 @@ def test_a_greeting_is_left_for_the_next_client(server: StreamTestServer, probe:
         assert ask(server, b"x\n", 3, greeting) == b"ok\n"
 
 
-def test_a_hit_of_a_disturbance_is_left_for_the_next_client(
+def test_a_hit_of_a_injection_is_left_for_the_next_client(
     server: StreamTestServer, probe: Callable[[Any], None]
 ) -> None:
     server.on(CONNECT).reply(b"hello")
     server.on(b"hi").reply(b"ho")
-    disturbing = server.disturb(b"HELLO", times=1)
+    injection = server.inject(b"HELLO", times=1)
 
     probe(server)
 
     assert ask(server, b"hi", 2, greeting=b"HELLO") == b"ho"
     assert ask(server, b"hi", 2, greeting=b"hello") == b"ho"
-    assert disturbing.count == 1
+    assert injection.count == 1
 
 
 def test_a_hit_of_what_is_received_is_left_for_the_next_client(
     server: StreamTestServer, probe: Callable[[Any], None]
 ) -> None:
     server.on(b"hi").reply(b"ho")
-    server.disturb(Prepend(DATA, b"h"), direction="received", times=1)
+    server.inject(Prepend(DATA, b"h"), direction="received", times=1)
 
     probe(server)
 
     assert ask(server, b"i", 2) == b"ho"
 
 
-def test_a_disturbance_that_has_hit_only_probes_is_missing(server: StreamTestServer) -> None:
+def test_a_injection_that_has_hit_only_probes_is_missing(server: StreamTestServer) -> None:
     server.on(CONNECT).reply(b"hello")
-    server.disturb(b"HELLO")
+    server.inject(b"HELLO")
 
     leave(server)
 

@@ -1226,7 +1226,7 @@ def test_a_large_conversation_is_shown_whole_if_asked_for(inner: Runner) -> None
     assert len([line for line in run.block("test_exchanges").splitlines() if line == "[T] C: " + "x" * 1_500]) == 100
 
 
-def test_a_report_names_a_disturbance_that_never_hit(inner: Runner) -> None:
+def test_a_report_names_a_injection_that_never_hit(inner: Runner) -> None:
     run = inner(
         """
         import socket
@@ -1234,11 +1234,11 @@ def test_a_report_names_a_disturbance_that_never_hit(inner: Runner) -> None:
 
         def test_it(tcp_server):
             tcp_server.on(b"x").reply(b"y")
-            tcp_server.disturb(Reset(), at=4)
+            tcp_server.inject(Reset(), at=4)
             with socket.create_connection(tcp_server.address) as client:
                 client.send(b"x")
                 assert client.recv(1) == b"z"
         """
     )
 
-    assert "# never hit: disturb(Reset(), at=[4]) (test_it.py:6)" in run.stdout
+    assert "# never hit: inject(Reset(), at=[4]) (test_it.py:6)" in run.stdout

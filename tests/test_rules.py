@@ -22,6 +22,7 @@ from pytest_sockserver import (
     Drip,
     Gate,
     Hex,
+    InvalidState,
     Request,
     Reset,
     SendEof,
@@ -31,7 +32,6 @@ from pytest_sockserver import (
     StreamTestServer,
     Text,
     UnexpectedRequest,
-    WrongState,
     length_prefixed,
     lines,
 )
@@ -413,13 +413,13 @@ def test_a_rule_that_is_dropped_without_a_reply_is_silent_at_once(line_server: S
 def test_declaring_out_of_turn_is_refused(line_server: StreamTestServer) -> None:
     rule = line_server.on(b"a\n")
 
-    with pytest.raises(WrongState, match=r"then\(\) follows reply\(\)"):
+    with pytest.raises(InvalidState, match=r"then\(\) follows reply\(\)"):
         rule.then(b"x")
     rule.reply(b"x")
-    with pytest.raises(WrongState, match=r"reply\(\) was called already"):
+    with pytest.raises(InvalidState, match=r"reply\(\) was called already"):
         rule.reply(b"y")
     line_server.clear()
-    with pytest.raises(WrongState, match=r"is forgotten: clear\(\) was called"):
+    with pytest.raises(InvalidState, match=r"is forgotten: clear\(\) was called"):
         rule.then(b"y")
 
 

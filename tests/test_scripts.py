@@ -16,6 +16,7 @@ from pytest_sockserver import (
     Delay,
     Gate,
     Hex,
+    InvalidState,
     Request,
     Script,
     ScriptMismatch,
@@ -24,7 +25,6 @@ from pytest_sockserver import (
     Text,
     UnexpectedRequest,
     UnmetExpectation,
-    WrongState,
     lines,
     resp,
 )
@@ -133,7 +133,7 @@ def test_a_script_may_grow_while_it_is_performed(tcp_server: StreamTestServer) -
 def test_accept_is_refused_where_a_script_takes_the_connections(tcp_server: StreamTestServer) -> None:
     tcp_server.script(times=None).send(b"1")
 
-    with pytest.raises(WrongState, match=r"accept\(\) is for servers with nothing declared: a script \("):
+    with pytest.raises(InvalidState, match=r"accept\(\) is for servers with nothing declared: a script \("):
         tcp_server.accept()
 
 
@@ -296,7 +296,7 @@ def test_an_optional_step_at_the_end_has_no_deadline_and_is_not_missed(sockserve
 
     with connect(server) as client:
         assert ask(client, b"a\n") == b"1\n"
-        server.assert_quiet(0.1)
+        server.assert_no_traffic(0.1)
         assert ask(client, b"b\n") == b"2\n"
     with connect(server) as client:
         assert ask(client, b"a\n") == b"1\n"

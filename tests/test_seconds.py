@@ -23,7 +23,7 @@ from pytest_sockserver import (
     Split,
     StreamTestServer,
     UnexpectedRequest,
-    check_up,
+    fault_matrix,
     splits,
 )
 from pytest_sockserver.errors.messages import format_seconds
@@ -39,7 +39,7 @@ WAITS: dict[str, Callable[[Any, Any], object]] = {
     "take": lambda its, seconds: its.udp.take(timeout=seconds),
     "wait_for": lambda its, seconds: its.udp.wait_for(timeout=seconds),
     "wait_connection": lambda its, seconds: its.tcp.wait_connection(timeout=seconds),
-    "assert_quiet": lambda its, seconds: its.udp.assert_quiet(seconds),
+    "assert_no_traffic": lambda its, seconds: its.udp.assert_no_traffic(seconds),
     "timeout=": lambda its, seconds: its.factory.tcp(timeout=seconds),
     "timeout of all": lambda its, seconds: SockServer(timeout=seconds),
     "server.timeout": lambda its, seconds: setattr(its.tcp, "timeout", seconds),
@@ -58,7 +58,7 @@ WAITS: dict[str, Callable[[Any, Any], object]] = {
     "wait_received": lambda its, seconds: its.conn.wait_received(b"x", timeout=seconds),
     "script": lambda its, seconds: its.script.expect(b"x", timeout=seconds),
     "future": lambda its, seconds: its.future.result(timeout=seconds),
-    "check_up": lambda its, seconds: check_up(print, print, patience=seconds),
+    "fault_matrix": lambda its, seconds: fault_matrix(print, print, patience=seconds),
 }
 
 PARTS: dict[str, Callable[[Any], object]] = {
@@ -213,12 +213,12 @@ def test_a_time_is_written_without_an_exponent(seconds: float, text: str) -> Non
 
 def test_a_quiet_time_is_written_without_an_exponent(udp_server: Any) -> None:
     def speak() -> None:
-        until(lambda: udp_server._recorder._sleepers, "assert_quiet()")
+        until(lambda: udp_server._recorder._sleepers, "assert_no_traffic()")
         with datagram_client(udp_server) as client:
             client.send(b"x")
 
     speaking = udp_server.in_thread(speak)
 
     with pytest.raises(UnexpectedRequest, match=r"expected nothing for 86,000 s\n  got something"):
-        udp_server.assert_quiet(86_000.0)
+        udp_server.assert_no_traffic(86_000.0)
     speaking.result()

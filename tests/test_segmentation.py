@@ -1024,7 +1024,7 @@ def test_optional_steps_at_the_end_of_a_script_are_not_demanded(sockserver: Sock
     with connect(server) as client:
         client.sendall(b"A")
         assert client.recv(1) == b"a"
-        server.assert_quiet(0.15)
+        server.assert_no_traffic(0.15)
         client.sendall(b"C")
         assert client.recv(1) == b"c"
 
@@ -1070,7 +1070,7 @@ def test_optional_steps_at_the_end_of_a_repeat_at_the_end_are_not_demanded(socks
     with connect(server) as client:
         client.sendall(b"A")
         assert client.recv(1) == b"a"
-        server.assert_quiet(0.15)
+        server.assert_no_traffic(0.15)
         client.sendall(b"B")
         assert client.recv(1) == b"b"
 
@@ -1319,7 +1319,7 @@ def seconds_for(declare: Declare, data: bytes, framing: Framing | None) -> float
     server = StreamTestServer(framing=framing, record_limit=1 << 40, max_frame=1 << 40)
     declare(server)
     conn = Fed(server, data)
-    driver = server._drivers.drive(conn, call_is_over=False)
+    driver = server._declarations.drive(conn, call_is_over=False)
     assert driver is not None
     began = process_time()
     driver.run(conn)

@@ -232,13 +232,13 @@ def test_message_shows_the_beginning_of_a_long_template() -> None:
 
 
 def test_nearest_rules_are_described_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytest_sockserver.errors.location import Origin
+    from pytest_sockserver.errors.location import Location
     from pytest_sockserver.scripting import rules
     from pytest_sockserver.scripting.times import checked_times
 
     departures: list[Any] = []
     monkeypatch.setattr(rules, "departure", lambda shape, data: departures.append(shape) or "")
-    declared = [Rule(n, b"%d" % n, checked_times(None), (), Origin()) for n in range(1, 1001)]
+    declared = [Rule(n, b"%d" % n, checked_times(None), (), Location()) for n in range(1, 1001)]
 
     assert len(rules.nearest(declared, b"7")) == len(departures) == rules.NEAREST
 

@@ -42,10 +42,10 @@ from pytest_sockserver import (
     Stall,
     StreamTestServer,
 )
-from pytest_sockserver.faults.fault_rule import checked_disturbance
+from pytest_sockserver.faults.fault_rule import checked_fault_rule
 from pytest_sockserver.scripting.matching import nothing_kept
 from pytest_sockserver.scripting.parts import actions, check_fit, checked_parts
-from pytest_sockserver.strategies import broken_scripts, corruptions, disturbances, faults, segmentations, truncations
+from pytest_sockserver.strategies import broken_scripts, corruptions, faults, injections, segmentations, truncations
 
 from .peers import PATIENCE, connect, datagram_client, read_exactly
 
@@ -128,11 +128,11 @@ def test_every_value_can_be_said_on_its_transport(
 @pytest.mark.parametrize("transport", EVERYWHERE)
 @MANY
 @given(data=st.data(), stalls=st.booleans())
-def test_every_disturbance_can_be_declared_on_its_transport(transport: Any, data: st.DataObject, stalls: bool) -> None:
-    parts = data.draw(disturbances(transport, stalls=stalls))
+def test_every_injection_can_be_declared_on_its_transport(transport: Any, data: st.DataObject, stalls: bool) -> None:
+    parts = data.draw(injections(transport, stalls=stalls))
 
     nothing: Any = dict.fromkeys(["connections", "at", "probability", "seed", "times"])
-    assert checked_disturbance(parts, transport, direction="sent", **nothing).parts == parts
+    assert checked_fault_rule(parts, transport, direction="sent", **nothing).parts == parts
 
 
 @MANY
@@ -214,27 +214,27 @@ def test_stalls_change_nothing_on_datagrams(transport: Any) -> None:
     assert kinds_of(faults(REPLY, transport, stalls=True)) == KINDS[transport]
 
 
-OF_DISTURBANCES = {"Repeat", "Append", "Prepend Close", "Corrupt Close"}
-DISTURBANCES = {
-    "tcp": {"Close", "Reset", "SendEof", "_Data Close", "_Data Reset", "_Data SendEof"} | OF_DISTURBANCES,
-    "tls": {"Close", "Reset", "SendEof", "_Data Close", "_Data Reset", "_Data SendEof"} | OF_DISTURBANCES,
-    "unix": {"Close", "SendEof", "_Data Close", "_Data SendEof"} | OF_DISTURBANCES,
+OF_INJECTIONS = {"Repeat", "Append", "Prepend Close", "Corrupt Close"}
+INJECTIONS = {
+    "tcp": {"Close", "Reset", "SendEof", "_Data Close", "_Data Reset", "_Data SendEof"} | OF_INJECTIONS,
+    "tls": {"Close", "Reset", "SendEof", "_Data Close", "_Data Reset", "_Data SendEof"} | OF_INJECTIONS,
+    "unix": {"Close", "SendEof", "_Data Close", "_Data SendEof"} | OF_INJECTIONS,
     "udp": {"", "Repeat", "Append", "Prepend", "Corrupt", "Spoof"},
     "unix_datagram": {"", "Repeat", "Append", "Prepend", "Corrupt"},
 }
 
 
 @pytest.mark.parametrize("transport", EVERYWHERE)
-def test_disturbances_are_of_these_kinds(transport: Any) -> None:
-    assert kinds_of(disturbances(transport)) == DISTURBANCES[transport]
+def test_injections_are_of_these_kinds(transport: Any) -> None:
+    assert kinds_of(injections(transport)) == INJECTIONS[transport]
 
 
 @pytest.mark.parametrize("transport", EVERYWHERE)
-def test_disturbances_with_stalls_are_of_these_kinds(transport: Any) -> None:
+def test_injections_with_stalls_are_of_these_kinds(transport: Any) -> None:
     more = {"", "Stall", "_Data Stall", "Prepend", "Corrupt"} if transport in STREAMS else set()
     less = {"Prepend Close", "Corrupt Close"} if transport in STREAMS else set()
 
-    assert kinds_of(disturbances(transport, stalls=True)) == DISTURBANCES[transport] - less | more
+    assert kinds_of(injections(transport, stalls=True)) == INJECTIONS[transport] - less | more
 
 
 def test_over_tls_an_end_may_lack_its_close_notify() -> None:
@@ -647,14 +647,14 @@ def datagrams_seen(server: DatagramTestServer, *, ours: bool = True) -> list[byt
 @pytest.mark.parametrize("transport", STREAMS)
 @ON_SOCKETS
 @given(data=st.data())
-def test_a_disturbance_of_a_stream_shows_what_it_says(transport: Any, data: st.DataObject, servers: Servers) -> None:
-    parts = data.draw(disturbances(transport))
+def test_a_injection_of_a_stream_shows_what_it_says(transport: Any, data: st.DataObject, servers: Servers) -> None:
+    parts = data.draw(injections(transport))
     server = servers.stream(transport)
     server.on(b"PING\r\n").reply(REPLY)
 
-    with server.disturb(*parts, at=0), client_of(server) as client:
+    with server.inject(*parts, at=0), client_of(server) as client:
         client.sendall(b"PING\r\n")
-        wanted = disturbed(parts)
+        wanted = faulty(parts)
         read, end = seen_by(client, len(wanted), ends="open" not in ends_of(parts, transport))
 
     assert end in ends_of(parts, transport)
@@ -667,12 +667,12 @@ def test_a_disturbance_of_a_stream_shows_what_it_says(transport: Any, data: st.D
 @pytest.mark.parametrize("transport", DATAGRAMS)
 @ON_SOCKETS
 @given(data=st.data())
-def test_a_disturbance_of_a_datagram_shows_what_it_says(transport: Any, data: st.DataObject, servers: Servers) -> None:
-    parts = data.draw(disturbances(transport))
+def test_a_injection_of_a_datagram_shows_what_it_says(transport: Any, data: st.DataObject, servers: Servers) -> None:
+    parts = data.draw(injections(transport))
     server = servers.datagram(transport)
     server.on(b"PING").reply(REPLY)
 
-    with server.disturb(*parts, at=0):
+    with server.inject(*parts, at=0):
         seen = datagrams_seen(server, ours=parts != (Spoof(DATA),))
 
     if is_drawn(parts):
@@ -685,7 +685,7 @@ def is_drawn(parts: Sequence[Any]) -> bool:
     return bool(parts) and isinstance(parts[0], Corrupt)
 
 
-def disturbed(parts: Sequence[Any]) -> bytes:
+def faulty(parts: Sequence[Any]) -> bytes:
     return REPLY if is_drawn(parts) else b"".join(said(parts))
 
 
@@ -794,11 +794,11 @@ WRONG: list[tuple[Callable[[], object], type[Exception], str]] = [
         TypeError,
         "faults() expected stalls= to be True or False, not 'yes'",
     ),
-    (lambda: disturbances(b"x"), ValueError, f"disturbances() {TRANSPORT}b'x'"),  # type: ignore[arg-type]
+    (lambda: injections(b"x"), ValueError, f"injections() {TRANSPORT}b'x'"),  # type: ignore[arg-type]
     (
-        lambda: disturbances("udp", stalls=0),  # type: ignore[arg-type]
+        lambda: injections("udp", stalls=0),  # type: ignore[arg-type]
         TypeError,
-        "disturbances() expected stalls= to be True or False, not 0",
+        "injections() expected stalls= to be True or False, not 0",
     ),
     (
         lambda: broken_scripts("S: hi"),  # type: ignore[arg-type]

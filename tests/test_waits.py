@@ -16,12 +16,12 @@ from pytest_sockserver import (
     Connection,
     DatagramTestServer,
     DeadlineExceeded,
+    InvalidState,
     ServerFailed,
     SockServer,
     StreamTestServer,
     UnexpectedRequest,
     UnmetExpectation,
-    WrongState,
 )
 
 from .peers import PATIENCE, connect, datagram_client, place, until
@@ -254,13 +254,13 @@ def test_the_stop_ends_a_wait_at_once(tcp_server: StreamTestServer, verb: str) -
 
     tcp_server.stop()
 
-    with pytest.raises(WrongState) as raised:
+    with pytest.raises(InvalidState) as raised:
         waiting.result(AT_ONCE)
     assert str(raised.value) == f"{verb}() in state 'stopped': nothing more will come; expected 'started'"
 
 
 def test_a_wait_on_a_server_that_never_started_says_so() -> None:
-    with pytest.raises(WrongState) as raised:
+    with pytest.raises(InvalidState) as raised:
         StreamTestServer().accept()
 
     assert str(raised.value) == "accept() in state 'new': nothing more will come; expected 'started'"
@@ -297,8 +297,8 @@ def test_clear_during_a_wait_lets_it_count_anew(udp_server: DatagramTestServer, 
         (lambda s: s.accept(timeout="1"), TypeError, "timeout must be above 0 seconds, not '1'"),
         (lambda s: s.wait_connection(-1), ValueError, "wait_connection() expected an index from 0 on, not -1"),
         (lambda s: s.wait_connection(True), TypeError, "wait_connection() expected an index from 0 on, not True"),
-        (lambda s: s.assert_quiet(0), ValueError, "assert_quiet() expected seconds above 0, not 0"),
-        (lambda s: s.assert_quiet("1"), TypeError, "assert_quiet() expected seconds above 0, not '1'"),
+        (lambda s: s.assert_no_traffic(0), ValueError, "assert_no_traffic() expected seconds above 0, not 0"),
+        (lambda s: s.assert_no_traffic("1"), TypeError, "assert_no_traffic() expected seconds above 0, not '1'"),
         (lambda s: s.raises("ValueError").__enter__(), TypeError,
          "raises() expected an exception class, or a tuple of them, not 'ValueError'"),
         (lambda s: s.raises(()).__enter__(), TypeError,
@@ -413,7 +413,7 @@ def test_accept_beside_a_handler_is_refused(tcp_server: StreamTestServer) -> Non
     tcp_server.handler(lines)
     line = test_accept_beside_a_handler_is_refused.__code__.co_firstlineno + 1
 
-    with pytest.raises(WrongState) as raised:
+    with pytest.raises(InvalidState) as raised:
         tcp_server.accept()
 
     assert str(raised.value) == (
@@ -539,12 +539,12 @@ def test_wait_closed_that_is_late_says_so(tcp_server: StreamTestServer) -> None:
         )
 
 
-# assert_quiet
+# assert_no_traffic
 
 
 def test_quiet_is_quiet(udp_server: DatagramTestServer) -> None:
     began = monotonic()
-    udp_server.assert_quiet(0.05)
+    udp_server.assert_no_traffic(0.05)
 
     assert 0.05 <= monotonic() - began < AT_ONCE
 
@@ -552,7 +552,7 @@ def test_quiet_is_quiet(udp_server: DatagramTestServer) -> None:
 def test_quiet_does_not_mind_the_past(udp_server: DatagramTestServer, speak: Any) -> None:
     speak(b"one")
 
-    udp_server.assert_quiet(0.05)
+    udp_server.assert_no_traffic(0.05)
 
 
 def test_quiet_counts_from_its_call_though_what_was_sent_before_is_still_in_the_kernel(
@@ -564,7 +564,7 @@ def test_quiet_counts_from_its_call_though_what_was_sent_before_is_still_in_the_
         for number in range(30):
             client.send(b"%d" % number)
             try:
-                udp_server.assert_quiet(0.01)
+                udp_server.assert_no_traffic(0.01)
             except UnexpectedRequest:
                 noisy.append(number)
 
@@ -584,12 +584,12 @@ def test_a_client_in_a_thread_is_not_waited_for(udp_server: DatagramTestServer, 
     client = udp_server.in_thread(send_later)
     sending.set()
     with pytest.raises(UnexpectedRequest):
-        udp_server.assert_quiet(1)
+        udp_server.assert_no_traffic(1)
     client.result()
 
 
 def test_a_datagram_is_not_quiet(udp_server: DatagramTestServer, speak: Any) -> None:
-    waiting = wait_in_thread(udp_server, lambda: udp_server.assert_quiet(5))
+    waiting = wait_in_thread(udp_server, lambda: udp_server.assert_no_traffic(5))
     speak(b"noise")
 
     with pytest.raises(UnexpectedRequest) as raised:
@@ -600,7 +600,7 @@ def test_a_datagram_is_not_quiet(udp_server: DatagramTestServer, speak: Any) -> 
 
 
 def test_a_connection_is_not_quiet(tcp_server: StreamTestServer) -> None:
-    waiting = wait_in_thread(tcp_server, lambda: tcp_server.assert_quiet(5))
+    waiting = wait_in_thread(tcp_server, lambda: tcp_server.assert_no_traffic(5))
 
     with connect(tcp_server), pytest.raises(UnexpectedRequest, match="expected nothing for 5 s"):
         waiting.result(AT_ONCE)
@@ -612,7 +612,7 @@ def test_a_byte_is_not_quiet(tcp_server: StreamTestServer, taken: str) -> None:
         tcp_server.handler(lines)
     with connect(tcp_server) as client:
         tcp_server.accept() if taken == "accepted" else tcp_server.wait_connection()
-        waiting = wait_in_thread(tcp_server, lambda: tcp_server.assert_quiet(1))
+        waiting = wait_in_thread(tcp_server, lambda: tcp_server.assert_no_traffic(1))
         client.sendall(b"x\n")
 
         with pytest.raises(UnexpectedRequest, match="expected nothing for 1 s"):
@@ -624,7 +624,7 @@ def test_the_clients_end_is_quiet(tcp_server: StreamTestServer) -> None:
     tcp_server.wait_connection()
     threading.Timer(0.02, client.close).start()
 
-    tcp_server.assert_quiet(0.1)
+    tcp_server.assert_no_traffic(0.1)
 
 
 # raises

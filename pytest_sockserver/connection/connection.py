@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from ..errors.exceptions import EndOfStream, IncompleteRequest, ServerStopping, WrongState
-from ..errors.location import Origin, hide_frame, pointing_at
+from ..errors.exceptions import EndOfStream, IncompleteRequest, InvalidState, ServerStopping
+from ..errors.location import Location, hide_frame, pointing_at
 from ..originals import current_thread
 from ..recording.events import NOTE
 from ..recording.failures import said_shortly
@@ -34,15 +34,15 @@ from ..scripting.readers import Steps
 from ..scripting.tls_effects import StartTLS
 from ..server import queries
 from ..transport.stream import CHUNK
-from ..transport.tapped_socket import Taped
+from ..transport.tapped_socket import TappedSocket
 from .deadline import Deadline
-from .fault_state import Unrest
-from .faulty_io import InFront, begin_to_hear, hear
+from .fault_state import FaultState
+from .faulty_io import Interposer, begin_inbound_fault, receive_faulty
 from .operations import Verbs
 from .perform import INPUT, ROOM, Need, pause, perform_parts
 from .request import Request
-from .send_lock import Reading
-from .waits import MOMENT, block, blocked_loop, loop_blocked_here
+from .send_lock import SingleReader
+from .waits import MOMENT, block, blocking_call, loop_blocked_here
 
 if TYPE_CHECKING:
     import socket
@@ -212,8 +212,8 @@ class Connection(Verbs):
             UnsupportedFault: The transport cannot do a part.
             ConnectionResetError, BrokenPipeError: The client is gone; this ends a handler quietly.
             DeadlineExceeded: The client did not read, and the kernel's buffers are full; or a gate was not opened.
-            BlockedLoop: In a coroutine, where a part takes time, the test accepted the connection, or for 0.1 seconds
-                there was no room, or another send was under way: ``await connection.aio.send(...)``.
+            BlockingCallInCoroutine: In a coroutine, where a part takes time, the test accepted the connection, or for
+                0.1 seconds there was no room, or another send was under way: ``await connection.aio.send(...)``.
         """
         if self._mode == "live":
             _refuse("send")
@@ -283,7 +283,7 @@ class Connection(Verbs):
 
     def _end_from_outside(self, *, reset: bool) -> None:
         """End it, whatever drives it: quietly for that."""
-        self._spoilt = True
+        self._ended_by_fault = True
         if reset and self._stream.can_reset:
             self._stream.reset_from_outside()
         else:
@@ -311,20 +311,20 @@ class Connection(Verbs):
     def detach(self) -> socket.socket:
         """Return the recorded socket, blocking and without a time-out, to a new owner, which closes it.
 
-        The verbs that read, send or end raise ``WrongState`` from now on; what was captured, and the waits, go on.
-        What the socket receives and sends is recorded, and is no request.  Disturbances do not reach it.  A handler
+        The verbs that read, send or end raise ``InvalidState`` from now on; what was captured, and the waits, go on.
+        What the socket receives and sends is recorded, and is no request.  Injections do not reach it.  A handler
         may return and leave the connection open; one that raises resets it.  ``disconnect()`` and the server's stop
         shut the socket down and leave closing it to the owner, whose reading raises ``ServerStopping`` then.
 
         Does not block.  On TLS the socket is an ``ssl.SSLSocket``.
 
         Raises:
-            WrongState: Bytes were read ahead and not taken: they would be lost.  Or the connection is closed or
+            InvalidState: Bytes were read ahead and not taken: they would be lost.  Or the connection is closed or
                 detached already, was not accepted yet, or another thread drives it.
         """
         self._refuse_unreadable("detach")
         if self._driven_elsewhere():
-            raise WrongState(f"cannot detach connection {self.index}: another thread drives it")
+            raise InvalidState(f"cannot detach connection {self.index}: another thread drives it")
         return self._stream.detach()
 
     def start_tls(self, context: Context | None = None, *, timeout: float | None = None) -> None:
@@ -389,7 +389,7 @@ class Connection(Verbs):
             deadline = Deadline(timeout)
             self._take_turn(verb, deadline)
         try:
-            if plain and self._unrest is None:  # the usual case, the short way
+            if plain and self._fault_state is None:  # the usual case, the short way
                 data = b"".join(parts)  # type: ignore[arg-type]
                 for _ in self._stream.send(data):
                     deadline = deadline or Deadline(timeout)
@@ -423,13 +423,13 @@ class Connection(Verbs):
             sock, seconds = self._stream.socket_for("send on"), left()
         return sock.await_room(seconds)
 
-    def _stand_in_front(self) -> None:
-        """Stand in front of a handler class's socket, if anything is disturbed; also asked when that begins."""
-        if self._unrest is not None and self._tape.in_front is None and self._is_raw():
-            self._tape.in_front = InFront(self)
+    def _interpose(self) -> None:
+        """Put an interposer before a handler class's socket, if faults are injected; also called when that begins."""
+        if self._fault_state is not None and self._tape.interposer is None and self._is_raw():
+            self._tape.interposer = Interposer(self)
 
     def _stop_if_ended(self) -> None:
-        """Let whoever drives this connection end quietly, if a disturbance, or a rule for its handshake, has ended it.
+        """Let whoever drives this connection end quietly, if an injection, or a rule for its handshake, has ended it.
 
         Raises:
             ServerStopping: It has.
@@ -438,12 +438,12 @@ class Connection(Verbs):
         with tape.lock:
             if not tape.server_ended:
                 return
-            self._spoilt = True
-            tape.cut = tape.cut or "a disturbance has ended the connection"
+            self._ended_by_fault = True
+            tape.cut = tape.cut or "an injection has ended the connection"
         self._stream.socket_for("go on with")
 
-    def _end_by_failed_disturbance(self, error: Exception, origin: Origin) -> NoReturn:
-        """Record that a disturbance could not be performed, and end the connection; its handler is not to blame.
+    def _end_by_failed_injection(self, error: Exception, origin: Location) -> NoReturn:
+        """Record that an injection could not be performed, and end the connection; its handler is not to blame.
 
         He may catch what he likes, and write it to the client: it is not raised to him.
 
@@ -455,10 +455,10 @@ class Connection(Verbs):
             raise error  # the client is gone, or refuses the handshake, which is for the handler to learn
         self._server._record_failure(pointing_at(error, origin), self._where(), tape.began)
         tape.note(NOTE, said_shortly(error).encode("utf-8", "backslashreplace"))
-        self._spoilt = True
+        self._ended_by_fault = True
         self._stream.reset_now()
         with tape.lock:
-            tape.cut, tape.saw_cut = tape.cut or "a disturbance failed", True
+            tape.cut, tape.saw_cut = tape.cut or "an injection failed", True
         raise ServerStopping(tape.cut)
 
     def _needs(self, parts: tuple[Part, ...], request: Request | None, timeout: float) -> Iterator[Need]:
@@ -466,7 +466,7 @@ class Connection(Verbs):
         return perform_parts(self, parts, request, timeout)
 
     def _await(self, need: Need, verb: str = "send") -> None:
-        """Wait, in this thread: what a function, or a disturbance, has brought is known here at the latest."""
+        """Wait, in this thread: what a function, or an injection, has brought is known here at the latest."""
         if need.kind is ROOM:
             self._await_room(need.left, verb)
             return
@@ -499,8 +499,10 @@ class Connection(Verbs):
             _refuse(verb)
         checked_timeout(timeout)
         self._refuse_unreadable(verb)
-        with Reading(self, verb):
-            deadline = None if patient and self._patient and timeout is None else Deadline(timeout or self._timeout)
+        with SingleReader(self, verb):
+            deadline = (
+                None if patient and self._waits_for_start and timeout is None else Deadline(timeout or self._timeout)
+            )
             while True:
                 try:
                     begun = next(steps)
@@ -515,39 +517,39 @@ class Connection(Verbs):
             with self._tape.recorder.lock:
                 self._tape.recorder.check_complete("what was received before accept()")
         if self._mode == "sunk":
-            raise WrongState(
+            raise InvalidState(
                 f"cannot {verb}() on connection {self.index}: it is read by its server, which has nothing declared; "
                 "take it by accept() first, or look at its received"
             )
 
     def _fill(self, verb: str, deadline: Deadline | None, wanted: object) -> None:
         """Wait for what comes next, or for the end of the stream."""
-        unrest = self._unrest
-        if unrest is not None and unrest.intake is not None:
-            return self._hear(unrest, verb, deadline, wanted)
+        fault_state = self._fault_state
+        if fault_state is not None and fault_state.intake is not None:
+            return self._hear(fault_state, verb, deadline, wanted)
         self._stream.await_more(self._stream.socket_for("read"))
         while True:
             sock = self._input(verb, deadline, wanted)
-            unrest = self._unrest  # looked at now that something has come: a disturbance may have begun meanwhile
-            if unrest is None:
+            fault_state = self._fault_state  # looked at now that bytes are there: an injection may have begun
+            if fault_state is None:
                 if self._stream.receive(sock):
                     return
             elif self._mode == "handled" and self._is_misheard():
-                return self._hear(unrest, verb, deadline, wanted)
-            elif self._receive_at_pace(sock, unrest, None):
+                return self._hear(fault_state, verb, deadline, wanted)
+            elif self._receive_at_pace(sock, fault_state, None):
                 return
 
-    def _hear(self, unrest: Unrest, verb: str, deadline: Deadline | None, wanted: object) -> None:
-        """Feed the buffer with what a disturbance makes of what comes."""
+    def _hear(self, fault_state: FaultState, verb: str, deadline: Deadline | None, wanted: object) -> None:
+        """Feed the buffer with what an injection makes of what comes."""
 
         def receive(into: Buffer) -> None:
             self._stream.await_more(self._stream.socket_for("read"))
-            while not self._receive_at_pace(self._input(verb, deadline, wanted), unrest, into):
+            while not self._receive_at_pace(self._input(verb, deadline, wanted), fault_state, into):
                 pass
 
-        self._stream.hand_on(hear(self, unrest, receive), unrest.intake)
+        self._stream.hand_on(receive_faulty(self, fault_state, receive), fault_state.intake)
 
-    def _input(self, verb: str, deadline: Deadline | None, wanted: object) -> Taped:
+    def _input(self, verb: str, deadline: Deadline | None, wanted: object) -> TappedSocket:
         """Wait until something may be received; return the socket."""
         while True:
             sock = self._stream.socket_for("read")
@@ -556,19 +558,19 @@ class Connection(Verbs):
             if deadline is not None and not deadline.left():  # else a debugger gave it more time
                 raise self._late(verb, deadline, wanted)
 
-    def _receive_at_pace(self, sock: Taped, unrest: Unrest, into: Buffer | None) -> bool:
+    def _receive_at_pace(self, sock: TappedSocket, fault_state: FaultState, into: Buffer | None) -> bool:
         """Receive, and wait before more is received if it is read slowly; tell whether there was anything."""
-        if not self._stream.receive(sock, into, CHUNK if unrest.pace is None else unrest.pace[0]):
+        if not self._stream.receive(sock, into, CHUNK if fault_state.pace is None else fault_state.pace[0]):
             return False
-        self._keep_pace(unrest)
+        self._keep_pace(fault_state)
         return True
 
-    def _keep_pace(self, unrest: Unrest) -> None:
+    def _keep_pace(self, fault_state: FaultState) -> None:
         """Wait before more is received, if it is read slowly."""
-        if unrest.pace is not None:
-            self._pause(pause(unrest.pace[1]))
+        if fault_state.pace is not None:
+            self._pause(pause(fault_state.pace[1]))
 
-    def _may_receive(self, sock: Taped, verb: str, deadline: Deadline | None) -> bool:
+    def _may_receive(self, sock: TappedSocket, verb: str, deadline: Deadline | None) -> bool:
         """Wait for input; where the test itself waits, a failure on the server's side ends that."""
         if self._mode != "live" or deadline is None:
             return sock.await_input(None if deadline is None else deadline.left())
@@ -592,16 +594,16 @@ class Connection(Verbs):
         return bool(len(buffer) or buffer.ended) or self._await_news(happened, lambda: None)
 
     def _is_misheard(self) -> bool:
-        """Whether what comes is disturbed before it is heard."""
-        unrest = self._unrest
-        return unrest is not None and (bool(self._server._disturbances.received) or unrest.intake is not None)
+        """Whether what comes gets an injected fault before it is heard."""
+        fault_state = self._fault_state
+        return fault_state is not None and (bool(self._server._injections.received) or fault_state.intake is not None)
 
-    def _begin_to_hear(self) -> None:
-        """Let what has come before a driver, if it is to be disturbed, be heard as what comes later."""
-        unrest, buffer = self._unrest, self._stream.buffer
-        if unrest is None or unrest.intake is not None or not self._is_misheard():
+    def _begin_inbound_fault(self) -> None:
+        """Let what has come before a driver, if it is to get an injected fault, be heard as what comes later."""
+        fault_state, buffer = self._fault_state, self._stream.buffer
+        if fault_state is None or fault_state.intake is not None or not self._is_misheard():
             return
-        intake = begin_to_hear(self, unrest)
+        intake = begin_inbound_fault(self, fault_state)
         if len(buffer):
             intake.has_effect()
         intake.arrived.feed(buffer.take(len(buffer)))
@@ -667,4 +669,4 @@ def _refuse(verb: str) -> None:
     """Refuse a verb that may block, in a coroutine; always, so that the error does not depend on timing."""
     kind = loop_blocked_here()
     if kind is not None:
-        raise blocked_loop(verb, kind, _AWAITED.get(verb) or f"await connection.aio.{verb}(...)")
+        raise blocking_call(verb, kind, _AWAITED.get(verb) or f"await connection.aio.{verb}(...)")

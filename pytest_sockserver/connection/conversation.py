@@ -24,13 +24,13 @@ from ..transport.stream import Stream
 from . import transcript
 from .cutting import Cutting
 from .deadline import Deadline
-from .fault_state import Unrest
+from .fault_state import FaultState
 from .probes import hint
 from .request import Request, looked_up
-from .send_lock import Turn
+from .send_lock import SendLock
 
 if TYPE_CHECKING:
-    from ..responders.responder import Driver
+    from ..responders.responder import Responder
     from ..scripting.rules import Rule
     from ..scripting.tls_effects import StartTLS
     from ..server.stream import StreamTestServer
@@ -59,17 +59,17 @@ class Endpoint:
         self._latest: Request | None = None  # what functions are called with, among parts that answer no request
         # Who reads: "handled" by a handler's thread, "sunk" by the server's sink, "live" by the test.
         self._mode = "handled"
-        self._driver: Driver | None = None  # what was declared for it
+        self._responder: Responder | None = None  # what was declared for it
         self._thread: threading.Thread | None = None
         self._done = False  # its handler has ended, and the connection with it
-        self._patient = True  # waits for the start of a unit without a deadline: a handler does, a test does not
-        self._came_early = False  # before anything was declared for it
-        self._tentative = False  # a mismatch may be none: whoever asks adds the conversation, if he tells of it
+        self._waits_for_start = True  # for that of a unit, without a deadline: a handler does, a test does not
+        self._connected_before_declaration = False  # before anything was declared for it
+        self._probing = False  # a mismatch may be none: whoever asks adds the conversation, if he tells of it
         self._told_end = False  # recv() and recv_all() say b"" once, then raise
-        self._shaking: StartTLS | None = None  # what has begun the handshake that a rule answers
-        self._spoilt = False  # a disturbance has ended it, or a time
-        self._unrest = Unrest() if server._disturbances else None
-        self._writing = Turn(tape.recorder)  # guards the order of bytes on the wire: one send at a time
+        self._handshake_part: StartTLS | None = None  # what has begun the handshake that a rule answers
+        self._ended_by_fault = False  # an injection has ended it, or a time
+        self._fault_state = FaultState() if server._injections else None
+        self._writing = SendLock(tape.recorder)  # guards the order of bytes on the wire: one send at a time
         self._reader = original.Lock()  # held by the one reader
         self._answer_by_rules: Callable[[Connection], None] = _nobody_answers  # its server's performer
 
@@ -151,12 +151,12 @@ class Endpoint:
     def framing(self, framing: Framing | None) -> None:
         self._framing = checked_framing(framing, self._max_frame)
 
-    def _upset(self) -> Unrest:
+    def _begin_fault_state(self) -> FaultState:
         """Return what is other than usual on this connection, from now on if nothing was."""
         with self._tape.recorder.lock:
-            if self._unrest is None:
-                self._unrest = Unrest()
-            return self._unrest
+            if self._fault_state is None:
+                self._fault_state = FaultState()
+            return self._fault_state
 
     # Requests
 
@@ -227,7 +227,7 @@ class Endpoint:
     def _explained(self, error: Exception) -> BaseException:
         """Return the user's exception for what the steps of a reading verb raised."""
         if isinstance(error, readers.Mismatch):
-            if self._tentative:
+            if self._probing:
                 return ScriptMismatch(str(error))
             mismatch: ScriptMismatch = self._error(ScriptMismatch, str(error) + hint(cast("Connection", self)))
             return mismatch
@@ -252,7 +252,7 @@ class Endpoint:
 
     def _is_raw(self) -> bool:
         """Whether a handler class has the socket."""
-        return self._driver is not None and self._driver.is_raw
+        return self._responder is not None and self._responder.is_raw
 
     def _may_be_answered(self) -> bool:
         """Whether the client, who may have ended its half, can still read a reply."""

@@ -1,6 +1,6 @@
-"""What a handler hears of a stream that is disturbed; and how a handler class's own socket is stood in front of.
+"""What a handler receives of a stream that a fault is injected into; and an interposer for a handler class's socket.
 
-A disturbance of what is received is performed once a connection, while its bytes come in: its parts are walked through,
+An injection of what is received is performed once a connection, while its bytes come in: its parts are walked through,
 and where ``DATA`` stands, whatever has arrived is handed on.  What the parts do not hand on is never heard.
 """
 
@@ -16,19 +16,19 @@ from ..faults.fault_rule import RECEIVED
 from ..originals import original
 from ..scripting.buffer import Buffer
 from ..scripting.effects import Delay, Jitter, ReadSlowly
-from ..scripting.parts import DATA, Act, Action, Function, Part, actions, shown
+from ..scripting.parts import DATA, Action, Effect, Function, Part, actions, shown
 from ..transport.stream import CHUNK
-from .fault_state import Unrest
+from .fault_state import FaultState
 from .perform import after_held, do, say
 
 if TYPE_CHECKING:
-    from ..faults.active import Disturbing
+    from ..faults.active import Injection
     from .connection import Connection
 
 __tracebackhide__ = hide_frame
 
 
-class _Want(Act):
+class _Want(Effect):
     """The action of ``DATA`` where nothing has arrived that was not handed on."""
 
 
@@ -38,20 +38,20 @@ WANT = _Want()
 _NEEDS_BYTES = (Delay, Jitter, ReadSlowly)
 
 
-class Intake:
+class InboundFault:
     """What becomes of the bytes of one connection.
 
     Attributes:
         arrived: What has come from the kernel, and not been handed on.
     """
 
-    def __init__(self, connection: Connection, disturbing: Disturbing | None) -> None:
+    def __init__(self, connection: Connection, injection: Injection | None) -> None:
         self.arrived = Buffer()
         self._connection = connection.index
-        self._silent = disturbing  # until it has an effect
-        disturbance = disturbing.disturbance if disturbing is not None else None
-        self.origin = disturbance.origin if disturbance is not None else None
-        parts: tuple[Part, ...] = disturbance.parts if disturbance is not None else (DATA,)
+        self._silent = injection  # until it has an effect
+        fault_rule = injection.fault_rule if injection is not None else None
+        self.origin = fault_rule.origin if fault_rule is not None else None
+        parts: tuple[Part, ...] = fault_rule.parts if fault_rule is not None else (DATA,)
         # One iterator, which stands where it stands while nobody asks: a ``for`` that is left would close it.
         self.actions = self._all(actions(parts, _no_function, connection._lookup, self._data))
 
@@ -65,7 +65,7 @@ class Intake:
                 yield WANT
 
     def has_effect(self) -> None:
-        """Note that bytes have come, or that the disturbance does something without any."""
+        """Note that bytes have come, or that the injection does something without any."""
         if self._silent is not None:
             self._silent.has_effect(self._connection)
             self._silent = None
@@ -78,13 +78,13 @@ class Intake:
             yield WANT
 
 
-def hear(connection: Connection, unrest: Unrest, receive: Callable[[Buffer], object]) -> bytes:
+def receive_faulty(connection: Connection, fault_state: FaultState, receive: Callable[[Buffer], object]) -> bytes:
     """Return what is handed on next; ``b""`` at the end of the stream.  In the thread of the connection's reader.
 
     Args:
         receive: Waits for what comes, or the end of the stream, and feeds a buffer with it.
     """
-    intake = unrest.intake or begin_to_hear(connection, unrest)
+    intake = fault_state.intake or begin_inbound_fault(connection, fault_state)
     while (action := _next(connection, intake)) is not None:
         if isinstance(action, bytes):
             if action:
@@ -94,7 +94,7 @@ def hear(connection: Connection, unrest: Unrest, receive: Callable[[Buffer], obj
             receive(intake.arrived)
             if len(intake.arrived):
                 intake.has_effect()
-        elif isinstance(action, Act):
+        elif isinstance(action, Effect):
             if not isinstance(action, _NEEDS_BYTES):
                 intake.has_effect()
             for need in do(connection, action, connection._timeout):
@@ -103,31 +103,31 @@ def hear(connection: Connection, unrest: Unrest, receive: Callable[[Buffer], obj
     return b""
 
 
-def begin_to_hear(connection: Connection, unrest: Unrest) -> Intake:
+def begin_inbound_fault(connection: Connection, fault_state: FaultState) -> InboundFault:
     """Choose what becomes of all that a connection receives from now on."""
     probes = connection._server._probes
     probes.look(but=connection)
     used = partial(probes.used, connection)
-    hit = connection._server._disturbances.hit(RECEIVED, connection._tape, has_come=False, used=used)
-    unrest.intake = Intake(connection, hit)
-    return unrest.intake
+    hit = connection._server._injections.hit(RECEIVED, connection._tape, has_come=False, used=used)
+    fault_state.intake = InboundFault(connection, hit)
+    return fault_state.intake
 
 
-def _next(connection: Connection, intake: Intake) -> Action | None:
+def _next(connection: Connection, intake: InboundFault) -> Action | None:
     try:
         return next(intake.actions, None)
     except Exception as error:
         if intake.origin is None:
             raise
-        connection._end_by_failed_disturbance(error, intake.origin)
+        connection._end_by_failed_injection(error, intake.origin)
 
 
 def _no_function(function: Function) -> Iterable[Part]:
-    raise UnsupportedFault(f"disturb() cannot call {shown(function)} with what is received on a stream")
+    raise UnsupportedFault(f"inject() cannot call {shown(function)} with what is received on a stream")
 
 
-class InFront:
-    """Stands in front of the socket that a handler class has, and reads and writes for it where that is disturbed.
+class Interposer:
+    """Stands before the socket of a handler class, and receives and sends for it where faults are injected.
 
     One thread reads; any may write, one at a time, as with the verbs.
     """
@@ -142,7 +142,7 @@ class InFront:
         """Say what the handler says; tell whether that was done."""
         connection = self._connection
         if self._sayer == original.get_ident() or connection._writing.is_held_here():
-            return False  # what a verb sends was disturbed there
+            return False  # what a verb sends got its injected fault there
         if not connection._writing.acquire(connection._timeout):
             # What a socket raises whose client does not read.
             raise TimeoutError(f"timed out: {connection._writing.holder()}")
@@ -156,15 +156,17 @@ class InFront:
         return True
 
     def recv(self, sock: Any, size: int) -> bytes | None:
-        """Return what the handler hears; ``None`` if nothing is disturbed."""
-        connection, unrest = self._connection, self._connection._upset()
-        disturbed = connection._server._disturbances.received or unrest.intake is not None or unrest.pace is not None
-        if self._hearing or not size or not disturbed:
+        """Return what the handler hears; ``None`` if nothing gets an injected fault."""
+        connection, fault_state = self._connection, self._connection._begin_fault_state()
+        faulty = (
+            connection._server._injections.received or fault_state.intake is not None or fault_state.pace is not None
+        )
+        if self._hearing or not size or not faulty:
             return None
         self._hearing = True
         try:
             if not self._heard:
-                self._heard += hear(connection, unrest, partial(self._receive, sock))
+                self._heard += receive_faulty(connection, fault_state, partial(self._receive, sock))
         finally:
             self._hearing = False
         taken = bytes(self._heard[:size])
@@ -172,10 +174,10 @@ class InFront:
         return taken
 
     def _receive(self, sock: Any, buffer: Buffer) -> None:
-        unrest = self._connection._upset()
-        data = sock.recv(unrest.pace[0] if unrest.pace is not None else CHUNK)
+        fault_state = self._connection._begin_fault_state()
+        data = sock.recv(fault_state.pace[0] if fault_state.pace is not None else CHUNK)
         if data:
             buffer.feed(data)
         else:
             buffer.ended = True
-        self._connection._keep_pace(unrest)
+        self._connection._keep_pace(fault_state)

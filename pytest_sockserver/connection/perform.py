@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors.exceptions import DeadlineExceeded, ServerStopping, UnsupportedFault, WrongState
+from ..errors.exceptions import DeadlineExceeded, InvalidState, ServerStopping, UnsupportedFault
 from ..errors.location import hide_frame, is_ours, pointing_at, traceback_at_definition
 from ..faults.fault_rule import SENT
 from ..originals import original
@@ -23,7 +23,7 @@ from ..scripting.effects import (
     EndAfter,
     Gate,
     Jitter,
-    Open,
+    OpenGate,
     ReadSlowly,
     Reset,
     SendEof,
@@ -31,11 +31,11 @@ from ..scripting.effects import (
     Urgent,
 )
 from ..scripting.matching import shortened
-from ..scripting.parts import Act, Action, Endless, Function, Held, Part, Remark, actions, check_fit, parts_of, shown
+from ..scripting.parts import Action, Effect, Endless, Function, Held, Part, Remark, actions, check_fit, parts_of, shown
 from ..scripting.rules import HANDSHAKE
 from ..scripting.tls_effects import Alert, Raw, StartTLS
 from .deadline import Deadline
-from .fault_state import Holding, Unrest
+from .fault_state import FaultState, Holding
 from .gates import Gates
 from .request import Request
 
@@ -87,17 +87,17 @@ def perform_parts(
 
 
 def after_held(connection: Connection, saying: Iterator[Need], timeout: float) -> Iterator[Need]:
-    """Say a reply, and after it what replies before it have held back until now; past disturbances, which it met."""
-    unrest, tape = connection._unrest, connection._tape
-    held, before = list(unrest.held) if unrest is not None else [], tape.sent_count
+    """Say a reply, and after it what replies before it have held back until now; past injections, which it met."""
+    fault_state, tape = connection._fault_state, connection._tape
+    held, before = list(fault_state.held) if fault_state is not None else [], tape.sent_count
     yield from saying
     for each in held if tape.sent_count > before else ():
         each.after -= 1
         if each.after:
             continue
-        unrest = connection._upset()
-        unrest.held.remove(each)
-        if not (tape.server_ended or tape.cut or unrest.muted):
+        fault_state = connection._begin_fault_state()
+        fault_state.held.remove(each)
+        if not (tape.server_ended or tape.cut or fault_state.muted):
             yield from _send(connection, each.data, timeout)
 
 
@@ -114,7 +114,7 @@ def _perform(connection: Connection, acts: Iterable[Action], timeout: float, say
         if said:
             yield from say(connection, b"".join(said), timeout)
             said = []
-        if isinstance(action, Act):
+        if isinstance(action, Effect):
             connection._writing.part = action
             yield from do(connection, action, timeout)
             connection._writing.part = None
@@ -122,48 +122,48 @@ def _perform(connection: Connection, acts: Iterable[Action], timeout: float, say
         yield from say(connection, b"".join(said), timeout)
 
 
-def do(connection: Connection, act: Act, timeout: float) -> Iterator[Need]:
+def do(connection: Connection, act: Effect, timeout: float) -> Iterator[Need]:
     """Do what is more than bytes."""
     return _DO[type(act)](connection, act, timeout)
 
 
 def say(connection: Connection, data: bytes, timeout: float) -> Iterator[Need]:
-    """Send bytes, all of them; or what a disturbance makes of them."""
-    if connection._unrest is not None:
-        return _say_uneasily(connection, connection._unrest, data, timeout)
+    """Send bytes, all of them; or what an injection makes of them."""
+    if connection._fault_state is not None:
+        return _say_uneasily(connection, connection._fault_state, data, timeout)
     return _send(connection, data, timeout)
 
 
-def _say_uneasily(connection: Connection, unrest: Unrest, data: bytes, timeout: float) -> Iterator[Need]:
-    if unrest.muted:
+def _say_uneasily(connection: Connection, fault_state: FaultState, data: bytes, timeout: float) -> Iterator[Need]:
+    if fault_state.muted:
         return
     tape = connection._tape
-    disturbing = None
-    if data and not tape.server_ended:  # else nothing is left to be disturbed: whoever says it is told that it is over
+    injection = None
+    if data and not tape.server_ended:  # else there is nothing to change: the send raises that it is over
         probes = connection._server._probes
         probes.look(but=connection)
         used = partial(probes.used_unless_known, connection)
-        disturbing = connection._server._disturbances.hit(SENT, tape, used=used)
-    if disturbing is None:
+        injection = connection._server._injections.hit(SENT, tape, used=used)
+    if injection is None:
         yield from _send(connection, data, timeout)
         return
-    disturbance = disturbing.disturbance
+    fault_rule = injection.fault_rule
     made = partial(made_of, connection._server.transport, data)
-    acts = actions(disturbance.parts, made, connection._lookup, lambda: [data])
+    acts = actions(fault_rule.parts, made, connection._lookup, lambda: [data])
     try:
-        yield from _perform(connection, _muting(acts, unrest), timeout, _send)
+        yield from _perform(connection, _muting(acts, fault_state), timeout, _send)
     except ServerStopping:
         raise
     except Exception as error:
-        connection._end_by_failed_disturbance(error, disturbance.origin)
+        connection._end_by_failed_injection(error, fault_rule.origin)
     connection._stop_if_ended()
 
 
-def _muting(acts: Iterable[Action], unrest: Unrest) -> Iterator[Action]:
+def _muting(acts: Iterable[Action], fault_state: FaultState) -> Iterator[Action]:
     """Yield the actions; once the stream was ended among them, what is said further is dropped."""
     for action in acts:
         yield action
-        unrest.muted |= isinstance(action, SendEof)
+        fault_state.muted |= isinstance(action, SendEof)
 
 
 def made_of(transport: str, data: bytes, function: Function) -> Iterator[Part]:
@@ -209,7 +209,7 @@ def pass_gate(gates: Gates, name: str, timeout: float) -> Iterator[Need]:
 def called(transport: str, request: Request | None, function: Function) -> Iterator[Part]:
     """Call a reply function; yield the parts that it returned, checked."""
     if request is None:
-        raise WrongState(f"{shown(function)} was to be called with a request, and the client has sent none yet")
+        raise InvalidState(f"{shown(function)} was to be called with a request, and the client has sent none yet")
     try:
         for part in parts_of(function(request), shown(function)):
             check_fit([part], transport, shown(function))
@@ -249,7 +249,7 @@ def _send_eof(connection: Connection, part: SendEof, timeout: float) -> Iterator
 
 def _start_tls(connection: Connection, part: StartTLS, timeout: float) -> Iterator[Need]:
     """Do the server's side of a handshake, or what a rule for it says."""
-    book, outer = connection._server._handshakes, connection._shaking
+    book, outer = connection._server._handshakes, connection._handshake_part
     if outer is not None:  # among the parts of such a rule
         yield from _shake_hands(connection, part.context or outer.context, timeout)
         return
@@ -271,13 +271,13 @@ def _shake_hands(connection: Connection, context: Context | None, timeout: float
 
 def _shake_by_rule(connection: Connection, part: StartTLS, rule: Rule, count: int, timeout: float) -> Iterator[Need]:
     """Answer a handshake by a rule's parts; a connection that does not speak TLS then is over, quietly."""
-    connection._shaking = part
+    connection._handshake_part = part
     try:
         yield from perform_parts(connection, rule.reply(count), connection._request(b"", None, rule), timeout)
-    except (TypeError, ValueError, DeadlineExceeded, WrongState) as error:
+    except (TypeError, ValueError, DeadlineExceeded, InvalidState) as error:
         raise pointing_at(error, rule.origin) from None
     finally:
-        connection._shaking = None
+        connection._handshake_part = None
     if not connection._stream.secured:
         yield from _close(connection, Close(), timeout)
     connection._stop_if_ended()
@@ -288,9 +288,9 @@ def _delay(connection: Connection, part: Delay, timeout: float) -> Iterator[Need
 
 
 def _jitter(connection: Connection, part: Jitter, timeout: float) -> Iterator[Need]:
-    unrest = connection._upset()
-    unrest.drawn += 1
-    seconds = part.drawn(connection.index, unrest.drawn)
+    fault_state = connection._begin_fault_state()
+    fault_state.drawn += 1
+    seconds = part.drawn(connection.index, fault_state.drawn)
     _remark(connection, Remark(f"{part!r} waits {seconds:.6f} s"), timeout)
     yield pause(seconds)
 
@@ -302,7 +302,7 @@ def _gate(connection: Connection, part: Gate, timeout: float) -> Iterator[Need]:
         raise connection._error(DeadlineExceeded, str(late)) from None
 
 
-def _open(connection: Connection, part: Open, timeout: float) -> Iterator[Need]:
+def _open(connection: Connection, part: OpenGate, timeout: float) -> Iterator[Need]:
     connection._server.open(part.name)
     return iter(())
 
@@ -317,7 +317,7 @@ def _end_after(connection: Connection, part: EndAfter, timeout: float) -> Iterat
 
 
 def _read_slowly(connection: Connection, part: ReadSlowly, timeout: float) -> Iterator[Need]:
-    connection._upset().pace = part.size, part.pause
+    connection._begin_fault_state().pace = part.size, part.pause
     return iter(())
 
 
@@ -359,12 +359,12 @@ def _raw(connection: Connection, part: Raw, timeout: float) -> Iterator[Need]:
 
 
 def _hold(connection: Connection, part: Held, timeout: float) -> Iterator[Need]:
-    connection._upset().held.append(Holding(part.data, part.after))
+    connection._begin_fault_state().held.append(Holding(part.data, part.after))
     return iter(())
 
 
 def _endless(connection: Connection, part: Endless, timeout: float) -> Iterator[Need]:
-    connection._upset().endless = True
+    connection._begin_fault_state().endless = True
     return iter(())
 
 
@@ -384,7 +384,7 @@ _DO: dict[type, Callable[[Connection, Any, float], Iterator[Need]]] = {
     Delay: _delay,
     Jitter: _jitter,
     Gate: _gate,
-    Open: _open,
+    OpenGate: _open,
     Stall: _stall,
     ReadSlowly: _read_slowly,
     Urgent: _urgent,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..scripting.parts import Part
     from ..server.aio import AsyncRequest
-    from ..server.datagram_peer import Outlet
+    from ..server.datagram_peer import DatagramPeer
     from .connection import Connection
 
 __tracebackhide__ = hide_frame
@@ -41,7 +41,7 @@ class Request(bytes):
     match: Any
     rule: Any
     _is_sure: bool = True  # else it is a request once a wait has matched it: nobody read it, and it has no byte
-    _outlet: Outlet | None  # where replies to a datagram leave; those on a stream leave by its connection
+    _outlet: DatagramPeer | None  # where replies to a datagram leave; those on a stream leave by its connection
 
     def __new__(
         cls,
@@ -51,7 +51,7 @@ class Request(bytes):
         peer: Any = None,
         time: float = 0.0,
         match: Any = None,
-        outlet: Outlet | None = None,
+        outlet: DatagramPeer | None = None,
     ) -> Request:
         self = super().__new__(cls, data)
         self.connection, self.peer, self.time, self.match, self.rule = connection, peer, time, match, None
@@ -77,7 +77,7 @@ class Request(bytes):
         Raises:
             TypeError: A part is none.
             ValueError: The request has no address to answer to, or a datagram is too large to be sent.
-            BlockedLoop: In a coroutine, where it would wait: ``await request.aio.reply(...)``.
+            BlockingCallInCoroutine: In a coroutine, where it would wait: ``await request.aio.reply(...)``.
         """
         if self.connection is not None:
             self.connection._answer(self, parts)
@@ -92,7 +92,7 @@ class Request(bytes):
 
         return AsyncRequest(self)
 
-    def _outlet_to_answer(self) -> Outlet:
+    def _outlet_to_answer(self) -> DatagramPeer:
         if self._outlet is None:
             raise ValueError("this request cannot be replied to: it was not taken from a server")
         return self._outlet

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ..errors.exceptions import WrongState
+from ..errors.exceptions import InvalidState
 from ..errors.location import hide_frame, place_of_thread
 from ..originals import acquired, original
 from ..recording.recorder import Recorder
@@ -20,7 +20,7 @@ __tracebackhide__ = hide_frame
 _SHOWN: Final = 100
 
 
-class Turn:
+class SendLock:
     """A lock whose release also wakes coroutines, which cannot block on it.
 
     A thread may *own* it: from the matching of a request to the end of its reply the writing side is the driver's,
@@ -102,7 +102,7 @@ class Turn:
             self._recorder.changed()
 
 
-class Reading:
+class SingleReader:
     """Be a connection's one reader for the length of a block, and explain what its steps raise.
 
     A class, since its frame can be hidden from reports; those of contextlib can't.
@@ -116,7 +116,7 @@ class Reading:
 
     def __enter__(self) -> None:
         if not self._connection._reader.acquire(blocking=False):
-            raise WrongState(
+            raise InvalidState(
                 f"cannot {self._verb}() on connection {self._connection.index}: another thread is reading it"
             )
 

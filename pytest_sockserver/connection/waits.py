@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
-from ..errors.exceptions import BlockedLoop, ServerFailed
+from ..errors.exceptions import BlockingCallInCoroutine, ServerFailed
 from ..errors.location import IN_ASYNC, hide_frame
 from ..recording.failures import summary_of
 from ..recording.recorder import Recorder
@@ -167,12 +167,12 @@ def refuse_in_coroutine(verb: str, instead: str) -> None:
     """
     kind = loop_blocked_here()
     if kind is not None:
-        raise blocked_loop(verb, kind, instead)
+        raise blocking_call(verb, kind, instead)
 
 
-def blocked_loop(verb: str, kind: str, instead: str) -> BlockedLoop:
+def blocking_call(verb: str, kind: str, instead: str) -> BlockingCallInCoroutine:
     """Return the error about a verb that would block a loop."""
-    return BlockedLoop(
+    return BlockingCallInCoroutine(
         f"{verb}() blocks, and was called inside a coroutine: the {kind} loop, and with it the client, would "
         f"stand still.  Use {instead}, or call it in a thread, by to_thread()"
     )

@@ -69,11 +69,11 @@ class HandlerStuck(SockServerError, RuntimeError):
     """A thread did not end in time.  The message names it, its peer and the line where it stands."""
 
 
-class WrongState(SockServerError, RuntimeError):
+class InvalidState(SockServerError, RuntimeError):
     """A verb was used in a state that does not allow it; the message lists the states that do."""
 
 
-class BlockedLoop(SockServerError, RuntimeError):
+class BlockingCallInCoroutine(SockServerError, RuntimeError):
     """A blocking verb was called inside a coroutine, where it would stop the client's own event loop."""
 
 

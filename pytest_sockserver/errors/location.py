@@ -23,7 +23,7 @@ IN_ASYNC = 0x80 | 0x100 | 0x200
 STDLIB = str(PurePath(linecache.__file__).parent)
 
 
-class Origin:
+class Location:
     """The line outside this package that called in."""
 
     __slots__ = ("code", "lasti", "lineno")
@@ -49,13 +49,13 @@ class Origin:
         return self.code.co_filename, self.lineno
 
     @classmethod
-    def of(cls, code: types.CodeType, lineno: int) -> Origin:
+    def of(cls, code: types.CodeType, lineno: int) -> Location:
         """Return a line of some code."""
         other = cls.__new__(cls)
         other.code, other.lasti, other.lineno = code, None, lineno
         return other
 
-    def at_line(self, lineno: int) -> Origin:
+    def at_line(self, lineno: int) -> Location:
         """Return another line of the same code."""
         return self.of(self.code, lineno)
 
@@ -197,7 +197,7 @@ def from_users_frame(error: BaseException) -> BaseException:
     return error
 
 
-def pointing_at(error: BaseException, origin: Origin) -> BaseException:
+def pointing_at(error: BaseException, origin: Location) -> BaseException:
     """Let an error of ours point at a declaration; one that comes from the user's code keeps its own place."""
     at = error.__traceback__
     while at is not None:

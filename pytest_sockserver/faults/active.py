@@ -1,10 +1,10 @@
-"""Disturb what a server says and hears, from outside of what answers.
+"""Inject faults into what a server says and hears, from outside of what answers.
 
 Handlers, scripts, rules and handler classes are left as they are; what they say passes through here on its way to the
 socket, and what they hear on its way from it.  What is recorded is what really passed: ``received`` what the client
 sent, ``sent`` what left; each hit is a remark of the record, with the seed of what was drawn.
 
-A connection looks here only if it has met a fault, or its server a disturbance: see ``fault_state``.
+A connection looks here only if it has met a fault, or its server an injection: see ``fault_state``.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from ..recording.events import NOTE
 from ..recording.recorder import Recorder, Tape
 from ..scripting.parts import DATAGRAMS
 from ..scripting.times import Times
-from .fault_rule import RECEIVED, SENT, Disturbance
+from .fault_rule import RECEIVED, SENT, FaultRule
 
-#: How many connections the error about a disturbance that missed names, and how many that missed are remembered.
+#: How many connections the error about an injection that missed names, and how many that missed are remembered.
 _NAMED: Final = 3
 
 #: The number under which all datagrams of a server are counted.
 _ALL: Final = -1
 
 
-class Disturbing(Demand, AbstractContextManager["Disturbing"]):
-    """A disturbance that is in force, until ``end()``, or until the ``with`` block ends.
+class Injection(Demand, AbstractContextManager["Injection"]):
+    """An injection that is in force, until ``end()``, or until the ``with`` block ends.
 
     Attributes:
         told: That it missed was raised.
@@ -40,22 +40,22 @@ class Disturbing(Demand, AbstractContextManager["Disturbing"]):
 
     is_of_the_call = True
 
-    def __init__(self, disturbance: Disturbance, disturbances: Disturbances) -> None:
-        self.disturbance = disturbance
+    def __init__(self, fault_rule: FaultRule, injections: Injections) -> None:
+        self.fault_rule = fault_rule
         self.owner = running()
-        self.also: Disturbing | None = None  # what ends with it
+        self.also: Injection | None = None  # what ends with it
         self.told = False
-        self._disturbances, self._recorder = disturbances, disturbances.recorder
+        self._injections, self._recorder = injections, injections.recorder
         # Guarded by the recorder's lock.
         self._units: dict[int, int] = {}  # by connection
         self._hits = 0
-        self._silent: set[int] = set()  # streams that it has hit, and nothing has come yet that it is to disturb
-        self._later: Disturbing | None = None  # one that has taken what this would have hit
+        self._silent: set[int] = set()  # streams that it has hit, and nothing has come yet that it is to change
+        self._later: Injection | None = None  # one that has taken what this would have hit
         self._taken = 0  # how often
         self._is_left = False  # its ``with`` block has ended
 
     def __repr__(self) -> str:
-        return f"<{self.disturbance}, hit {'once' if self.count == 1 else f'{self.count} times'}>"
+        return f"<{self.fault_rule}, hit {'once' if self.count == 1 else f'{self.count} times'}>"
 
     @property
     def count(self) -> int:
@@ -66,15 +66,15 @@ class Disturbing(Demand, AbstractContextManager["Disturbing"]):
     @property
     def seed(self) -> int:
         """What is drawn from."""
-        return self.disturbance.seed
+        return self.fault_rule.seed
 
     def end(self) -> None:
-        """Disturb no more.  That it has hit nothing, if so, fails no test then."""
-        self._disturbances.demands.remove(self)
+        """Inject no more.  That it has hit nothing, if so, fails no test then."""
+        self._injections.demands.remove(self)
         self._end()
 
     def _end(self) -> None:
-        self._disturbances.end(self)
+        self._injections.end(self)
         if self.also is not None:
             self.also.end()
 
@@ -83,18 +83,18 @@ class Disturbing(Demand, AbstractContextManager["Disturbing"]):
         self._is_left = True
         self._end()
 
-    def meets(self, connection: int, stream: int, later: Disturbing | None, *, has_come: bool = True) -> int | None:
+    def meets(self, connection: int, stream: int, later: Injection | None, *, has_come: bool = True) -> int | None:
         """Count a unit; return its index if it is hit.
 
         Args:
             stream: What numbers the units: a connection's index, or one number for all datagrams.
-            later: The disturbance that has taken the unit already.
-            has_come: There is something to disturb; if not, ``has_effect()`` will say that there is.
+            later: The injection that has taken the unit already.
+            has_come: There is something to inject a fault into; if not, ``has_effect()`` will say that there is.
         """
         with self._recorder.lock:
             unit = self._units.get(stream, 0)
             self._units[stream] = unit + 1
-            if not self.disturbance.hits(connection, unit, self._hits):
+            if not self.fault_rule.hits(connection, unit, self._hits):
                 return None
             if later is not None:
                 self._later, self._taken = later, self._taken + 1
@@ -105,7 +105,7 @@ class Disturbing(Demand, AbstractContextManager["Disturbing"]):
             return unit
 
     def has_effect(self, connection: int) -> None:
-        """Note that there is something to disturb now on a stream that it has hit."""
+        """Note that there is something to inject a fault into now on a stream that it has hit."""
         with self._recorder.lock:
             self._silent.discard(connection)
 
@@ -122,8 +122,8 @@ class Disturbing(Demand, AbstractContextManager["Disturbing"]):
         return self._hits == len(self._silent)
 
     def unmet(self) -> UnmetExpectation | None:
-        """Return the error about a disturbance that has not hit as often as it was to; once."""
-        disturbance, least = self.disturbance, self.disturbance.times.least
+        """Return the error about an injection that has not hit as often as it was to; once."""
+        fault_rule, least = self.fault_rule, self.fault_rule.times.least
         with self._recorder.lock:
             count = self._hits - len(self._silent)
             if count >= least or self.told:
@@ -131,21 +131,21 @@ class Disturbing(Demand, AbstractContextManager["Disturbing"]):
             self.told = True
             came = {0: "never did", 1: "hit only once"}.get(count, f"hit only {count} times")
             block = "in its with block, " if self._is_left else ""
-            text = f"{disturbance}, {disturbance.origin.short}, was to hit {Times(least, None)}, {block}and {came}"
+            text = f"{fault_rule}, {fault_rule.origin.short}, was to hit {Times(least, None)}, {block}and {came}"
             text += f"\n  since then {self._passed()}"
             if self._later is not None:
-                text += f"\n  {self._taken} of them went to the later {self._later.disturbance}, "
-                text += self._later.disturbance.origin.short
-        text += self._disturbances.past()
-        text += f"\n  if it may miss, write times=(0, {disturbance.times.most})"
+                text += f"\n  {self._taken} of them went to the later {self._later.fault_rule}, "
+                text += self._later.fault_rule.origin.short
+        text += self._injections.past()
+        text += f"\n  if it may miss, write times=(0, {fault_rule.times.most})"
         error = UnmetExpectation(text)
         error.placed = True
-        return error.with_traceback(disturbance.origin.traceback())
+        return error.with_traceback(fault_rule.origin.traceback())
 
     def _passed(self) -> str:
         """Return how many units have passed by, in words."""
-        is_received = self.disturbance.direction == RECEIVED
-        if self._disturbances.transport in DATAGRAMS:
+        is_received = self.fault_rule.direction == RECEIVED
+        if self._injections.transport in DATAGRAMS:
             count = self._units.get(_ALL, 0)
             return f"{_counted(count, 'datagram')} {'came' if is_received else f'{_were(count)} sent'}"
         if is_received:
@@ -167,11 +167,11 @@ def _were(count: int) -> str:
     return "was" if count == 1 else "were"
 
 
-class Disturbances:
+class Injections:
     """Those of one server that are in force, the latest first.
 
     Args:
-        past: Returns what a message adds about bytes that no disturbance meets.
+        past: Returns what a message adds about bytes that no injection meets.
 
     Attributes:
         sent, received: Tuples, replaced and never changed: who walks through the old one goes on with it.
@@ -179,50 +179,50 @@ class Disturbances:
 
     def __init__(self, recorder: Recorder, transport: str, demands: Demands, past: Callable[[], str]) -> None:
         self.recorder, self.transport, self.demands, self.past = recorder, transport, demands, past
-        self.sent: tuple[Disturbing, ...] = ()
-        self.received: tuple[Disturbing, ...] = ()
-        self._missed: tuple[Disturbing, ...] = ()  # those that have ended without a hit, the latest ones
+        self.sent: tuple[Injection, ...] = ()
+        self.received: tuple[Injection, ...] = ()
+        self._missed: tuple[Injection, ...] = ()  # those that have ended without a hit, the latest ones
         self._begun = False
 
     def __bool__(self) -> bool:
         """Whether there is any, or ever was: from the first one on connections look for them."""
         return self._begun
 
-    def missed(self) -> list[Disturbance]:
+    def missed(self) -> list[FaultRule]:
         """Return those that have hit nothing, of which nothing was said, and which are no earlier test's."""
         with self.recorder.lock:
             return [
-                each.disturbance
+                each.fault_rule
                 for each in (*self.sent, *self.received, *self._missed)
                 if each.has_missed and not each.told and (each.owner is None or not each.owner.whole.is_over)
             ]
 
-    def begin(self, disturbance: Disturbance, *, seeded: bool, is_demanded: bool) -> Disturbing:
-        """Put a disturbance in force; one that has no seed gets one, which is recorded with each hit.
+    def begin(self, fault_rule: FaultRule, *, seeded: bool, is_demanded: bool) -> Injection:
+        """Put an injection in force; one that has no seed gets one, which is recorded with each hit.
 
         Args:
             is_demanded: It must hit as often as its ``times`` say.
         """
-        if disturbance.probability is not None and not seeded:
-            disturbance = replace(disturbance, seed=int.from_bytes(os.urandom(4), "big"))
-        disturbing = Disturbing(disturbance, self)
+        if fault_rule.probability is not None and not seeded:
+            fault_rule = replace(fault_rule, seed=int.from_bytes(os.urandom(4), "big"))
+        injection = Injection(fault_rule, self)
         with self.recorder.lock:
             self._begun = True
-            if disturbance.direction == SENT:
-                self.sent = (disturbing, *self.sent)
+            if fault_rule.direction == SENT:
+                self.sent = (injection, *self.sent)
             else:
-                self.received = (disturbing, *self.received)
-            if is_demanded and disturbance.times.least:
-                self.demands.add(disturbing)
-        return disturbing
+                self.received = (injection, *self.received)
+            if is_demanded and fault_rule.times.least:
+                self.demands.add(injection)
+        return injection
 
-    def end(self, disturbing: Disturbing) -> None:
+    def end(self, injection: Injection) -> None:
         """Take one out of force."""
         with self.recorder.lock:
-            if disturbing.has_missed and disturbing in (*self.sent, *self.received):
-                self._missed = (disturbing, *self._missed)[:_NAMED]
-            self.sent = tuple(each for each in self.sent if each is not disturbing)
-            self.received = tuple(each for each in self.received if each is not disturbing)
+            if injection.has_missed and injection in (*self.sent, *self.received):
+                self._missed = (injection, *self._missed)[:_NAMED]
+            self.sent = tuple(each for each in self.sent if each is not injection)
+            self.received = tuple(each for each in self.received if each is not injection)
 
     def clear(self) -> list[object]:
         """Forget all of them; return what is to be let go without the lock."""
@@ -239,13 +239,13 @@ class Disturbances:
         by_datagram: bool = False,
         has_come: bool = True,
         used: Callable[[Callable[[], object]], object] | None = None,
-    ) -> Disturbing | None:
-        """Count a unit of a tape, a write or a datagram; return what disturbs it, and note that it does.
+    ) -> Injection | None:
+        """Count a unit of a tape, a write or a datagram; return injected faults it, and note that it does.
 
         Args:
             used: Called with what gives a hit back, in one step with the hit, the recorder's lock held.
         """
-        hit: Disturbing | None = None
+        hit: Injection | None = None
         at, stream = 0, _ALL if by_datagram else tape.index
         with self.recorder.lock:
             for each in self.received if direction == RECEIVED else self.sent:  # each counts each unit that comes
@@ -256,5 +256,5 @@ class Disturbances:
                 used(partial(hit.give_back, tape.index))
         if hit is not None:
             where = "" if direction == RECEIVED and not by_datagram else f", at {at}"
-            tape.note(NOTE, f"{hit.disturbance}{where}".encode("utf-8", "backslashreplace"))
+            tape.note(NOTE, f"{hit.fault_rule}{where}".encode("utf-8", "backslashreplace"))
         return hit

@@ -1,7 +1,7 @@
-"""The faults that a check-up tries, each with a name and with what a sound client makes of it.
+"""The faults that a fault matrix tries, each with a name and with what a sound client makes of it.
 
 A :class:`Fault` is put on a server whose own behaviour was declared already; that is not touched.  The list is made for
-one conversation, from what the server said when nothing was wrong: each reply is disturbed by itself.
+one conversation, from what the server said when nothing was wrong: each reply gets an injected fault by itself.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ def faults_for(transport: str, replies: Sequence[bytes], *, most: int, seed: int
 
     Args:
         replies: What the server said when nothing was wrong: its writes, or its datagrams.
-        most: How many of the replies are disturbed at most; beyond that the first ones, and the last.
+        most: How many of the replies get an injected fault at most; beyond that the first ones, and the last.
         seed: What garbage is drawn from.
     """
     lost = ERROR if replies else SAME_OR_ERROR  # who wants no answer cannot miss it
     if transport in DATAGRAMS:
         yield Fault("nobody there", lambda server: server.refuse(), lost)
         yield Fault("every datagram lost", lambda server: server.blackhole(), lost)
-        yield Fault("the first query lost", lambda server: server.disturb(direction="received", at=0))
+        yield Fault("the first query lost", lambda server: server.inject(direction="received", at=0))
     else:
         yield from _of_listeners(transport)
         yield from _of_connections(transport, lost, seed)
@@ -77,15 +77,15 @@ def faults_for(transport: str, replies: Sequence[bytes], *, most: int, seed: int
             else _of_replies(transport, replies[at], seed)
         )
         for name, sound, parts in kinds:
-            yield Fault(f"reply{of} {name}", partial(_disturb, parts=parts, at=at), sound)
+            yield Fault(f"reply{of} {name}", partial(_inject, parts=parts, at=at), sound)
 
 
-def _disturb(server: Any, *, parts: tuple[Part, ...], at: int) -> None:
-    server.disturb(*parts, at=at)
+def _inject(server: Any, *, parts: tuple[Part, ...], at: int) -> None:
+    server.inject(*parts, at=at)
 
 
 def _chosen(count: int, most: int) -> list[int]:
-    """Return the indices of the replies that are disturbed."""
+    """Return the indices of the replies that faults are injected into."""
     return list(range(count)) if count <= most else [*range(most - 1), count - 1]
 
 
@@ -109,7 +109,7 @@ def _of_connections(transport: str, lost: str, seed: int) -> Iterator[Fault]:
     yield Fault("garbage, then closed", always(garbage(_GARBAGE, seed=seed), Close()), lost)
     end: Part = Close() if transport == "unix" else Reset()
     ended = "closed" if transport == "unix" else "reset"
-    yield Fault(f"the first connection {ended}, the next served", lambda server: server.disturb(end, connections=0))
+    yield Fault(f"the first connection {ended}, the next served", lambda server: server.inject(end, connections=0))
 
 
 def _of_replies(transport: str, reply: bytes, seed: int) -> Iterator[tuple[str, str, tuple[Part, ...]]]:

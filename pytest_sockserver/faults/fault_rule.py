@@ -1,6 +1,6 @@
 """What a network does to a server whose handler is not touched: which of what it says or hears, and what becomes of it.
 
-A :class:`Disturbance` is an immutable declaration.  ``DATA`` among its parts is what was to be said: one write of the
+A :class:`FaultRule` is an immutable declaration.  ``DATA`` among its parts is what was to be said: one write of the
 server on a stream, one datagram; or what came: a datagram, or, on a stream, all that the client sends.  There its parts
 are performed once, while the bytes come in: how they were cut on their way has no meaning, so no part may depend on it.
 """
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors.exceptions import UnsupportedFault
-from ..errors.location import Origin, hide_frame
-from ..scripting.effects import Close, Delay, EndAfter, Gate, Jitter, Open, ReadSlowly, Reset, Stall, check_seed
+from ..errors.location import Location, hide_frame
+from ..scripting.effects import Close, Delay, EndAfter, Gate, Jitter, OpenGate, ReadSlowly, Reset, Stall, check_seed
 from ..scripting.parts import DATA, DATAGRAMS, Modifier, Part, check_fit, checked_parts, shown
 from ..scripting.seeds import fraction
 from ..scripting.times import Times, checked_times
@@ -27,11 +27,11 @@ RECEIVED = "received"
 
 #: What can be done to the bytes of a stream while they come, whichever way they were cut.
 _ON_THEIR_WAY = (Append, Corrupt, Cut, Drip, Overwrite, Prepend, Split, Throttle)
-_AT_THEIR_SIDE = (Close, Delay, EndAfter, Gate, Jitter, Open, ReadSlowly, Reset, Stall)
+_AT_THEIR_SIDE = (Close, Delay, EndAfter, Gate, Jitter, OpenGate, ReadSlowly, Reset, Stall)
 
 
 @dataclass(frozen=True)
-class Disturbance:
+class FaultRule:
     """Parts, and when they take the place of what is said or heard.
 
     Attributes:
@@ -49,7 +49,7 @@ class Disturbance:
     probability: float | None
     seed: int
     times: Times
-    origin: Origin = field(default_factory=Origin, compare=False)
+    origin: Location = field(default_factory=Location, compare=False)
 
     def __repr__(self) -> str:
         said = [shown(part) for part in self.parts]
@@ -64,7 +64,7 @@ class Disturbance:
             said.append(f"times={self.times.most}")
         if self.probability is not None:
             said += [f"probability={self.probability!r}", f"seed={self.seed}"]
-        return f"disturb({', '.join(said)})"
+        return f"inject({', '.join(said)})"
 
     def hits(self, connection: int, unit: int, count: int) -> bool:
         """Tell whether it takes this unit of this connection, having taken ``count`` before."""
@@ -76,7 +76,7 @@ class Disturbance:
         )
 
 
-def checked_disturbance(
+def checked_fault_rule(
     parts: Iterable[object],
     transport: str,
     *,
@@ -87,27 +87,27 @@ def checked_disturbance(
     seed: object,
     times: object,
     tls: bool = True,
-) -> Disturbance:
-    """Return the disturbance, or raise the error that says what is wrong with it."""
-    checked = checked_parts(parts, "disturb()", data=True)
-    check_fit(checked, transport, "disturb()", tls=tls)
+) -> FaultRule:
+    """Return the injection, or raise the error that says what is wrong with it."""
+    checked = checked_parts(parts, "inject()", data=True)
+    check_fit(checked, transport, "inject()", tls=tls)
     if direction not in (SENT, RECEIVED):
-        raise ValueError(f"disturb() expected direction='sent' or 'received', as the server sees it, not {direction!r}")
+        raise ValueError(f"inject() expected direction='sent' or 'received', as the server sees it, not {direction!r}")
     if direction == RECEIVED:
         _check_received(checked, transport)
         if at is not None and transport not in DATAGRAMS:
             raise TypeError(
-                "disturb() expected no at= for what is received on a stream, which has no units: give connections="
+                "inject() expected no at= for what is received on a stream, which has no units: give connections="
             )
     if probability is not None and (
         isinstance(probability, bool) or not isinstance(probability, (int, float)) or not 0 <= probability <= 1
     ):
-        raise ValueError(f"disturb() expected a probability from 0 to 1, not {probability!r}")
+        raise ValueError(f"inject() expected a probability from 0 to 1, not {probability!r}")
     if seed is not None:
-        check_seed("disturb()", seed)
+        check_seed("inject()", seed)
         if probability is None:
-            raise TypeError("disturb() expected probability= beside seed=: nothing else is drawn")
-    return Disturbance(
+            raise TypeError("inject() expected probability= beside seed=: nothing else is drawn")
+    return FaultRule(
         checked,
         str(direction),
         _indices(connections, "connections"),
@@ -124,7 +124,7 @@ def _checked_times(times: object, *, least: int) -> Times:
         return checked_times(times)
     if times is not None and (type(times) is not int or times < 1):
         raise ValueError(
-            f"disturb() expected times= to be how often at most, 1 or more, or (least, most), not {times!r}"
+            f"inject() expected times= to be how often at most, 1 or more, or (least, most), not {times!r}"
         )
     return Times(least, times)
 
@@ -133,7 +133,7 @@ def _check_received(parts: tuple[Part, ...], transport: str) -> None:
     for part in parts:
         if transport in DATAGRAMS:
             if isinstance(part, Spoof):
-                raise UnsupportedFault(f"disturb() cannot do {part!r} to what is received: it came from where it came")
+                raise UnsupportedFault(f"inject() cannot do {part!r} to what is received: it came from where it came")
             continue
         inner: Any = part
         while isinstance(inner, _ON_THEIR_WAY) and not (isinstance(inner, Corrupt) and inner.at is None):
@@ -141,11 +141,11 @@ def _check_received(parts: tuple[Part, ...], transport: str) -> None:
         if inner is not DATA and not (inner is part and isinstance(part, _AT_THEIR_SIDE)):
             known = ", ".join(sorted(each.__name__ for each in (*_ON_THEIR_WAY, *_AT_THEIR_SIDE)))
             raise UnsupportedFault(
-                f"disturb() cannot do {shown(part)} to what is received on a stream: it comes as it comes; "
+                f"inject() cannot do {shown(part)} to what is received on a stream: it comes as it comes; "
                 f"DATA is all of it, alone or in a modifier, and beside it can stand {known}"
             )
     if transport not in DATAGRAMS and sum(_is_of_data(part) for part in parts) > 1:
-        raise ValueError("disturb() expected DATA once: what is received on a stream can be heard once")
+        raise ValueError("inject() expected DATA once: what is received on a stream can be heard once")
 
 
 def _is_of_data(part: Part) -> bool:
@@ -156,7 +156,7 @@ def _indices(given: object, name: str) -> frozenset[int] | None:
     if given is None:
         return None
     values: Any = [given] if isinstance(given, int) else given
-    expected = f"disturb() expected {name}= to be an index, 0 or more, or several: [0, 2], not {given!r}"
+    expected = f"inject() expected {name}= to be an index, 0 or more, or several: [0, 2], not {given!r}"
     if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
         raise TypeError(expected)
     indices = frozenset(values)

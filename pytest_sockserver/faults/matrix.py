@@ -44,7 +44,7 @@ WORKERS: Final = 8
 #: up when the kernel asks again, after 1 and 3 seconds.
 _GRACE: Final = 4.0
 
-#: Replies that are disturbed each by itself, unless told otherwise.
+#: Replies that faults are injected into each by itself, unless told otherwise.
 _REPLIES: Final = 3
 
 _WIDTH: Final = 70  # of what a client made of a fault, in the table
@@ -57,7 +57,7 @@ HUNG: Final = "hung"
 
 
 @dataclass(frozen=True)
-class Finding:
+class FaultResult:
     """What a client made of one fault.
 
     Attributes:
@@ -103,42 +103,42 @@ class Finding:
         return "returned the same" if self.is_same else f"returned {printable(repr(self.value))}"
 
 
-class Checkup(Sequence[Finding]):
+class FaultMatrix(Sequence[FaultResult]):
     """What a client made of each fault; prints as a table.
 
-    ``checkup["reply late"]`` is the finding of one fault; ``surprises``, ``hung`` and ``changed`` are those to look at.
+    ``matrix["reply late"]`` is the result of one fault; ``surprises``, ``hung`` and ``changed`` are those to look at.
     """
 
-    def __init__(self, title: str, result: object, findings: Sequence[Finding]) -> None:
+    def __init__(self, title: str, result: object, fault_results: Sequence[FaultResult]) -> None:
         self.title, self.result = title, result
-        self._findings = list(findings)
+        self._fault_results = list(fault_results)
 
     def __len__(self) -> int:
-        return len(self._findings)
+        return len(self._fault_results)
 
     def __getitem__(self, which: Any) -> Any:
         if not isinstance(which, str):
-            return self._findings[which]
-        for finding in self._findings:
-            if finding.fault == which:
-                return finding
+            return self._fault_results[which]
+        for fault_result in self._fault_results:
+            if fault_result.fault == which:
+                return fault_result
         raise KeyError(f"no fault {which!r} was tried; those that were: {', '.join(each.fault for each in self)}")
 
-    def __iter__(self) -> Iterator[Finding]:
-        return iter(self._findings)
+    def __iter__(self) -> Iterator[FaultResult]:
+        return iter(self._fault_results)
 
     @property
-    def surprises(self) -> list[Finding]:
+    def surprises(self) -> list[FaultResult]:
         """Those of which a sound client would have made something else."""
         return [each for each in self if each.is_surprise]
 
     @property
-    def hung(self) -> list[Finding]:
+    def hung(self) -> list[FaultResult]:
         """Those under which the client hung."""
         return [each for each in self if each.outcome == HUNG]
 
     @property
-    def changed(self) -> list[Finding]:
+    def changed(self) -> list[FaultResult]:
         """Those under which it returned something else, as if nothing had happened."""
         return [each for each in self if each.outcome == RETURNED and not each.is_same]
 
@@ -156,7 +156,7 @@ class Checkup(Sequence[Finding]):
             yield f"{mark} {each.fault:<{width}}  {each.seconds:6.3f} s  {_shortened(each.told)}"
 
 
-def check_up(
+def fault_matrix(
     client: Callable[[Any], Any],
     serve: Callable[[Any], object],
     *,
@@ -167,7 +167,7 @@ def check_up(
     workers: int = WORKERS,
     seed: int = 0,
     **options: Any,
-) -> Checkup:
+) -> FaultMatrix:
     """Run ``client`` under every fault that the transport can show; return what it made of each.
 
     Args:
@@ -176,7 +176,7 @@ def check_up(
         serve: Called with each server before: declares what it answers when nothing is wrong.
         transport: ``"tcp"``, ``"tls"``, ``"unix"``, ``"udp"`` or ``"unix_datagram"``.
         patience: Seconds after which a client that has not ended hangs; its server is gone then.
-        replies: How many replies are disturbed, each by itself; of more the first ones, and the last.
+        replies: How many replies get an injected fault, each by itself; of more the first ones, and the last.
         only: Try the faults alone whose name has this in it.
         workers: How many are tried at a time; 1 for a client that cannot be run beside itself.
         seed: What garbage is drawn from.
@@ -184,36 +184,36 @@ def check_up(
 
     Raises:
         TypeError, ValueError: An argument is not what it must be, or no fault's name has ``only`` in it.
-        BlockedLoop: It was called in a coroutine.
+        BlockingCallInCoroutine: It was called in a coroutine.
         RuntimeError: The client fails, or hangs, when nothing is wrong; its exception is the cause.
     """
-    refuse_in_coroutine("check_up", "a plain test function")
+    refuse_in_coroutine("fault_matrix", "a plain test function")
     if transport not in _TRANSPORTS:
-        raise ValueError(f"check_up() expected a transport, one of {', '.join(_TRANSPORTS)}, not {transport!r}")
+        raise ValueError(f"fault_matrix() expected a transport, one of {', '.join(_TRANSPORTS)}, not {transport!r}")
     for name, function in (("client", client), ("serve", serve)):
         if not callable(function):
-            raise TypeError(f"check_up() expected {name} to be a function of a server, not {function!r}")
-    checked_seconds(patience, "check_up() expected patience above 0 seconds")
+            raise TypeError(f"fault_matrix() expected {name} to be a function of a server, not {function!r}")
+    checked_seconds(patience, "fault_matrix() expected patience above 0 seconds")
     for name, number in (("replies", replies), ("workers", workers)):
-        checked_index(number, f"check_up() expected {name} to be 1 or more", least=1)
-    options_for(transport, options, where="check_up()")
+        checked_index(number, f"fault_matrix() expected {name} to be 1 or more", least=1)
+    options_for(transport, options, where="fault_matrix()")
     ward = _Ward(client, serve, transport, patience, options)
     result, said = ward.unharmed()
     faults = [each for each in faults_for(transport, said, most=replies, seed=seed) if (only or "") in each.name]
     if not faults:
         names = ", ".join(each.name for each in faults_for(transport, said, most=1, seed=seed))
-        raise ValueError(f"check_up() expected only= to be part of a fault's name, not {only!r}: {names}")
-    findings = _each(faults, lambda fault: ward.examined(fault, result), workers)
-    return Checkup(f"{getattr(client, '__name__', client)} over {transport}", result, findings)
+        raise ValueError(f"fault_matrix() expected only= to be part of a fault's name, not {only!r}: {names}")
+    fault_results = _each(faults, lambda fault: ward.examined(fault, result), workers)
+    return FaultMatrix(f"{getattr(client, '__name__', client)} over {transport}", result, fault_results)
 
 
-def _each(faults: Sequence[Fault], examine: Callable[[Fault], Finding], workers: int) -> list[Finding]:
-    """Examine all faults, some at a time; return the findings in their order, or raise the first error.
+def _each(faults: Sequence[Fault], examine: Callable[[Fault], FaultResult], workers: int) -> list[FaultResult]:
+    """Examine all faults, some at a time; return the results in their order, or raise the first error.
 
     The threads are daemons, so that Ctrl-C in the midst of it ends it: an executor would go on to the last fault.
     """
     waiting = deque(enumerate(faults))
-    found: dict[int, Finding] = {}
+    found: dict[int, FaultResult] = {}
     errors: list[BaseException] = []
 
     def work() -> None:
@@ -227,7 +227,7 @@ def _each(faults: Sequence[Fault], examine: Callable[[Fault], Finding], workers:
             except BaseException as error:
                 errors.append(error)
 
-    threads = [Thread(target=work, name="sockserver check-up", daemon=True) for _ in range(workers)]
+    threads = [Thread(target=work, name="sockserver fault matrix", daemon=True) for _ in range(workers)]
     try:
         for thread in threads:
             thread.start()
@@ -258,14 +258,14 @@ class _Ward:
             said.append(data)
             return data
 
-        healthy = Fault("none", lambda server: server.disturb(listen, times=(0, None)))
-        finding = self.examined(healthy, None, failures_count=True)
-        if finding.outcome != RETURNED:
-            text = f"the client has to work when nothing is wrong, and {finding.told}"
-            raise RuntimeError(text) from (finding.value if finding.outcome == RAISED else None)
-        return finding.value, said
+        healthy = Fault("none", lambda server: server.inject(listen, times=(0, None)))
+        fault_result = self.examined(healthy, None, failures_count=True)
+        if fault_result.outcome != RETURNED:
+            text = f"the client has to work when nothing is wrong, and {fault_result.told}"
+            raise RuntimeError(text) from (fault_result.value if fault_result.outcome == RAISED else None)
+        return fault_result.value, said
 
-    def examined(self, fault: Fault, result: object, *, failures_count: bool = False) -> Finding:
+    def examined(self, fault: Fault, result: object, *, failures_count: bool = False) -> FaultResult:
         """Run the client under a fault; what goes wrong on the server's side is the fault's doing."""
         server = self._server()
         server.start()
@@ -293,7 +293,7 @@ class _Ward:
                 )
         is_same = outcome == RETURNED and _equal(value, result)
         traceback = _let_go(value) if outcome == RAISED and not failures_count else ""
-        return Finding(fault.name, fault.sound, outcome, value, seconds, is_same, ended, connections, traceback)
+        return FaultResult(fault.name, fault.sound, outcome, value, seconds, is_same, ended, connections, traceback)
 
     def _server(self) -> StreamTestServer | DatagramTestServer:
         options = {"timeout": self.patience + _GRACE, **self.options}

@@ -19,8 +19,8 @@ from ..scripting.parts import (
     ENDLESS,
     FLUSH,
     STREAMS,
-    Act,
     Action,
+    Effect,
     Held,
     Modifier,
     Part,
@@ -460,7 +460,7 @@ def _set(part: Modifier, **values: Any) -> None:
 def _checked(data: object, verb: str, *, endless: bool = True) -> Part:
     """Return what a modifier is to hold, or raise the error that says why it cannot."""
     checked = checked_parts([data], verb, data=True)[0]
-    if isinstance(checked, Act):
+    if isinstance(checked, Effect):
         raise ValueError(f"{verb} expected something that is said, not {checked!r}: write it beside, not within")
     if isinstance(checked, (Hold, Spoof)):
         name = type(checked).__name__

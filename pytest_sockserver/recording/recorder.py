@@ -22,7 +22,7 @@ from ..originals import Condition, original
 from .events import CLIENT_EOF, CLIENT_RESET, CLOSE, RECEIVED, RESET, SENT, UNSENT, Event, RawEvent
 
 if TYPE_CHECKING:
-    from ..transport.tapped_socket import Taped
+    from ..transport.tapped_socket import TappedSocket
 
 #: What an event costs beside its bytes: a two-byte event was measured at 138 bytes (tuple, float, bytes object).
 OVERHEAD: Final = 140
@@ -54,7 +54,7 @@ class Recorder:
         self._requests_of: dict[Any, list[Any]] = {}  # by connection: one of 10,000 is not looked for among all of them
         self._untaken: set[int] = set()  # the id() of each of them that take() has not given away
         self.first_untaken = 0  # the index of the first such request
-        self.arrivals = 0  # connections and chunks of bytes, kept or not: what assert_quiet() looks at
+        self.arrivals = 0  # connections and chunks of bytes, kept or not: what assert_no_traffic() looks at
         self.changed_at = 0.0  # when anything happened last
         self.size = 0
         self.dropped = 0  # bytes, of events and requests that were not kept
@@ -239,7 +239,7 @@ class Tape:
         cut: Why this side has ended the connection from outside its driver, empty while it has not: whatever the
             driver's socket says next is our own doing.
         saw_cut: The driver has been told.
-        in_front: Of a handler class's socket: its ``send`` and ``recv`` do what is disturbed, and say if they did.
+        in_front: Of a handler class's socket: its ``send`` and ``recv`` apply faults, and return whether they did.
         uncut: Where what was received waits to be cut into frames, if no verb reads.  Guarded by the recorder's lock.
         tap: Called without a lock after something was received, by the thread of a handler class: cuts these frames.
         lock: Guards ``socket``, ``cut`` and ``handed_over``, and is held while a descriptor is closed or shut
@@ -262,14 +262,14 @@ class Tape:
         self.server_ended = False
         self.lock = original.RLock()
         self.state = BUSY
-        self.socket: Taped | None = None
+        self.socket: TappedSocket | None = None
         self.handed_over: tuple[int, int] | None = None  # descriptor and inode, when detached by the handler
         self.wrapping = False  # TLS begins on its socket, which is detached for that
         self.cut = ""
         self.saw_cut = False
         self.uncut: deque[Any] | None = None
         self.tap: Callable[[], None] | None = None
-        self.in_front: Any = None
+        self.interposer: Any = None
         self._bell: threading.Condition | None = None
         self.peer_error: BaseException | None = None  # what the client's reset was raised as, for its driver
 

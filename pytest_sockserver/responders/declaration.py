@@ -21,7 +21,7 @@ from ..recording.recorder import Recorder
 PATIENCE: Final = 0.1
 
 
-class Declaring:
+class UnfinishedDeclaration:
     """A declaration, while its owner may go on with it.
 
     Args:

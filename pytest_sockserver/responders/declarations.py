@@ -16,14 +16,14 @@ from ..recording.demands import Demands
 from ..scripting.framing import frames_needed
 from ..scripting.steps import step_needing_frames
 from .handler import Handler
-from .responder import Driver, Rules, Unexpected
+from .responder import NoResponderLeft, Responder, Rules
 from .rulebook import RuleBook
 from .script_run import DeclaredScript, ScriptRun
 
 __tracebackhide__ = hide_frame
 
 
-class Drivers:
+class Declarations:
     """The declarations of one server of streams.
 
     Args:
@@ -77,33 +77,33 @@ class Drivers:
     def _left(self) -> list[DeclaredScript]:
         return [declared for declared in self._scripts if declared.left]
 
-    def drive(self, connection: Connection, *, call_is_over: bool) -> Driver | None:
+    def drive(self, connection: Connection, *, call_is_over: bool) -> Responder | None:
         """Give a connection its driver, and return it; ``None`` if nothing was declared."""
         left = self._left()
         if left:
             run = left[0].take()
             self._demands.add(run)
             self._probes.used(connection, partial(self._give_back, run), run.is_whole)
-            connection._driver = run
+            connection._responder = run
         elif self.handler is not None:
-            connection._driver = self.handler
+            connection._responder = self.handler
         elif self._book:
-            connection._driver = self.rules
+            connection._responder = self.rules
         elif self._scripts:
-            connection._driver = self.unexpected(call_is_over=call_is_over)
-        return connection._driver
+            connection._responder = self.unexpected(call_is_over=call_is_over)
+        return connection._responder
 
     def _give_back(self, run: ScriptRun) -> None:
         """Let a script that a probe was driven by drive the next connection."""
         if run.give_back():
             self._demands.remove(run)
 
-    def unexpected(self, *, call_is_over: bool) -> Unexpected:
+    def unexpected(self, *, call_is_over: bool) -> NoResponderLeft:
         """Return the driver of a connection that nothing is left for."""
         last = self._scripts[-1].origin
         if call_is_over:
-            return Unexpected(None, last)
-        return Unexpected(
+            return NoResponderLeft(None, last)
+        return NoResponderLeft(
             f"expected no further connection: the script at {last.short} is the last one, and it was taken\n"
             "  if the client may come back, declare script(times=None), or one more script",
             last,
@@ -113,7 +113,7 @@ class Drivers:
 
     def standing(self, connection: Connection) -> str | None:
         """Return what an open connection waits for, in words, if it is worth a remark."""
-        driver = connection._driver
+        driver = connection._responder
         if driver is None:
             return "nothing was declared: it waits for accept()" if connection._mode == "sunk" else None
         if isinstance(driver, ScriptRun):

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..errors.location import Origin, hide_frame, traceback_at_definition
+from ..errors.location import Location, hide_frame, traceback_at_definition
 
 if TYPE_CHECKING:
     from ..connection.connection import Connection
@@ -27,7 +27,7 @@ class Handler:
     """
 
     def __init__(self, target: Callable[..., Any], argument: str) -> None:
-        self.origin = Origin()
+        self.origin = Location()
         self.target = target
         unwrapped = target
         while isinstance(unwrapped, functools.partial):  # as http.server's handlers are given their directory

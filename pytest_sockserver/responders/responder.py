@@ -25,13 +25,13 @@ from ..errors.exceptions import (
     DeadlineExceeded,
     EndOfStream,
     IncompleteRequest,
+    InvalidState,
     ScriptMismatch,
     ServerStopping,
     SockServerError,
     UnexpectedRequest,
-    WrongState,
 )
-from ..errors.location import Origin, from_users_frame, hide_frame, pointing_at
+from ..errors.location import Location, from_users_frame, hide_frame, pointing_at
 from ..recording.events import NOTE
 from ..recording.failures import Failures, said_shortly
 from ..recording.recorder import Tape
@@ -48,7 +48,7 @@ from .rulebook import RuleBook, refusal
 __tracebackhide__ = hide_frame
 
 
-class Driver(Protocol):
+class Responder(Protocol):
     """What drives a connection."""
 
     @property
@@ -59,15 +59,15 @@ class Driver(Protocol):
         """Converse with one client, to the end."""
 
 
-def perform(connection: Connection, driver: Driver, failures: Failures) -> None:
+def perform(connection: Connection, driver: Responder, failures: Failures) -> None:
     """Run a driver on a connection to its end.  Never raises."""
     try:
         if driver.is_raw:
             connection._stream.make_blocking()
-            connection._stand_in_front()
+            connection._interpose()
         else:
             connection._stream.make_nonblocking()
-            connection._begin_to_hear()
+            connection._begin_inbound_fault()
         driver.run(connection)
         if driver.is_raw:
             connection._keep_whole_stream()
@@ -135,7 +135,9 @@ class Rules:
     def run(self, connection: Connection) -> None:
         """Greet the client, and answer until it has ended its stream, or a reply has."""
         self.check(self.framing_for(connection))
-        if connection._came_early and not self._greets():  # the greeting may be declared a moment later
+        if (
+            connection._connected_before_declaration and not self._greets()
+        ):  # the greeting may be declared a moment later
             connection._await_input_or(self._greets)
         self._greet(connection)
         self._answer_all(connection)
@@ -173,7 +175,7 @@ class Rules:
             return False  # a probe, which the test wants ignored
         known = len(self._books[-1])
         while not (unit or empty) or not self.answer(connection, unit):
-            if not connection._came_early or not self._books[-1].wait_for_more(known):
+            if not connection._connected_before_declaration or not self._books[-1].wait_for_more(known):
                 if empty and not any(book.spent_for(unit, connection._lookup) for book in self._books):
                     return False
                 raise self._unexpected(connection, unit)
@@ -247,7 +249,7 @@ class Rules:
         return error.with_traceback(origin.traceback() if origin is not None else None)
 
 
-class Closed:
+class RefuseConnection:
     """The driver of a connection that is one too many: says what its parts say, and ends it."""
 
     is_raw = False
@@ -260,8 +262,8 @@ class Closed:
         connection._say(self._parts, None, connection._timeout)
 
 
-class Hearing:
-    """The driver of a connection with nothing declared for it but a disturbance of what it receives: it only reads."""
+class ReadOnly:
+    """The driver of a connection with nothing declared for it but an injection of what it receives: it only reads."""
 
     is_raw = False
 
@@ -272,7 +274,7 @@ class Hearing:
         connection._keep_whole_stream()
 
 
-class Continued:
+class AnswerRest:
     """The driver that answers by rules a connection which another driver has begun."""
 
     is_raw = False
@@ -285,7 +287,7 @@ class Continued:
         self._rules.answer_all(connection)
 
 
-class Unexpected:
+class NoResponderLeft:
     """The driver of a connection that nothing is left for.
 
     Args:
@@ -295,7 +297,7 @@ class Unexpected:
 
     is_raw = False
 
-    def __init__(self, text: str | None, origin: Origin) -> None:
+    def __init__(self, text: str | None, origin: Location) -> None:
         self._text, self._origin = text, origin
 
     def run(self, connection: Connection) -> None:
@@ -336,19 +338,19 @@ def _one_too_many(connection: Connection, rules: list[Rule]) -> BaseException:
 
 def _reply(connection: Connection, unit: bytes, rule: Rule, count: int, found: object) -> None:
     """Record a request and say what its rule answers; nobody else says anything meanwhile."""
-    patient, turn = connection._patient, connection._writing
+    patient, turn = connection._waits_for_start, connection._writing
     if not turn.own(0.0, rule):
         deadline = Deadline(connection._timeout)
         if not turn.own(deadline.left() or 0.0, rule):
             raise connection._late_turn("a reply", deadline)
-    connection._patient = False  # what a reply function reads is demanded
+    connection._waits_for_start = False  # what a reply function reads is demanded
     try:
         request = connection._request(unit, found, rule, is_unit=not isinstance(rule.match, Moment))
         connection._say(rule.reply(count), request, connection._timeout)
-    except (TypeError, ValueError, DeadlineExceeded, WrongState) as error:
+    except (TypeError, ValueError, DeadlineExceeded, InvalidState) as error:
         raise pointing_at(error, rule.origin) from None
     finally:
-        connection._patient = patient
+        connection._waits_for_start = patient
         turn.release()
 
 

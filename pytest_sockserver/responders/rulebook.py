@@ -12,8 +12,8 @@ from dataclasses import replace
 from itertools import count as counting
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors.exceptions import UnmetExpectation, WrongState
-from ..errors.location import Origin, hide_frame
+from ..errors.exceptions import InvalidState, UnmetExpectation
+from ..errors.location import Location, hide_frame
 from ..errors.messages import refuse_misspelt
 from ..originals import original
 from ..recording.demands import Demand, Demands, running
@@ -34,7 +34,7 @@ from ..scripting.parts import Part, check_fit, checked_parts
 from ..scripting.parts import names_demanded as names_said
 from ..scripting.rules import CONNECT, Moment, Rule, RuleMatch, checked_rule_match, nearest, rank, why_frames_are_needed
 from ..scripting.times import checked_times
-from .declaration import Declaring
+from .declaration import UnfinishedDeclaration
 
 __tracebackhide__ = hide_frame
 
@@ -77,10 +77,10 @@ class On:
         Raises:
             TypeError, ValueError: A part is none, can never be reached, or names what nothing captures.
             UnsupportedFault: The transport cannot do a part.
-            WrongState: It was said already; ``then()`` gives the next reply.
+            InvalidState: It was said already; ``then()`` gives the next reply.
         """
         if self._book.rule(self._number).replies:
-            raise WrongState("reply() was called already for this rule: the next reply is then(...)")
+            raise InvalidState("reply() was called already for this rule: the next reply is then(...)")
         self._book.add_reply(self._number, parts, "reply()", times)
         return self
 
@@ -91,10 +91,10 @@ class On:
             times: How often, before what a further ``then()`` says.
 
         Raises:
-            WrongState: No ``reply()`` came before it.
+            InvalidState: No ``reply()`` came before it.
         """
         if not self._book.rule(self._number).replies:
-            raise WrongState("then() follows reply(): write on(...).reply(...).then(...)")
+            raise InvalidState("then() follows reply(): write on(...).reply(...).then(...)")
         self._book.add_reply(self._number, parts, "then()", times)
         return self
 
@@ -102,10 +102,10 @@ class On:
         """Begin anew with the first reply after the last one, instead of staying with the last.
 
         Raises:
-            WrongState: No ``reply()`` came before it.
+            InvalidState: No ``reply()`` came before it.
         """
         if not self._book.rule(self._number).replies:
-            raise WrongState("cycle() follows reply() and then(): write on(...).reply(...).then(...).cycle()")
+            raise InvalidState("cycle() follows reply() and then(): write on(...).reply(...).then(...).cycle()")
         self._book.set_cycle(self._number)
         return self
 
@@ -117,7 +117,7 @@ class _Entry(Demand):
         self.rule, self.owner = rule, running()
         self.count = 0
         self.told = False  # that it was not taken often enough
-        self.declaring: Declaring | None = None  # while it is not known yet what it answers
+        self.declaring: UnfinishedDeclaration | None = None  # while it is not known yet what it answers
         fixed = is_literal(rule.match) and not names_demanded(rule.match)
         self.shape: Shape | None = shape_of(rule.match) if fixed else None  # type: ignore[arg-type]
 
@@ -204,14 +204,14 @@ class RuleBook:
         Args:
             empty: A request may have no byte.
         """
-        rule = Rule(0, checked_rule_match(match, empty=empty), checked_times(times), (), Origin())
+        rule = Rule(0, checked_rule_match(match, empty=empty), checked_times(times), (), Location())
         for name in names_demanded(rule.match):
             self._check_name(name, rule, "on()")
         with self._recorder.lock:
             number = next(self._numbers)
             on = On(self, number)
             entry = _Entry(replace(rule, number=number))
-            entry.declaring = Declaring(self._recorder, on)
+            entry.declaring = UnfinishedDeclaration(self._recorder, on)
             self._insert(entry)
             if rule.times.least:
                 self._demands.add(entry)
@@ -219,7 +219,7 @@ class RuleBook:
             self._recorder.tell()
         return on
 
-    def add(self, match: RuleMatch, parts: tuple[Part, ...], origin: Origin) -> None:
+    def add(self, match: RuleMatch, parts: tuple[Part, ...], origin: Location) -> None:
         """Add a rule that is whole, of a dialogue."""
         with self._recorder.lock:
             number = next(self._numbers)
@@ -279,11 +279,11 @@ class RuleBook:
         """Return a rule by its number.
 
         Raises:
-            WrongState: ``clear()`` has forgotten it.
+            InvalidState: ``clear()`` has forgotten it.
         """
         entry = self._entries.get(number)
         if entry is None:
-            raise WrongState(f"rule {number} is forgotten: clear() was called; declare it again by on()")
+            raise InvalidState(f"rule {number} is forgotten: clear() was called; declare it again by on()")
         return entry.rule
 
     def count(self, number: int) -> int:
@@ -369,7 +369,7 @@ def _found(rule: Rule, unit: Any, lookup: Lookup, *, unsure: bool) -> object:
         return None
 
 
-def refusal(books: Sequence[RuleBook], came: bytes, lookup: Lookup) -> tuple[str, Origin | None]:
+def refusal(books: Sequence[RuleBook], came: bytes, lookup: Lookup) -> tuple[str, Location | None]:
     """Return what to say of a request that no rule takes, and the declaration that it points at."""
     spent = next((rule for book in books if (rule := book.spent_for(came, lookup)) is not None), None)
     if spent is not None:

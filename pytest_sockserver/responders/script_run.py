@@ -21,12 +21,12 @@ from ..connection.probes import hint
 from ..errors.exceptions import (
     DeadlineExceeded,
     EndOfStream,
+    InvalidState,
     ScriptMismatch,
     ServerStopping,
     SockServerError,
     UnexpectedRequest,
     UnmetExpectation,
-    WrongState,
 )
 from ..errors.location import hide_frame, pointing_at
 from ..originals import original
@@ -39,7 +39,7 @@ from ..scripting.script import Script
 from ..scripting.script_cursor import Agenda, Item
 from ..scripting.steps import READING, Step, demands, step_needing_frames
 from ..scripting.times import Times
-from .declaration import Declaring
+from .declaration import UnfinishedDeclaration
 from .responder import Rules
 
 __tracebackhide__ = hide_frame
@@ -60,7 +60,7 @@ class DeclaredScript(Demand):
     ) -> None:
         # Not the script itself: when its user lets it go it is known to be whole.
         self.steps, self.captured, self.origin = script.steps, script.captured, script.origin
-        self.declaring = Declaring(recorder, script)
+        self.declaring = UnfinishedDeclaration(recorder, script)
         script.grown = self.declaring.went_on
         self.times, self.rules, self.values = times, rules, values
         self.owner = running()
@@ -127,7 +127,7 @@ class ScriptRun(Demand):
         """Perform the steps, then answer by the rules, until the client ends its stream."""
         self._connection = connection
         connection._values = self._declared.values
-        connection._patient = False
+        connection._waits_for_start = False
         if connection._framing is None and (step := step_needing_frames(self._steps)) is not None:
             self.over = True
             raise frames_needed(step.wants).with_traceback(step.origin.traceback())
@@ -141,7 +141,7 @@ class ScriptRun(Demand):
                 raise ServerStopping(f"told already: {error.summary}") from None
             raise
         finally:
-            if not connection._tape.cut or connection._spoilt:
+            if not connection._tape.cut or connection._ended_by_fault:
                 self._had_all = not self._demanded()
                 self.over = True
 
@@ -178,7 +178,7 @@ class ScriptRun(Demand):
 
     def _after_the_last(self, connection: Connection) -> bool:
         """Answer by the rules, or wait for the client's end; tell whether there is something to be performed again."""
-        connection._patient, self._now = True, None  # a client that stays connected is no error
+        connection._waits_for_start, self._now = True, None  # a client that stays connected is no error
         agenda = self._agenda
         if self._declared.declaring.over and not agenda.has_grown() and not agenda.passed:
             return self._to_the_end(connection)  # it can't grow: no need to look out for that
@@ -199,7 +199,7 @@ class ScriptRun(Demand):
                 with self._lock:
                     agenda.look_again()
                 break
-        connection._patient = False
+        connection._waits_for_start = False
         return True
 
     def _to_the_end(self, connection: Connection) -> bool:
@@ -234,7 +234,7 @@ class ScriptRun(Demand):
             if error.placed or self._answering:  # it is a rule's
                 raise
             raise _placed_at(connection, error, item) from None
-        except (TypeError, ValueError, WrongState) as error:
+        except (TypeError, ValueError, InvalidState) as error:
             raise pointing_at(error, step.origin) from None
 
     def _wait_until(self, connection: Connection, moment: float) -> None:
@@ -271,11 +271,11 @@ class ScriptRun(Demand):
 
     def _try(self, connection: Connection, step: Step) -> None:
         """Take what a step demands.  A mismatch has no conversation: chatter would write all of it, each time."""
-        connection._tentative = True
+        connection._probing = True
         try:
             getattr(connection, step.verb)(*step.args, **step.options)
         finally:
-            connection._tentative = False
+            connection._probing = False
 
     def _recv_until(self, connection: Connection, step: Step) -> bool:
         (delimiter,) = step.args
@@ -294,7 +294,7 @@ class ScriptRun(Demand):
         return True
 
     def _hand_over(self, connection: Connection, step: Step) -> bool:
-        connection._patient = True
+        connection._waits_for_start = True
         connection._framing = step.args[0] if step.args else connection._framing
         try:
             self._rules.answer_all(connection)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors.exceptions import DialogueError
 from ..errors.location import hide_frame
 from .arguments import LONGEST_WAIT
-from .effects import Close, Delay, Gate, Open, Reset, SendEof, Stall
+from .effects import Close, Delay, Gate, OpenGate, Reset, SendEof, Stall
 from .matching import Hex, PatternText, Text
 from .notation import Name, NotationError, Piece, read_hex, read_text, written_hex, written_text
 from .tls_effects import StartTLS
@@ -30,7 +30,7 @@ CRLF = b"\r\n"
 #: Adds a step to a script, by the verb that a test would call.
 Adding = Callable[["Script"], object]
 
-Event = Close | Reset | SendEof | StartTLS | Stall | Delay | Gate | Open
+Event = Close | Reset | SendEof | StartTLS | Stall | Delay | Gate | OpenGate
 
 # Lines
 
@@ -280,7 +280,7 @@ def _delay(word: str, rest: list[str]) -> Event:
 def _gate(word: str, rest: list[str]) -> Event:
     if len(rest) != 1:
         raise ValueError(f"expected the name of a gate after S! {word}, without blanks, not {' '.join(rest)!r}")
-    return Gate(rest[0]) if word == "wait" else Open(rest[0])
+    return Gate(rest[0]) if word == "wait" else OpenGate(rest[0])
 
 
 _SIMPLE: dict[str, Callable[[], Event]] = {
@@ -307,7 +307,7 @@ _VERBS: dict[type, Adding] = {
 
 def done(part: Event) -> Adding:
     """Return what adds the step that does what an ``S!`` line says."""
-    if isinstance(part, Open):
+    if isinstance(part, OpenGate):
         return lambda script: script.open(part.name)
     return _VERBS.get(type(part), lambda script: script.send(part))
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from ..errors.exceptions import DialogueError
-from ..errors.location import Origin, hide_frame
+from ..errors.location import Location, hide_frame
 from .dialogue_lines import (
     CRLF,
     Adding,
@@ -58,7 +58,7 @@ class Exchange:
 
     match: bytes | Text | Hex | PatternText
     parts: tuple[Part, ...]
-    origin: Origin
+    origin: Location
     line: int
 
 
@@ -100,7 +100,7 @@ def parse(
     new_script: Callable[[], Script],
     datagrams: bool = False,
     timed: bool = False,
-    place: Callable[[int], Origin] | None = None,
+    place: Callable[[int], Location] | None = None,
 ) -> Dialogue:
     """Read a dialogue.
 
@@ -125,7 +125,7 @@ class _Settings:
     new_script: Callable[[], Script]
     datagrams: bool
     timed: bool
-    place: Callable[[int], Origin] | None
+    place: Callable[[int], Location] | None
 
 
 # Sections
@@ -282,7 +282,7 @@ class _SectionReader:
             Exchange(each.match, tuple(self._joined(each.parts)), self._place(each.line), each.line.number)
             for each in self._answers
         ]
-        self._script.place = Origin  # no longer this reader's: a script that nothing else holds counts as whole
+        self._script.place = Location  # no longer this reader's: a script that nothing else holds counts as whole
         return Section(self._index, self._script, tuple(exchanges), self.line.number, self._framing)
 
     # Steps
@@ -337,8 +337,8 @@ class _SectionReader:
         if self._settings.timed and line.at is not None and line.marker[0] == "S":
             script.steps[-1] = replace(script.steps[-1], at=line.at)
 
-    def _place(self, line: Line) -> Origin:
-        return Origin() if self._settings.place is None else self._settings.place(line.number)
+    def _place(self, line: Line) -> Location:
+        return Location() if self._settings.place is None else self._settings.place(line.number)
 
     def _joined(self, parts: list[Part]) -> list[Part]:
         """Return the parts with bytes that follow one another as one, unless each is a datagram."""

@@ -21,7 +21,7 @@ from itertools import accumulate, groupby, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from .effects import Close, Delay, Gate, Open, Reset, SendEof, Stall
+from .effects import Close, Delay, Gate, OpenGate, Reset, SendEof, Stall
 from .matching import ANY, Hex, Match, PatternText, Text
 from .notation import Hole, Name, Piece, escaped, is_binary, joined, written_hex, written_text
 from .parts import Part
@@ -368,7 +368,7 @@ _PARTS: dict[str, Callable[..., Part]] = {
     "close": Close,
     "reset": Reset,
     "start_tls": StartTLS,
-    "open": Open,
+    "open": OpenGate,
 }
 
 _MOST_HOLES = 64  # as many ?? as a line can hold that somebody is to read
@@ -377,7 +377,7 @@ _MOST_HOLES = 64  # as many ?? as a line can hold that somebody is to read
 def _event(part: Part) -> str:
     if isinstance(part, Delay):
         return f"S! delay {_number(part.seconds)}s"
-    if isinstance(part, (Gate, Open)):
+    if isinstance(part, (Gate, OpenGate)):
         return f"S! {'wait' if isinstance(part, Gate) else 'open'} {part.name}"
     for known, word in ((Close(), "close"), (Reset(), "reset"), (SendEof(), "send-eof"), (StartTLS(), "start-tls")):
         if part == known:

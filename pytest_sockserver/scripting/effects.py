@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..errors.location import hide_frame
-from .parts import STREAMS, TCP, Act, check_count, check_seconds
+from .parts import STREAMS, TCP, Effect, check_count, check_seconds
 from .seeds import fraction
 
 __tracebackhide__ = hide_frame
@@ -21,7 +21,7 @@ _NOT_OVER_TLS = "TLS has no urgent data"
 
 
 @dataclass(frozen=True, repr=False)
-class Close(Act):
+class Close(Effect):
     """End the connection cleanly; over TLS without ``close_notify`` if ``notify`` is false."""
 
     notify: bool = True
@@ -31,7 +31,7 @@ class Close(Act):
 
 
 @dataclass(frozen=True, repr=False)
-class Reset(Act):
+class Reset(Effect):
     """Reset the connection, once the client's kernel has what was sent before.  TCP alone has a reset."""
 
     fits = TCP
@@ -40,7 +40,7 @@ class Reset(Act):
 
 
 @dataclass(frozen=True, repr=False)
-class SendEof(Act):
+class SendEof(Effect):
     """End the server's half of the stream."""
 
     fits = STREAMS
@@ -48,7 +48,7 @@ class SendEof(Act):
 
 
 @dataclass(frozen=True, repr=False)
-class Stall(Act):
+class Stall(Effect):
     """Say and read nothing any more until the server stops; that the client is gone is not noticed either."""
 
     is_last = True
@@ -56,7 +56,7 @@ class Stall(Act):
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class EndAfter(Act):
+class EndAfter(Effect):
     """End the connection so many seconds from now, whatever is being said then; over TLS without ``close_notify``."""
 
     seconds: float
@@ -76,7 +76,7 @@ class EndAfter(Act):
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class Delay(Act):
+class Delay(Effect):
     """Say nothing for ``seconds``."""
 
     seconds: float
@@ -89,7 +89,7 @@ class Delay(Act):
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class Jitter(Act):
+class Jitter(Effect):
     """Say nothing for a time between ``least`` and ``most`` seconds, drawn from ``seed``.
 
     The draw depends on the seed, the connection's index and how often the connection drew before.
@@ -115,7 +115,7 @@ class Jitter(Act):
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class Gate(Act):
+class Gate(Effect):
     """Wait until somebody opens the gate of this name: ``server.open(name)``, or a step of another script."""
 
     name: str
@@ -127,20 +127,20 @@ class Gate(Act):
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class Open(Act):
+class OpenGate(Effect):
     """Open the gate of this name: whoever waits for it, in this or another conversation, goes on."""
 
     name: str
 
     def __init__(self, name: str) -> None:
-        _set(self, name=checked_gate(name, "Open()"))
+        _set(self, name=checked_gate(name, "OpenGate()"))
 
 
 # The socket
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class ReadSlowly(Act):
+class ReadSlowly(Effect):
     """From now on take at most ``size`` bytes from the kernel at once, and wait ``pause`` seconds after each.
 
     The client's writes are held up once both kernels' buffers are full: with ``rcvbuf=`` on the server that is soon.
@@ -160,7 +160,7 @@ class ReadSlowly(Act):
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class Urgent(Act):
+class Urgent(Effect):
     """Send one byte of urgent data (``MSG_OOB``), beside the stream (RFC 9293 section 3.8.5)."""
 
     byte: bytes
@@ -175,7 +175,7 @@ class Urgent(Act):
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class Descriptors(Act):
+class Descriptors(Effect):
     """Say ``data`` with open files attached (``SCM_RIGHTS``, unix(7)): the client gets descriptors of its own."""
 
     data: bytes
@@ -195,7 +195,7 @@ class Descriptors(Act):
         _set(self, data=data, files=files)
 
 
-def _set(part: Act, **values: Any) -> None:
+def _set(part: Effect, **values: Any) -> None:
     for name, value in values.items():
         object.__setattr__(part, name, value)
 

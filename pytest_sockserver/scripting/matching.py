@@ -22,7 +22,7 @@ from .notation import Hole, Name, NotationError, Piece, is_binary, read_hex, rea
 __tracebackhide__ = hide_frame
 
 
-class _Any:
+class AnyMatch:
     def __repr__(self) -> str:
         return "ANY"
 
@@ -31,7 +31,7 @@ class _Any:
 
 
 #: Matches whatever comes.
-ANY: Final = _Any()
+ANY: Final = AnyMatch()
 
 #: What was captured, by name.
 Lookup = Callable[[str], bytes]
@@ -111,7 +111,7 @@ class PatternText:
 _PATTERN_TOKEN = re.compile(r"\\g<(\w+)>|\\.|[^\\]+|\\", re.DOTALL)  # \\g<x> after a backslash is no name
 
 Literal = bytes | Text | Hex
-Match = bytes | re.Pattern[bytes] | Callable[[Any], object] | _Any | Text | Hex
+Match = bytes | re.Pattern[bytes] | Callable[[Any], object] | AnyMatch | Text | Hex
 
 
 class Shape:
@@ -259,7 +259,7 @@ def checked_match(match: Match) -> Match:
         raise TypeError(f"expected bytes, not the text {match!r}: write b{match!r}")
     if isinstance(match, re.Pattern) and not isinstance(match.pattern, bytes):
         raise TypeError(f"expected a pattern of bytes, not of text: write re.compile({_raw('rb', match.pattern)})")
-    if isinstance(match, (bytes, re.Pattern, _Any, Text, Hex)):
+    if isinstance(match, (bytes, re.Pattern, AnyMatch, Text, Hex)):
         return match
     predicate: Any = match
     if not callable(predicate) or isinstance(predicate, type):
@@ -312,7 +312,7 @@ def matches(match: Match | PatternText, data: bytes, lookup: Lookup = nothing_ke
         return match == data
     if isinstance(match, re.Pattern):
         return match.fullmatch(data)
-    if isinstance(match, _Any):
+    if isinstance(match, AnyMatch):
         return True
     if isinstance(match, PatternText):
         return match.compiled(lookup).fullmatch(data.removesuffix(match.ending))
@@ -360,7 +360,7 @@ def described(match: Match | PatternText) -> str:
         return shortened(match)
     if isinstance(match, (Text, Hex)) and len(match.source) > _PATTERN_SHOWN:
         return _raw_call(type(match).__name__, match.source[:_PATTERN_SHOWN]) + _characters(len(match.source))
-    if isinstance(match, (_Any, Text, Hex)):
+    if isinstance(match, (AnyMatch, Text, Hex)):
         return repr(match)
     return f"the predicate {function_shown(match)}"
 

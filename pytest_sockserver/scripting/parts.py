@@ -3,7 +3,7 @@
 ``bytes`` are sent as written.  ``Text`` and ``Hex`` are filled with what was captured.  A function of the request
 returns parts.  An :class:`Act` says what else happens, to time or to the connection (``effects``, ``tls_effects``); a
 :class:`Modifier` holds the part that it modifies (``modifiers``).  ``DATA`` stands for what a server says anyway, where
-that is disturbed from outside.
+that a fault is injected into from outside.
 
 Their ``__init__`` are written out: a generated one has no source, and would show as a line of nowhere in the traceback
 of what it refuses.
@@ -64,7 +64,7 @@ class _Written:
         printer.text(repr(self))
 
 
-class Act(_Written):
+class Effect(_Written):
     """What is done, beside what is said.
 
     Attributes:
@@ -106,7 +106,7 @@ class Modifier(_Written):
         raise NotImplementedError
 
 
-class _Data:
+class Data:
     def __repr__(self) -> str:
         return "DATA"
 
@@ -114,12 +114,12 @@ class _Data:
         return "DATA"
 
 
-#: What the server says, or hears, anyway: in ``server.disturb()`` alone.
-DATA: Final = _Data()
+#: What the server says, or hears, anyway: in ``server.inject()`` alone.
+DATA: Final = Data()
 
 
 @dataclass(frozen=True)
-class Held(Act):
+class Held(Effect):
     """The action of bytes that are said only after so many further replies."""
 
     data: bytes
@@ -127,7 +127,7 @@ class Held(Act):
 
 
 @dataclass(frozen=True)
-class Spoofed(Act):
+class Spoofed(Effect):
     """The action of a datagram that comes from elsewhere; ``None`` for the server's own host, from another port."""
 
     data: bytes
@@ -135,13 +135,13 @@ class Spoofed(Act):
 
 
 @dataclass(frozen=True)
-class Remark(Act):
+class Remark(Effect):
     """The action that tells the record what was drawn."""
 
     text: str
 
 
-class Endless(Act):
+class Endless(Effect):
     """The action that says: what follows has no end, and whoever says it is never idle."""
 
     def __repr__(self) -> str:
@@ -167,11 +167,11 @@ class _Flush:
 FLUSH: Final = _Flush()
 
 Function = Callable[[Any], Any]
-Part = bytes | Text | Hex | Function | Act | Modifier | _Data
-Action = bytes | _Flush | Act
+Part = bytes | Text | Hex | Function | Effect | Modifier | Data
+Action = bytes | _Flush | Effect
 Reply = Part | Iterable[Part]
 
-_SAID = (bytes, Text, Hex, Modifier, _Data)
+_SAID = (bytes, Text, Hex, Modifier, Data)
 
 
 def checked_parts(parts: Iterable[object], verb: str, *, data: bool = False) -> tuple[Part, ...]:
@@ -190,7 +190,7 @@ def checked_parts(parts: Iterable[object], verb: str, *, data: bool = False) -> 
     for part in checked:
         if ended and isinstance(part, _SAID):
             raise ValueError(f"{verb} expected no bytes after SendEof(): it ends what the server says")
-        ended = ended or (isinstance(part, Act) and part.ends_saying)
+        ended = ended or (isinstance(part, Effect) and part.ends_saying)
     return tuple(checked)
 
 
@@ -203,10 +203,10 @@ def _checked_part(part: object, verb: str, *, data: bool = False) -> Part:
         if any(isinstance(piece, Hole) for piece in part.pieces):
             raise ValueError(f"{verb} cannot say {part!r}: ?? and <name:n> are for what is received")
         return part
-    if isinstance(part, (Act, Modifier, _Data)):
+    if isinstance(part, (Effect, Modifier, Data)):
         if not data and holds_data(part):
             raise ValueError(
-                f"{verb} cannot say {part!r}: DATA stands for what a server says, in server.disturb() alone"
+                f"{verb} cannot say {part!r}: DATA stands for what a server says, in server.inject() alone"
             )
         return part
     if isinstance(part, str):
@@ -215,7 +215,7 @@ def _checked_part(part: object, verb: str, *, data: bool = False) -> Part:
         raise TypeError(
             f"{verb} expected parts one after the other, not the {type(part).__name__} {part!r}: no brackets"
         )
-    if isinstance(part, type) and issubclass(part, (Act, Modifier, Text, Hex)):
+    if isinstance(part, type) and issubclass(part, (Effect, Modifier, Text, Hex)):
         raise TypeError(f"{verb} expected a part, not the class {part.__name__}: write {part.__name__}(...)")
     if not callable(part) or isinstance(part, type):
         raise TypeError(f"{verb} expected bytes, not {part!r}")
@@ -236,7 +236,7 @@ def parts_of(reply: object, verb: str) -> Iterator[Part]:
     """
     if reply is None:
         raise TypeError(f"{verb} returned None: return the bytes of the reply, a list of replies, or () for no reply")
-    if isinstance(reply, (bytes, bytearray, memoryview, str, Text, Hex, Act, Modifier, _Data)) or callable(reply):
+    if isinstance(reply, (bytes, bytearray, memoryview, str, Text, Hex, Effect, Modifier, Data)) or callable(reply):
         yield _checked_part(reply, verb)
         return
     if not isinstance(reply, Iterable):
@@ -266,13 +266,13 @@ def actions(
         depth: How many functions these parts were returned through.
     """
     for part in parts:
-        if isinstance(part, (bytes, Act)):
+        if isinstance(part, (bytes, Effect)):
             yield part
         elif isinstance(part, (Text, Hex)):
             yield rendered(part, lookup)
         elif isinstance(part, Modifier):
             yield from part.applied(actions([part.data], call, lookup, data, depth))
-        elif isinstance(part, _Data):
+        elif isinstance(part, Data):
             yield from data()
         else:
             yield FLUSH
@@ -316,13 +316,13 @@ def check_fit(parts: Iterable[Part], transport: str, verb: str, *, tls: bool = T
     for part in parts:
         if isinstance(part, Modifier):
             check_fit([part.data], transport, verb, tls=tls)
-        if isinstance(part, (Act, Modifier)) and transport not in part.fits:
+        if isinstance(part, (Effect, Modifier)) and transport not in part.fits:
             why = part.why_not.get(transport) or part.why_not.get("")
             if why is None and transport in DATAGRAMS:
                 why = "they have no connection that could end or change"
             advice = "" if why is not None and "; " in why else f"; {_what_it_can(transport)}"
             raise UnsupportedFault(f"{verb} cannot do {shown(part)} {_ON[transport]}: {why}{advice}")
-        if isinstance(part, Act) and part.lacks_context and not tls:
+        if isinstance(part, Effect) and part.lacks_context and not tls:
             raise ValueError(f"{verb} has no context for StartTLS(): give it one, or give the server tls=")
 
 
@@ -338,7 +338,7 @@ def _what_it_can(transport: str) -> str:
         for each in values
         if isinstance(each, type)
         and each.__module__ == home
-        and issubclass(each, (Act, Modifier))
+        and issubclass(each, (Effect, Modifier))
         and transport in each.fits
     )
     named = f"{', '.join(names[:-1])} and {names[-1]}"
@@ -347,13 +347,13 @@ def _what_it_can(transport: str) -> str:
 
 def ends(parts: Iterable[Part]) -> bool:
     """Tell whether the parts certainly end the connection, or what is said on it."""
-    return any(isinstance(part, (Act, Modifier)) and part.is_last for part in parts)
+    return any(isinstance(part, (Effect, Modifier)) and part.is_last for part in parts)
 
 
 def takes_time(parts: Iterable[Part]) -> bool:
     """Tell whether the parts may have to wait; what a function returns is not known here."""
     return any(
-        isinstance(part, (Act, Modifier))
+        isinstance(part, (Effect, Modifier))
         and (part.takes_time or (isinstance(part, Modifier) and (part.is_last or takes_time([part.data]))))
         for part in parts
     )

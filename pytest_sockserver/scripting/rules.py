@@ -13,7 +13,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Final
 
-from ..errors.location import Origin, hide_frame
+from ..errors.location import Location, hide_frame
 from .matching import (
     ANY,
     Lookup,
@@ -77,7 +77,7 @@ class Rule:
     match: RuleMatch
     times: Times
     replies: tuple[tuple[Part, ...], ...]
-    origin: Origin
+    origin: Location
     cycles: bool = False
 
     def reply(self, count: int) -> tuple[Part, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..errors.exceptions import UnsupportedFault
-from ..errors.location import Origin, hide_frame
+from ..errors.location import Location, hide_frame
 from .arguments import checked_delimiter, checked_expected, checked_index, checked_line, checked_size, checked_timeout
 from .effects import checked_gate
 from .framing import Framing, checked_framing
@@ -58,10 +58,10 @@ class Script:
         max_frame: int = sys.maxsize,
         tls: bool = True,
     ) -> None:
-        self.origin = Origin()
+        self.origin = Location()
         self.steps: list[Step] = []  # only ever grows, by its own thread; list.append and indexing need no lock
         self.grown: Callable[[], None] = _nobody_waits
-        self.place: Callable[[], Origin] = Origin  # where the step that is added stands
+        self.place: Callable[[], Location] = Location  # where the step that is added stands
         self._transport, self._names, self._max_frame, self._tls = transport, names, max_frame, tls
         self.captured: set[str] = set()
         self._asked = False  # of datagrams: somebody who can be answered has spoken before its first step

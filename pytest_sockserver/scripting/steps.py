@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors.location import Origin
-from .effects import Open
+from ..errors.location import Location
+from .effects import OpenGate
 from .matching import PatternText, described, is_literal, matching, names_captured, names_demanded, shape_of
 from .parts import names_demanded as names_demanded_by_parts
 from .parts import shown
@@ -40,7 +40,7 @@ class Step:
     verb: str
     args: tuple[Any, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
-    origin: Origin = field(default_factory=Origin, compare=False)
+    origin: Location = field(default_factory=Location, compare=False)
     steps: tuple[Step, ...] = ()
     at: float = 0.0
 
@@ -141,5 +141,5 @@ def demands(step: Step) -> bool:
 def progresses(step: Step) -> bool:
     """Tell whether a step takes a byte, sends one, or takes a time; what a function comes to is not known yet."""
     if step.verb == "send":
-        return any(part != b"" and not isinstance(part, Open) for part in step.args)
+        return any(part != b"" and not isinstance(part, OpenGate) for part in step.args)
     return step.verb != "open"

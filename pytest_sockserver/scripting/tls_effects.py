@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ..errors.location import hide_frame
-from .parts import STREAMS, Act
+from .parts import STREAMS, Effect
 from .seeds import garbage
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ _BEGUN = "its connections speak TLS already"
 
 
 @dataclass(frozen=True)
-class StartTLS(Act):
+class StartTLS(Effect):
     """Do the server's side of a TLS handshake.
 
     With ``context``, an ``ssl.SSLContext``, a ``TLS`` or a ``Certificate``; without one, the server's ``tls=``.
@@ -84,7 +84,7 @@ class StartTLS(Act):
 
 
 @dataclass(frozen=True, init=False)
-class Alert(Act):
+class Alert(Effect):
     """Refuse the client's handshake, once it has begun: a fatal alert, in plain text (RFC 8446 section 6).
 
     Args:
@@ -120,7 +120,7 @@ class Alert(Act):
 
 
 @dataclass(frozen=True, init=False)
-class Raw(Act):
+class Raw(Effect):
     """Send bytes past TLS, straight on the connection under it.
 
     ``Raw.bad_record()`` is a record that does not decrypt; ``Raw.cut_record()`` the beginning of one.

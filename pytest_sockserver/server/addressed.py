@@ -7,7 +7,7 @@ import socket
 from typing import Any
 from urllib.parse import quote
 
-from ..errors.exceptions import WrongState
+from ..errors.exceptions import InvalidState
 from ..errors.messages import format_peer
 from ..transport.address import UnixPlace
 from .options import Options
@@ -34,10 +34,10 @@ class Addressed:
         Stays the same over ``stop()`` and ``start()``.
 
         Raises:
-            WrongState: The server was never started.
+            InvalidState: The server was never started.
         """
         if self._published is None:
-            raise WrongState(f"{self.name} has no address in state {self._state!r}: start() it first")
+            raise InvalidState(f"{self.name} has no address in state {self._state!r}: start() it first")
         return self._published
 
     @property
@@ -57,7 +57,7 @@ class Addressed:
         A ``path=`` that was relative, and is too long as an absolute one, stays as it was given.
         """
         if self._place is None:
-            raise WrongState(f"{self.name} is a {self.transport} server: it has a host and a port, no path")
+            raise InvalidState(f"{self.name} is a {self.transport} server: it has a host and a port, no path")
         return self.address  # type: ignore[no-any-return]
 
     def url(self, scheme: str) -> str:
@@ -83,7 +83,7 @@ class Addressed:
 
     def _inet(self, what: str) -> Any:
         if self._place is not None:
-            raise WrongState(f"{self.name} is a {self.transport} server: it has a path, no {what}")
+            raise InvalidState(f"{self.name} is a {self.transport} server: it has a path, no {what}")
         return self.address
 
     def _publish(self, sock: socket.socket) -> None:

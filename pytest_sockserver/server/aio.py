@@ -16,7 +16,7 @@ from ..connection.connection import Connection
 from ..connection.deadline import Deadline
 from ..connection.perform import PAUSE, ROOM, Need, pause
 from ..connection.request import Request
-from ..connection.send_lock import Reading
+from ..connection.send_lock import SingleReader
 from ..connection.waits import Wait, _Pending
 from ..errors.exceptions import EndOfStream, IncompleteRequest, ServerStopping
 from ..errors.location import hide_frame, place_of_coroutine
@@ -153,7 +153,7 @@ class AsyncServer:
         """Return the earliest request that matches and was not taken yet; wait for it if need be."""
         return await arrive(queries.untaken_request(self._server, match, timeout))
 
-    async def assert_quiet(self, seconds: float) -> None:
+    async def assert_no_traffic(self, seconds: float) -> None:
         """Assert that for ``seconds`` from now on no byte, no datagram and no connection arrives."""
         with self._server._reading_all():
             bell, patience = _bell(), Deadline(life_cycle.DRAIN_BOUND)
@@ -382,14 +382,14 @@ class AsyncConnection:
         deadline = Deadline(checked_timeout(timeout) or connection._timeout)
         connection._refuse_unreadable(verb)
         bell = _bell()
-        with Reading(connection, verb):
+        with SingleReader(connection, verb):
             while True:
                 try:
                     next(steps)
                 except StopIteration as done:
                     return cast(T, done.value)
                 connection._stream.await_more(connection._stream.socket_for("read"))
-                pace = connection._unrest.pace if connection._unrest is not None else None
+                pace = connection._fault_state.pace if connection._fault_state is not None else None
                 size = CHUNK if pace is None else pace[0]
                 while not connection._stream.receive(connection._stream.socket_for("read"), None, size):
                     if not deadline.left():

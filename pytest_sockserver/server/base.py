@@ -33,7 +33,7 @@ it still holds:
 - texts of exceptions, ``__instancecheck__``, ``__repr__``: when a failure is kept, or a message is written;
 - what ``clear()`` forgets is let go after the lock was released, since a ``__del__`` may come with it.
 
-Under 2 code of the user runs by design: reply functions, what disturbs, parts that wait, the callbacks of a TLS
+Under 2 code of the user runs by design: reply functions, injected faults, parts that wait, the callbacks of a TLS
 context during a handshake.  Each wait for a turn has a deadline, and its error says what has it.
 
 What cannot be kept away: Python runs finalizers, weak references' callbacks, signal handlers, and by them warnings'
@@ -60,10 +60,10 @@ from ..connection.gates import Gates
 from ..connection.request import Request
 from ..connection.waits import block, refuse_in_coroutine
 from ..errors.exceptions import DeadlineExceeded, ServerStopping
-from ..errors.location import Origin, hide_frame
+from ..errors.location import Location, hide_frame
 from ..errors.messages import format_peer, refuse_misspelt, with_conversation
-from ..faults.active import Disturbances, Disturbing
-from ..faults.fault_rule import SENT, checked_disturbance
+from ..faults.active import Injection, Injections
+from ..faults.fault_rule import SENT, checked_fault_rule
 from ..originals import Thread, current_thread, original
 from ..recording.demands import Demands, is_in_a_tests_body, running
 from ..recording.events import Event
@@ -132,7 +132,7 @@ class BaseTestServer(Judged, Addressed):
         self._failures = Failures(self._recorder)
         self._gates = Gates()
         self._demands = Demands(self._recorder)
-        self._disturbances = Disturbances(self._recorder, transport, self._demands, self._past_disturbances)
+        self._injections = Injections(self._recorder, transport, self._demands, self._past_injections)
         self._book = RuleBook(
             self._recorder,
             transport,
@@ -207,7 +207,7 @@ class BaseTestServer(Judged, Addressed):
         if original.getpid() != self._pid:
             return
         failures = self._take_failures()
-        failures += issue(self._take_late(), Origin().place, raises=error is None and not leaving.is_under_way())
+        failures += issue(self._take_late(), Location().place, raises=error is None and not leaving.is_under_way())
         if error is not None:
             add_note(error, failures)
         elif leaving.is_under_way():  # in the teardown of a fixture of the user's
@@ -345,7 +345,7 @@ class BaseTestServer(Judged, Addressed):
         """Do what ``clear()`` does; return what is to be let go without the recorder's lock, which must be held."""
         self._gates.clear()
         self._went_wrong = False
-        return [*self._book.clear(), *self._disturbances.clear(), *self._demands.clear(), *self._recorder.forget()]
+        return [*self._book.clear(), *self._injections.clear(), *self._demands.clear(), *self._recorder.forget()]
 
     def verify(self) -> None:
         """Wait until the handlers are done or idle, at most a second, and raise what went wrong so far.
@@ -358,7 +358,7 @@ class BaseTestServer(Judged, Addressed):
         refuse_in_coroutine("verify", "await server.aio.verify()")
         self._settle()
         failures = self._take_failures()
-        failures += issue(self._take_late(), Origin().place)
+        failures += issue(self._take_late(), Location().place)
         if failures:
             raise combined(failures)
 
@@ -428,7 +428,7 @@ class BaseTestServer(Judged, Addressed):
             self._gates.open(gate)
             self._recorder.tell()
 
-    def disturb(
+    def inject(
         self,
         *parts: Part,
         direction: str = "sent",
@@ -437,14 +437,14 @@ class BaseTestServer(Judged, Addressed):
         probability: float | None = None,
         seed: int | None = None,
         times: int | tuple[int, int | None] | None = None,
-    ) -> Disturbing:
+    ) -> Injection:
         """Put parts in the place of what is said, or heard, from now on, whatever answers: no handler is touched.
 
         ``DATA`` among the parts is what was to be said: what one call sends on a stream, one datagram.  A function is
         called with these bytes.  No parts: it is lost.  With ``direction="received"`` it is what came: a datagram, or
         on a stream all that the client sends, to which the parts are applied once, while it comes.
 
-        Of several disturbances the latest one that hits counts.
+        Of several injections the latest one that hits counts.
 
         One that the test itself declares, without ``probability``, must hit at least once: else the end of the test's
         call raises ``UnmetExpectation``, at its line.  ``times=(0, most)`` declares one that may miss; and so does
@@ -452,8 +452,8 @@ class BaseTestServer(Judged, Addressed):
 
         Args:
             direction: ``"sent"`` or ``"received"``, as the server sees it.
-            connections: Indices of the connections that are disturbed; on datagrams of the peers.
-            at: Indices, from now on, of what is disturbed: of the writes of each connection, of the datagrams.
+            connections: Indices of the connections that faults are injected into; on datagrams of the peers.
+            at: Indices, from now on, of what is hit: of the writes of each connection, of the datagrams.
             probability: Of each write, or datagram; received on a stream, of each connection.
             seed: What that is drawn from, with the indices; without one it is chosen, and recorded with each hit.
             times: How often at most; or ``(least, most)``, with ``None`` for any number.
@@ -466,7 +466,7 @@ class BaseTestServer(Judged, Addressed):
             UnsupportedFault: The transport cannot do a part.
             TypeError, ValueError: Anything else that is known to be wrong.
         """
-        return self._disturb(
+        return self._inject(
             parts,
             direction=direction,
             connections=connections,
@@ -477,23 +477,23 @@ class BaseTestServer(Judged, Addressed):
             is_demanded=isinstance(times, tuple) or (probability is None and is_in_a_tests_body()),
         )
 
-    def _disturb(
+    def _inject(
         self, parts: tuple[Part, ...], *, is_demanded: bool, seed: int | None = None, **given: Any
-    ) -> Disturbing:
-        """Put a disturbance in force; it must hit as often as its ``times`` say if that is demanded."""
-        disturbance = checked_disturbance(
+    ) -> Injection:
+        """Put an injection in force; it must hit as often as its ``times`` say if that is demanded."""
+        fault_rule = checked_fault_rule(
             parts,
             self.transport,
             tls=self.options.tls is not None,
             seed=seed,
             **{"direction": SENT, "connections": None, "at": None, "probability": None, "times": None, **given},
         )
-        disturbing = self._disturbances.begin(disturbance, seeded=seed is not None, is_demanded=is_demanded)
+        injection = self._injections.begin(fault_rule, seeded=seed is not None, is_demanded=is_demanded)
         self._upset_all()
-        return disturbing
+        return injection
 
     def _upset_all(self) -> None:
-        """Let the connections that there are look for disturbances; datagram servers have none."""
+        """Let the connections that there are look for injections; datagram servers have none."""
 
     def _captured_by_scripts(self) -> set[str]:
         """Return the names under which what was declared, beside the rules, captures."""
@@ -559,14 +559,14 @@ class BaseTestServer(Judged, Addressed):
         """
         return block(queries.untaken_request(self, match, timeout))
 
-    def assert_quiet(self, seconds: float) -> None:
+    def assert_no_traffic(self, seconds: float) -> None:
         """Assert that for ``seconds`` from now on no byte, no datagram and no connection arrives.
 
         Raises:
             UnexpectedRequest: Something arrived; raised at once.
         """
-        refuse_in_coroutine("assert_quiet", "await server.aio.assert_quiet(...)")
-        checked_seconds(seconds, "assert_quiet() expected seconds above 0")
+        refuse_in_coroutine("assert_no_traffic", "await server.aio.assert_no_traffic(...)")
+        checked_seconds(seconds, "assert_no_traffic() expected seconds above 0")
         with self._reading_all():
             life_cycle.wait_idle(self._has_handled_all, life_cycle.DRAIN_BOUND)  # what was sent before is no noise
             block(queries.quiet(self, seconds))

@@ -9,7 +9,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, TypeVar
 
 from ..connection.deadline import Deadline
-from ..connection.waits import blocked_loop, loop_blocked_here
+from ..connection.waits import blocking_call, loop_blocked_here
 from ..errors.location import hide_frame
 from ..originals import Condition, Thread
 from ..recording.demands import Period
@@ -27,8 +27,8 @@ class ClientFuture(Future[T]):
     """The future of a client's result, which knows whether anybody asked for it.
 
     ``result()`` and ``exception()`` have the server's deadline, and raise :class:`DeadlineExceeded` with the
-    conversation.  In a coroutine they raise :class:`BlockedLoop`, whether or not the client is done: asyncio awaits
-    ``asyncio.wrap_future(future)``.
+    conversation.  In a coroutine they raise :class:`BlockingCallInCoroutine`, whether or not the client is
+    done: asyncio awaits ``asyncio.wrap_future(future)``.
     """
 
     name: str
@@ -66,7 +66,7 @@ class ClientFuture(Future[T]):
         kind = loop_blocked_here(in_callbacks=not self.done())
         if kind is not None:
             waits = {"asyncio": "asyncio.wrap_future(future)", "trio": f"trio.to_thread.run_sync(future.{verb})"}
-            raise blocked_loop(verb, kind, f"await {waits[kind]}")
+            raise blocking_call(verb, kind, f"await {waits[kind]}")
         deadline = Deadline(timeout if timeout is not None else self.seconds)
         while not self.done():
             left = deadline.left()

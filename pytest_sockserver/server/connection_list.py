@@ -18,8 +18,8 @@ from ..errors.exceptions import UnsupportedFault
 from ..errors.location import hide_frame
 from ..originals import current_thread, original
 from ..recording.recorder import BUSY, Tape
-from ..responders.declarations import Drivers
-from ..responders.responder import Closed, Driver, Hearing, Unexpected, begin_tls, perform
+from ..responders.declarations import Declarations
+from ..responders.responder import NoResponderLeft, ReadOnly, RefuseConnection, Responder, begin_tls, perform
 from ..responders.rulebook import RuleBook
 from ..scripting.arguments import checked_index
 from ..scripting.effects import Close, Reset
@@ -41,7 +41,7 @@ _LETTING_GO: Final = 0.1
 class Admitting(Listening):
     """The part of a server of streams that admits connections."""
 
-    _drivers: Drivers
+    _declarations: Declarations
     _handshakes: RuleBook | None
     _framing: Framing | None
     # Guarded by the recorder's lock:
@@ -49,7 +49,7 @@ class Admitting(Listening):
     _live: dict[Connection, None]  # those that are not over, cleared from the record or not; ordered
     _untaken: list[Connection]  # undeclared, and not accepted by the test
     _refused: list[Connection]  # whose handshake failed, and no accept() was told
-    _limit: tuple[int, Closed] | None
+    _limit: tuple[int, RefuseConnection] | None
     _expiry: Expiry | None  # what ends a connection after a time
     _framers: list[threading.Thread]  # threads that run framings of the user's
     _probes: Probes
@@ -97,7 +97,7 @@ class Admitting(Listening):
         checked = checked_parts(parts or (usual,), "limit_connections()")
         transport = "tcp" if self.transport == "tls" else self.transport  # before any handshake
         check_fit(checked, transport, "limit_connections()", tls=self.options.tls is not None)
-        self._limit = most, Closed(checked)
+        self._limit = most, RefuseConnection(checked)
 
     def _end_later(self, connection: Connection, seconds: float, *, reset: bool) -> None:
         """End a connection after a time, whatever drives it."""
@@ -124,7 +124,7 @@ class Admitting(Listening):
     def _begin_tls(self, connection: Connection) -> bool:
         """Answer a client's handshake, in the connection's thread; tell whether it may be driven now."""
         if self._limit is not None and self._is_too_many(connection):
-            connection._driver = self._limit[1]
+            connection._responder = self._limit[1]
             perform(connection, self._limit[1], self._failures)
         elif begin_tls(connection, self._failures):
             return True
@@ -147,21 +147,21 @@ class Admitting(Listening):
 
     def _counts(self, connection: Connection) -> bool:
         """Whether it is open, and not itself one too many."""
-        if connection.closed_by is not None or isinstance(connection._driver, Closed):
+        if connection.closed_by is not None or isinstance(connection._responder, RefuseConnection):
             return False
         return not (self._probes and has_left_in_silence(connection))
 
     def _is_driven(self, connection: Connection) -> bool:
         """Give the connection to what was declared; if nothing was, let it wait for that, or for ``accept()``."""
         if self._limit is not None and self.transport != "tls" and self._is_too_many(connection):
-            connection._driver = self._limit[1]
+            connection._responder = self._limit[1]
             return True
         if self._probes.look():
             self._give_waiting_connections()  # who came before goes first
         with self._recorder.lock:
-            driver = self._drivers.drive(connection, call_is_over=self._over_since is not None)
-            if driver is None and self._disturbances.received:
-                driver = connection._driver = Hearing()
+            driver = self._declarations.drive(connection, call_is_over=self._over_since is not None)
+            if driver is None and self._injections.received:
+                driver = connection._responder = ReadOnly()
             if driver is None or driver.is_raw:
                 connection._cut_frames()
             if driver is not None:
@@ -193,15 +193,15 @@ class Admitting(Listening):
             given: list[Connection] = []
             gone: list[Any] = []  # let go without the lock
             for connection in waiting:
-                if self._drivers.is_used_up:
+                if self._declarations.is_used_up:
                     break  # the next script may be declared a moment later
                 self._untaken.remove(connection)
                 given.append(connection)
                 connection._cut_no_frames()
-                connection._framing, connection._came_early = self._framing, True
+                connection._framing, connection._connected_before_declaration = self._framing, True
                 connection._mode = "handled"  # at once: the sink would keep a stream that ends now as a request
                 gone += self._recorder.forget_requests(connection)  # of a stream that nobody was going to read
-                driver = self._drivers.drive(connection, call_is_over=False)
+                driver = self._declarations.drive(connection, call_is_over=False)
                 assert driver is not None
                 if driver.is_raw:
                     connection._cut_frames()
@@ -233,17 +233,17 @@ class Admitting(Listening):
 
     def _perform(self, connection: Connection) -> None:
         """Run the connection's driver, in its thread."""
-        if self.transport == "tls" and connection._driver is None:
+        if self.transport == "tls" and connection._responder is None:
             if not self._begin_tls(connection):
                 return
             if not self._is_driven(connection):
                 self._leave_to_accept(connection)
                 return
-        assert connection._driver is not None
-        if self._probes and isinstance(connection._driver, Unexpected):
+        assert connection._responder is not None
+        if self._probes and isinstance(connection._responder, NoResponderLeft):
             self._probes.next_for(connection, partial(self._driver_after_all, connection))
         try:
-            perform(connection, connection._driver, self._failures)
+            perform(connection, connection._responder, self._failures)
         finally:
             connection._done = True
             self._note_probe(connection)
@@ -255,11 +255,11 @@ class Admitting(Listening):
             if given_back:
                 self._give_waiting_connections()
 
-    def _driver_after_all(self, connection: Connection) -> Driver | None:
+    def _driver_after_all(self, connection: Connection) -> Responder | None:
         """Return what is left for a connection by now, that nothing was left for."""
         with self._recorder.lock:
-            driver = self._drivers.drive(connection, call_is_over=self._over_since is not None)
-        return None if isinstance(driver, Unexpected) else driver
+            driver = self._declarations.drive(connection, call_is_over=self._over_since is not None)
+        return None if isinstance(driver, NoResponderLeft) else driver
 
     def _note_probe(self, connection: Connection) -> None:
         if self._probes and left_in_silence(connection._tape):
@@ -278,8 +278,8 @@ class Admitting(Listening):
         with self._recorder.lock:
             live = list(self._live)
         for connection in live:
-            connection._upset()
-            connection._stand_in_front()
+            connection._begin_fault_state()
+            connection._interpose()
 
 
 def _end_if_there(connection: Connection, reset: bool) -> None:

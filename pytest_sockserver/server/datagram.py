@@ -22,10 +22,10 @@ from ..connection.fault_state import Holding
 from ..connection.perform import ROOM, Need, pause
 from ..connection.request import Request, Value, looked_up
 from ..connection.waits import MOMENT, refuse_in_coroutine
-from ..errors.exceptions import DeadlineExceeded, ServerStopping, WrongState
+from ..errors.exceptions import DeadlineExceeded, InvalidState, ServerStopping
 from ..errors.location import hide_frame
 from ..errors.messages import format_peer
-from ..faults.active import Disturbing
+from ..faults.active import Injection
 from ..originals import Condition, Thread, current_thread
 from ..recording.demands import Period, running
 from ..recording.events import NOTE
@@ -41,7 +41,7 @@ from ..transport.address import bind_datagram, enlarge
 from ..transport.tapped_socket import ready
 from . import life_cycle
 from .base import BaseTestServer, H
-from .datagram_peer import Outlet
+from .datagram_peer import DatagramPeer
 from .datagram_reply import Reply
 from .datagram_script import DatagramScript, Sections
 from .listener import Refusing
@@ -80,11 +80,13 @@ class DatagramTestServer(BaseTestServer):
         self._handler: Handler | None = None
         self._scripts: list[DatagramScript | Sections] = []  # in order of declaration
         self._captured: dict[Any, dict[str, bytes]] = {}  # by peer, then by name
-        self._todo: deque[tuple[Request, Outlet, bool]] = deque()  # and whether it was through what disturbs already
+        self._todo: deque[tuple[Request, DatagramPeer, bool]] = (
+            deque()
+        )  # and whether injected faults were applied already
         self._held: dict[int, list[Holding]] = {}  # replies that are said later, by the tape's index
         self._heard_later: dict[int, list[Holding]] = {}  # and what came, and is heard later
         self._draws: dict[int, int] = {}  # how often each peer's replies have drawn, by the tape's index
-        self._blackhole: Disturbing | None = None  # the latest
+        self._blackhole: Injection | None = None  # the latest
         self._parked: list[tuple[Reply, Need]] = []  # replies that wait for a time or a gate
         self._work = Condition(self._recorder.lock)
         self._answerer: threading.Thread | None = None
@@ -112,7 +114,7 @@ class DatagramTestServer(BaseTestServer):
             tape = self._tapes.get(peer)
             if tape is None:
                 tape = self._tapes[peer] = self._recorder.add_tape(peer)
-            outlet = Outlet(self, sock, tape, peer)
+            outlet = DatagramPeer(self, sock, tape, peer)
             tape.received(data)
             request = Request(data, peer=peer, time=self._recorder.elapsed(), outlet=outlet)
             self._recorder.add_request(request)
@@ -120,14 +122,14 @@ class DatagramTestServer(BaseTestServer):
                 self._todo.append((request, outlet, False))
                 self._ask_answerer()
 
-    def _past_disturbances(self) -> str:
+    def _past_injections(self) -> str:
         with self._recorder.lock:
             came = any(tape.received_count for tape in self._recorder.tapes)
         if not came or self._answers():
             return ""
         return (
-            "\n  nothing is declared that answers, and what is received is disturbed on its way to that: the record, "
-            "take() and wait_for() have what the client sent"
+            "\n  nothing is declared that answers, and what is received gets an injected fault on its way to that: the "
+            "record, take() and wait_for() have what the client sent"
         )
 
     def _answers(self) -> bool:
@@ -172,7 +174,7 @@ class DatagramTestServer(BaseTestServer):
         left = [left for _, need in self._parked if (left := need.left()) is not None]
         return min(left, default=None)
 
-    def _reply_to(self, request: Request, outlet: Outlet, heard: bool) -> Reply:
+    def _reply_to(self, request: Request, outlet: DatagramPeer, heard: bool) -> Reply:
         if request.peer not in self._tapes:  # cleared meanwhile
             self._tapes[request.peer] = outlet.tape = self._recorder.add_tape(request.peer)
         captured = self._captured.setdefault(request.peer, {})
@@ -192,7 +194,7 @@ class DatagramTestServer(BaseTestServer):
             ]
         return next((script for script in scripts if not script.over), None), bool(scripts)
 
-    def _later(self, script: DatagramScript, request: Request, outlet: Outlet) -> bool:
+    def _later(self, script: DatagramScript, request: Request, outlet: DatagramPeer) -> bool:
         """Put a datagram off, if its script is still answering the one before; else begin to answer."""
         with self._recorder.lock:
             if script.answering:
@@ -290,7 +292,7 @@ class DatagramTestServer(BaseTestServer):
         nothing.  A client of a unix socket is told by its send.  Also ``with server.refuse():``.
 
         Raises:
-            WrongState: The server is not running.
+            InvalidState: The server is not running.
         """
         with self._one_at_a_time():
             if self._state == "started":
@@ -298,16 +300,16 @@ class DatagramTestServer(BaseTestServer):
                 self._hold_address()
                 self._state = "refusing"
             elif self._state != "refusing":
-                raise WrongState(f"cannot refuse() in state {self._state!r}: expected 'started'")
+                raise InvalidState(f"cannot refuse() in state {self._state!r}: expected 'started'")
         return Refusing(self)
 
-    def blackhole(self) -> Disturbing:
+    def blackhole(self) -> Injection:
         """Answer no datagram, until ``listen()``, or the end of a ``with`` block: each is recorded, and lost.
 
         What is not received cannot be told from what is not answered.
         """
-        self._blackhole = self._disturb((), direction="received", is_demanded=False)
-        self._blackhole.also = self._disturb((), is_demanded=False)
+        self._blackhole = self._inject((), direction="received", is_demanded=False)
+        self._blackhole.also = self._inject((), is_demanded=False)
         return self._blackhole
 
     def listen(self) -> None:
@@ -316,11 +318,11 @@ class DatagramTestServer(BaseTestServer):
         A server that receives goes on.
 
         Raises:
-            WrongState: The server is not running.
+            InvalidState: The server is not running.
         """
         with self._one_at_a_time():
             if self._state not in ("started", "refusing"):
-                raise WrongState(f"cannot listen() in state {self._state!r}: expected 'refusing' or 'started'")
+                raise InvalidState(f"cannot listen() in state {self._state!r}: expected 'refusing' or 'started'")
             if self._blackhole is not None:
                 self._blackhole.end()
             self._listen_again()
@@ -334,8 +336,8 @@ class DatagramTestServer(BaseTestServer):
         Raises:
             TypeError: A part is none; or a function, for which there is no request.
             UnsupportedFault: The transport cannot do a part.
-            WrongState: The server is not running.
-            BlockedLoop: In a coroutine, where it would wait: ``await server.aio.send_to(...)``.
+            InvalidState: The server is not running.
+            BlockingCallInCoroutine: In a coroutine, where it would wait: ``await server.aio.send_to(...)``.
         """
         if takes_time(parts):
             self._refuse("send_to")
@@ -347,11 +349,11 @@ class DatagramTestServer(BaseTestServer):
         check_fit(checked, self.transport, "send_to()")
         framework = self._framework
         if framework is None or self._state != "started":
-            raise WrongState(f"cannot send_to() in state {self._state!r}: expected 'started'")
+            raise InvalidState(f"cannot send_to() in state {self._state!r}: expected 'started'")
         with self._recorder.lock:
             if peer not in self._tapes:
                 self._tapes[peer] = self._recorder.add_tape(peer)
-            outlet = Outlet(self, framework.socket, self._tapes[peer], peer)
+            outlet = DatagramPeer(self, framework.socket, self._tapes[peer], peer)
         lookup = partial(looked_up, self._captured.setdefault(peer, {}), {}, None)
         return outlet.say(checked, None, lookup)
 
@@ -395,13 +397,13 @@ class DatagramTestServer(BaseTestServer):
 
     # Sending
 
-    def _reply(self, outlet: Outlet, request: Request, parts: tuple[Part, ...]) -> None:
+    def _reply(self, outlet: DatagramPeer, request: Request, parts: tuple[Part, ...]) -> None:
         """Say parts to whoever sent a request, in the caller's thread."""
         if takes_time(parts):
             self._refuse("reply")
         self._drive(self._replying(outlet, request, parts), "reply")
 
-    def _replying(self, outlet: Outlet, request: Request, parts: tuple[Part, ...]) -> Generator[Need, None, None]:
+    def _replying(self, outlet: DatagramPeer, request: Request, parts: tuple[Part, ...]) -> Generator[Need, None, None]:
         """Return what it has to wait for to say parts to whoever sent a request."""
         checked = checked_parts(parts, "reply()")
         check_fit(checked, self.transport, "reply()")
@@ -445,7 +447,7 @@ class DatagramTestServer(BaseTestServer):
         if self._closing and (self._state != "stopped" or current_thread() is self._answerer):
             raise ServerStopping("the server stops")
         if self._state in ("new", "stopped"):
-            raise WrongState(f"cannot reply() in state {self._state!r}: expected 'started'")
+            raise InvalidState(f"cannot reply() in state {self._state!r}: expected 'started'")
         if self._state == "refusing":
             tape.note(NOTE, f"a reply of {len(data)} bytes is lost: the server refuses".encode())
             return 0

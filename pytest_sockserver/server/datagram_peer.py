@@ -1,4 +1,4 @@
-"""Where datagrams to one peer leave: recorded, disturbed, held back, or from elsewhere."""
+"""Where datagrams to one peer leave: recorded, made faulty, held back, or from elsewhere."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..connection.request import Request
 from ..errors.exceptions import DeadlineExceeded, ServerStopping
 from ..errors.location import hide_frame, pointing_at
 from ..errors.messages import format_peer, with_conversation
-from ..faults.fault_rule import RECEIVED, SENT, Disturbance
+from ..faults.fault_rule import RECEIVED, SENT, FaultRule
 from ..originals import original
 from ..recording.events import NOTE
 from ..recording.failures import said_shortly
 from ..recording.recorder import Tape
-from ..scripting.effects import Delay, Gate, Jitter, Open, Stall
+from ..scripting.effects import Delay, Gate, Jitter, OpenGate, Stall
 from ..scripting.matching import Lookup
 from ..scripting.parts import Action, Held, Part, Remark, Spoofed, actions
 from .loop import ReplySocket
@@ -36,7 +36,7 @@ class _Stalled(Exception):
     """Nothing more is said in this reply."""
 
 
-class Outlet:
+class DatagramPeer:
     """What is said to one peer goes through here.
 
     Args:
@@ -63,12 +63,12 @@ class Outlet:
             each.after -= 1
             if not each.after:
                 held.remove(each)
-                yield from self._send(each.data)  # past disturbances, which it met
+                yield from self._send(each.data)  # past injections, which it met
 
     def heard(self, request: Request) -> Iterator[Need | bytes]:
-        """Yield what is heard of a datagram that came, after what disturbs; and what has to be waited for."""
-        disturbing = self.server._disturbances.hit(RECEIVED, self.tape, by_datagram=True)
-        hit = disturbing.disturbance if disturbing is not None else None
+        """Yield what is heard of a datagram that came, after injected faults; and what has to be waited for."""
+        injection = self.server._injections.hit(RECEIVED, self.tape, by_datagram=True)
+        hit = injection.fault_rule if injection is not None else None
         held = self.server._held_for(self.tape, heard=True)
         before = list(held)
         if hit is None:
@@ -83,7 +83,7 @@ class Outlet:
                     elif isinstance(action, Held):
                         held.append(Holding(action.data, action.after))
                     elif isinstance(action, Spoofed):
-                        raise ValueError("disturb() cannot spoof what is received: it came from where it came")
+                        raise ValueError("inject() cannot spoof what is received: it came from where it came")
                     else:
                         yield from self._perform([action], self._send)
             except _Stalled:
@@ -112,7 +112,7 @@ class Outlet:
                     yield from pass_gate(server._gates, action.name, server.timeout)
                 except TimeoutError as late:
                     raise with_conversation(DeadlineExceeded, server.name, str(late), server._said()) from None
-            elif isinstance(action, Open):
+            elif isinstance(action, OpenGate):
                 server.open(action.name)
             elif isinstance(action, Held):
                 server._held_for(tape).append(Holding(action.data, action.after))
@@ -124,14 +124,14 @@ class Outlet:
                 raise _Stalled
 
     def _say_one(self, data: bytes) -> Iterator[Need]:
-        """Say one datagram, or what a disturbance makes of it."""
-        disturbances = self.server._disturbances
-        hit = disturbances.hit(SENT, self.tape, by_datagram=True) if disturbances.sent else None
+        """Say one datagram, or what an injection makes of it."""
+        injections = self.server._injections
+        hit = injections.hit(SENT, self.tape, by_datagram=True) if injections.sent else None
         if hit is None:
             return self._send(data)
-        return self._say_disturbed(hit.disturbance, data)
+        return self._say_faulty(hit.fault_rule, data)
 
-    def _say_disturbed(self, hit: Disturbance, data: bytes) -> Iterator[Need]:
+    def _say_faulty(self, hit: FaultRule, data: bytes) -> Iterator[Need]:
         acts = actions(hit.parts, partial(made_of, self.server.transport, data), _nothing_named, lambda: [data])
         try:
             yield from self._perform(acts, self._send)
@@ -140,8 +140,8 @@ class Outlet:
         except Exception as error:
             self._failed(error, hit)
 
-    def _failed(self, error: Exception, hit: Disturbance) -> NoReturn:
-        """Record that a disturbance could not be performed; the handler is not to blame, and is not told why.
+    def _failed(self, error: Exception, hit: FaultRule) -> NoReturn:
+        """Record that an injection could not be performed; the handler is not to blame, and is not told why.
 
         Raises:
             ServerStopping: Always.
@@ -150,7 +150,7 @@ class Outlet:
         where = f"{server.name}, datagram from {format_peer(self.peer)}"
         server._record_failure(pointing_at(error, hit.origin), where, server._recorder.elapsed())
         tape.note(NOTE, said_shortly(error).encode("utf-8", "backslashreplace"))
-        raise ServerStopping("a disturbance failed")
+        raise ServerStopping("an injection failed")
 
     def _send(self, data: bytes) -> Iterator[Need]:
         yield from self.server._sending(self._socket, self.tape, data, self.peer)
@@ -158,7 +158,7 @@ class Outlet:
 
     def _sendto(self, data: bytes, peer: Any) -> int:
         """Send what a handler class sends, in its thread."""
-        if not self.server._disturbances.sent or peer != self.peer:
+        if not self.server._injections.sent or peer != self.peer:
             return self.server._drive(self.server._sending(self._socket, self.tape, data, peer), "sendto")
         self.server._drive(self.say([data], None, _nothing_named), "sendto")
         return len(data)
@@ -184,4 +184,4 @@ class Outlet:
 
 
 def _nothing_named(name: str) -> bytes:
-    raise ValueError(rf"disturb() knows no \g<{name}>: nothing is captured of what is disturbed")
+    raise ValueError(rf"inject() knows no \g<{name}>: nothing is captured of what faults are injected into")

@@ -21,7 +21,7 @@ from ..recording.failures import said_shortly
 from ..responders.rulebook import RuleBook, refusal
 from ..scripting.matching import Lookup, names_in
 from ..scripting.parts import Part, check_fit, parts_of
-from .datagram_peer import Outlet
+from .datagram_peer import DatagramPeer
 from .datagram_script import DatagramScript
 
 if TYPE_CHECKING:
@@ -38,14 +38,14 @@ class Reply:
     """The answer to one datagram, as far as it has come.
 
     Args:
-        heard: It was through what disturbs already.
+        heard: It was through the injected faults already.
     """
 
-    def __init__(self, request: Request, outlet: Outlet, captured: dict[str, bytes], *, heard: bool) -> None:
+    def __init__(self, request: Request, outlet: DatagramPeer, captured: dict[str, bytes], *, heard: bool) -> None:
         self.request = request
         self._server: DatagramTestServer = outlet.server
         self._outlet, self._tape, self._captured = outlet, outlet.tape, captured
-        self._steps = self._answer() if heard or not self._server._disturbances.received else self._hear()
+        self._steps = self._answer() if heard or not self._server._injections.received else self._hear()
 
     def go_on(self) -> Need | None:
         """Answer as far as it goes; return what has to be waited for, ``None`` at the end.  Never raises."""
@@ -62,7 +62,7 @@ class Reply:
         return None
 
     def _hear(self) -> Generator[Need, None, None]:
-        """Answer what a disturbance makes of the datagram: none, one or several."""
+        """Answer what an injection makes of the datagram: none, one or several."""
         for data in self._outlet.heard(self.request):
             if isinstance(data, Need):
                 yield data

@@ -13,10 +13,10 @@ from typing import Any
 
 from ..connection.request import Request
 from ..errors.exceptions import ScriptMismatch, UnmetExpectation
-from ..errors.location import Origin, hide_frame
+from ..errors.location import Location, hide_frame
 from ..recording.demands import Demand, Period
 from ..recording.recorder import Recorder
-from ..responders.declaration import Declaring
+from ..responders.declaration import UnfinishedDeclaration
 from ..responders.rulebook import RuleBook
 from ..scripting.matching import Lookup, compared, is_literal, matches, shape_of, shortened
 from ..scripting.script import Script
@@ -53,7 +53,7 @@ class DatagramScript(Demand):
     ) -> None:
         # Not the script itself: when its user lets it go it is known to be whole.
         self.steps, self.captured, self.origin = script.steps, script.captured, script.origin
-        self._declaring = Declaring(recorder, script)
+        self._declaring = UnfinishedDeclaration(recorder, script)
         script.grown = self._declaring.went_on
         self.chatter, self.values = chatter, values
         self._times = times
@@ -130,7 +130,7 @@ class DatagramScript(Demand):
         return error.with_traceback(step.origin.traceback())
 
 
-def _placed(error: Callable[[Any, str], Any], text: str, origin: Origin) -> ScriptMismatch:
+def _placed(error: Callable[[Any, str], Any], text: str, origin: Location) -> ScriptMismatch:
     made: ScriptMismatch = error(ScriptMismatch, text)
     made.placed = True
     made.__traceback__ = origin.traceback()

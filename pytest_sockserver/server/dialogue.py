@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors.location import Origin, hide_frame
+from ..errors.location import Location, hide_frame
 from ..scripting.dialogue_reader import Dialogue, parse
 from ..scripting.script import Script
 
@@ -36,7 +36,7 @@ def parsed(
     for name, value in values.items():
         if not isinstance(value, bytes) and (not callable(value) or isinstance(value, type)):
             raise TypeError(f"dialogue() expected bytes, or a function of the connection, for {name}=, not {value!r}")
-    call = Origin()
+    call = Location()
     if isinstance(text, os.PathLike):
         path = Path(call.code.co_filename).parent / text
         said, place = path.read_text(encoding="utf-8"), _in_file(call, path)
@@ -47,13 +47,13 @@ def parsed(
     return parse(said, new_script=lambda: new_script(values), datagrams=datagrams, timed=timed, place=place)
 
 
-def _in_file(call: Origin, path: Path) -> Callable[[int], Origin]:
+def _in_file(call: Location, path: Path) -> Callable[[int], Location]:
     """Return what places a line of a file."""
     code = compile("", str(path), "exec").replace(co_name=path.name)
-    return lambda line: Origin.of(code, line)
+    return lambda line: Location.of(code, line)
 
 
-def _in_test(call: Origin, text: str) -> Callable[[int], Origin]:
+def _in_test(call: Location, text: str) -> Callable[[int], Location]:
     """Return what places a line of a text that stands in the test's file, where it is declared or elsewhere in it.
 
     A text that was put together stands nowhere: all its lines are placed at the call.
@@ -68,5 +68,5 @@ def _in_test(call: Origin, text: str) -> Callable[[int], Origin]:
             if start in near:
                 return lambda line: call.at_line(start + line)
             code = compile("", call.code.co_filename, "exec").replace(co_firstlineno=start + 1)
-            return lambda line: Origin.of(code, start + line)
+            return lambda line: Location.of(code, start + line)
     return lambda line: call

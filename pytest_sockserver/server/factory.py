@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..errors.location import Origin, hide_frame
+from ..errors.location import Location, hide_frame
 from ..recording.demands import Period, is_of_the_call, is_under_way
 from ..recording.failures import Failure, add_note, combined
 from ..transport.address import bind_pair, checked_host
@@ -19,7 +19,7 @@ from .options import NAMES, check_options, fitting, options_for
 from .stream import StreamTestServer
 
 if TYPE_CHECKING:
-    from ..faults.matrix import Checkup
+    from ..faults.matrix import FaultMatrix
 
 __tracebackhide__ = hide_frame
 
@@ -104,18 +104,18 @@ class SockServer:
             tcp.stop()
             raise
 
-    def check_up(
+    def fault_matrix(
         self, client: Callable[[Any], Any], serve: Callable[[Any], object], *, transport: str = "tcp", **options: Any
-    ) -> Checkup:
+    ) -> FaultMatrix:
         """Run ``client`` under every fault that the transport can show; return what it made of each: a table.
 
         ``client`` is called with a server, and ``serve`` before it, to declare what that answers when nothing is wrong.
         Options of the factory hold here as well; the others, ``patience`` among them, are those of
-        :func:`pytest_sockserver.check_up`.
+        :func:`pytest_sockserver.fault_matrix`.
         """
-        from ..faults.matrix import check_up
+        from ..faults.matrix import fault_matrix
 
-        return check_up(client, serve, transport=transport, **self._with_defaults(transport, options))
+        return fault_matrix(client, serve, transport=transport, **self._with_defaults(transport, options))
 
     def stop(self) -> None:
         """Stop all servers; what went wrong in them stays recorded.
@@ -148,7 +148,7 @@ class SockServer:
             add_note(own, self._take_failures())
             raise
         failures = self._take_failures()
-        failures += issue(self._take_late(), Origin().place, raises=error is None and not leaving.is_under_way())
+        failures += issue(self._take_late(), Location().place, raises=error is None and not leaving.is_under_way())
         if error is not None:
             add_note(error, failures)
         elif leaving.is_under_way():  # in the teardown of a fixture of the user's

@@ -17,7 +17,7 @@ import warnings
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
-from ..errors.location import Origin
+from ..errors.location import Location
 from ..errors.messages import format_peer, printable
 from ..originals import original
 from ..recording.failures import said_shortly
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from .base import BaseTestServer
 
 _numbers: Final = count(1)
-_running: Final[dict[BaseTestServer, tuple[int, Origin, str]]] = {}
+_running: Final[dict[BaseTestServer, tuple[int, Location, str]]] = {}
 
 
 def note_start(server: BaseTestServer) -> None:
     """List a server that runs now."""
-    _running[server] = next(_numbers), Origin(), os.environ.get("PYTEST_CURRENT_TEST", "")
+    _running[server] = next(_numbers), Location(), os.environ.get("PYTEST_CURRENT_TEST", "")
 
 
 def note_stop(server: BaseTestServer) -> None:

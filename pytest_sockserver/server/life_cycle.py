@@ -52,7 +52,7 @@ def connection_idle(connection: Connection) -> bool:
         return True
     tape = connection._tape
     if connection._mode == "handled":
-        return quiet(tape) or (connection._unrest is not None and connection._unrest.endless)
+        return quiet(tape) or (connection._fault_state is not None and connection._fault_state.endless)
     with tape.lock:  # read by the sink
         sock = tape.socket
         stream = connection._stream

@@ -23,7 +23,7 @@ import sys
 from typing import Any, Final
 
 from ..connection.deadline import Deadline
-from ..errors.exceptions import AddressUnavailable, UnsupportedFault, WrongState
+from ..errors.exceptions import AddressUnavailable, InvalidState, UnsupportedFault
 from ..errors.location import hide_frame
 from ..originals import original
 from ..transport.address import bind_stream, explained
@@ -74,7 +74,7 @@ class Listening(BaseTestServer):
         Also ``with server.refuse():``, which listens again at its end.
 
         Raises:
-            WrongState: The server is not running.
+            InvalidState: The server is not running.
         """
         return self._shut("refusing", self._stop_accepting)
 
@@ -86,7 +86,7 @@ class Listening(BaseTestServer):
 
         Raises:
             UnsupportedFault: On a unix socket, which says at once that its queue is full: ``overflow()``.
-            WrongState: The server is not running.
+            InvalidState: The server is not running.
         """
         if self._place is not None:
             raise UnsupportedFault(
@@ -105,7 +105,7 @@ class Listening(BaseTestServer):
 
         Raises:
             UnsupportedFault: Over TCP, where a full queue is silent: ``blackhole()``.
-            WrongState: The server is not running.
+            InvalidState: The server is not running.
         """
         if self._place is None:
             raise UnsupportedFault("over TCP a full queue is not told to the client: its effect is blackhole()")
@@ -118,7 +118,7 @@ class Listening(BaseTestServer):
 
         Raises:
             UnsupportedFault: The server has no path.
-            WrongState: The server is not running.
+            InvalidState: The server is not running.
         """
         self._refuse_pathless("unlink")
         return self._shut("unlinked", self._unlink)
@@ -130,7 +130,7 @@ class Listening(BaseTestServer):
 
         Raises:
             UnsupportedFault: The server has no path; or this process is root's, whom permissions do not stop.
-            WrongState: The server is not running.
+            InvalidState: The server is not running.
         """
         self._refuse_pathless("forbid")
         if os.geteuid() == 0:
@@ -143,11 +143,11 @@ class Listening(BaseTestServer):
         A server that listens goes on.
 
         Raises:
-            WrongState: The server is not running.
+            InvalidState: The server is not running.
         """
         with self._one_at_a_time():
             if self._state != STARTED and self._state not in SHUT:
-                raise WrongState(f"cannot listen() in state {self._state!r}: expected {_any_of(SHUT)} or 'started'")
+                raise InvalidState(f"cannot listen() in state {self._state!r}: expected {_any_of(SHUT)} or 'started'")
             self._listen_again()
 
     def restart(self) -> None:
@@ -157,11 +157,11 @@ class Listening(BaseTestServer):
         for a while: ``with server.refuse(): server.disconnect()``.
 
         Raises:
-            WrongState: The server is not running.
+            InvalidState: The server is not running.
         """
         with self._one_at_a_time():
             if self._state != STARTED and self._state not in SHUT:
-                raise WrongState(f"cannot restart() in state {self._state!r}: expected 'started'")
+                raise InvalidState(f"cannot restart() in state {self._state!r}: expected 'started'")
             if self._state != STARTED:
                 self.disconnect()
                 self._listen_again()
@@ -191,7 +191,7 @@ class Listening(BaseTestServer):
                 self._state = state
             elif self._state != state:
                 also = f", or listen() first: it is {self._state}" if self._state in SHUT else ""
-                raise WrongState(f"cannot {SHUT[state]}() in state {self._state!r}: expected 'started'{also}")
+                raise InvalidState(f"cannot {SHUT[state]}() in state {self._state!r}: expected 'started'{also}")
         return Refusing(self, state)
 
     # Doing it

@@ -18,7 +18,7 @@ from ..connection.deadline import Deadline
 from ..connection.probes import has_left_in_silence, may_be_probe
 from ..connection.request import Request
 from ..connection.waits import PENDING, Undecided, Wait, failed_early
-from ..errors.exceptions import DeadlineExceeded, UnexpectedRequest, UnmetExpectation, WrongState
+from ..errors.exceptions import DeadlineExceeded, InvalidState, UnexpectedRequest, UnmetExpectation
 from ..errors.location import hide_frame
 from ..errors.messages import format_seconds, with_conversation
 from ..recording.events import RECEIVED
@@ -105,23 +105,23 @@ def untaken_request(server: BaseTestServer, match: Match, timeout: float | None)
 
 def quiet(server: BaseTestServer, seconds: float) -> Wait[None]:
     """Does nothing arrive for so long from now on?"""
-    checked_seconds(seconds, "assert_quiet() expected seconds above 0")
+    checked_seconds(seconds, "assert_no_traffic() expected seconds above 0")
     recorder = server._recorder
     before, began = recorder.arrivals, recorder.elapsed()
 
     def ask() -> Any:
         if recorder.arrivals == before:
             return PENDING
-        return Undecided(partial(disturbed, recorder.elapsed() - began))
+        return Undecided(partial(faulty, recorder.elapsed() - began))
 
-    def disturbed(after: float) -> Any:
+    def faulty(after: float) -> Any:
         text = f"expected nothing for {format_seconds(seconds)}\n  got something after {after:.3f} s"
         raise with_conversation(UnexpectedRequest, server.name, text, server._said())
 
     def late(deadline: Deadline) -> None:
         """Nothing has come: that is the answer."""
 
-    return _wait(server, "assert_quiet", ask, seconds, late, given_up=_failed)
+    return _wait(server, "assert_no_traffic", ask, seconds, late, given_up=_failed)
 
 
 def failure(server: BaseTestServer, expected: Expected) -> Wait[None]:
@@ -158,17 +158,17 @@ def untaken_connection(server: StreamTestServer, timeout: float | None) -> Wait[
     """Which is the earliest connection that nobody drives?  Answering takes it.
 
     Raises:
-        WrongState: A handler takes the connections.
+        InvalidState: A handler takes the connections.
     """
-    declared = server._drivers.described()
+    declared = server._declarations.described()
     if declared is not None:
-        raise WrongState(
+        raise InvalidState(
             f"accept() is for servers with nothing declared: {declared} takes the connections of {server.name}"
         )
 
-    if server._disturbances.received:
-        raise WrongState(
-            f"accept() is for servers with nothing declared: {server.name} reads by itself what disturb() is to change"
+    if server._injections.received:
+        raise InvalidState(
+            f"accept() is for servers with nothing declared: {server.name} reads by itself what inject() is to change"
         )
     before = list(server._refused)
 
@@ -320,7 +320,7 @@ def _failed_or_over(server: BaseTestServer, verb: str) -> Callable[[], BaseExcep
     cause = _failed(server, verb)
     if cause is None and (server._over or server._state in ("new", "stopped")):
         state = "stopped" if server._over else server._state
-        return partial(WrongState, f"{verb}() in state {state!r}: nothing more will come; expected 'started'")
+        return partial(InvalidState, f"{verb}() in state {state!r}: nothing more will come; expected 'started'")
     return cause
 
 

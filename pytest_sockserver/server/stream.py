@@ -15,15 +15,15 @@ from ..connection.deadline import Deadline
 from ..connection.probes import Probes
 from ..connection.request import Value
 from ..connection.waits import block
-from ..errors.exceptions import WrongState
+from ..errors.exceptions import InvalidState
 from ..errors.location import hide_frame
 from ..originals import current_thread, original
 from ..recording.demands import Demand, Period
 from ..recording.failures import Failure
 from ..recording.recorder import BUSY, Tape
-from ..responders.declarations import Drivers
+from ..responders.declarations import Declarations
 from ..responders.handler import Handler
-from ..responders.responder import Closed, Continued, Rules
+from ..responders.responder import AnswerRest, RefuseConnection, Rules
 from ..responders.rulebook import On, RuleBook
 from ..responders.script_run import DeclaredScript
 from ..scripting.framing import Framing, checked_framing, may_be_empty
@@ -62,13 +62,13 @@ class StreamTestServer(Admitting):
         self._trust: Trust | None = None  # made when it is asked for
         self._handshakes: RuleBook | None = None  # the rules for handshakes, if there are any
         self._refused: list[Connection] = []  # whose handshake failed, and no accept() was told; under the lock
-        self._limit: tuple[int, Closed] | None = None
+        self._limit: tuple[int, RefuseConnection] | None = None
         self._expiry: Expiry | None = None  # what ends a connection after a time
         self._framers: list[threading.Thread] = []  # threads that run framings of the user's; under the lock
         self._fillers: list[socket.socket] = []
         self.framing = self.options.framing
         self._probes = Probes(self._recorder, ignored=self.options.ignore_probes)
-        self._drivers = Drivers(self._book, self._probes, self._demands)
+        self._declarations = Declarations(self._book, self._probes, self._demands)
         self._framework: AcceptingServer | None = None
         self._connections: list[Connection] = []  # guarded by the recorder's lock, as the next two are
         self._live: dict[Connection, None] = {}  # those that are not over, cleared from the record or not; ordered
@@ -107,7 +107,7 @@ class StreamTestServer(Admitting):
         """
         handler = Handler(target, self._handler_argument)
         with self._recorder.lock:
-            before, self._drivers.handler = self._drivers.handler, handler
+            before, self._declarations.handler = self._declarations.handler, handler
         del before  # without the lock, as above
         self._give_waiting_connections()
         return target
@@ -146,7 +146,7 @@ class StreamTestServer(Admitting):
             TypeError, ValueError: ``times`` is no number of times.
         """
         checked, script = checked_times(times), self._new_script()
-        self._declare(DeclaredScript(script, checked, self._drivers.rules, {}, self._recorder))
+        self._declare(DeclaredScript(script, checked, self._declarations.rules, {}, self._recorder))
         return script
 
     def dialogue(self, text: str | os.PathLike[str], *, timed: bool = False, **values: Value) -> None:
@@ -170,16 +170,16 @@ class StreamTestServer(Admitting):
             chatter = RuleBook(self._recorder, self.transport)
             for each in section.exchanges:
                 chatter.add(each.match, each.parts, each.origin)
-            rules = Rules(chatter, self._book, lines=section.framing) if section.exchanges else self._drivers.rules
+            rules = Rules(chatter, self._book, lines=section.framing) if section.exchanges else self._declarations.rules
             self._declare(DeclaredScript(section.script, checked_times(times), rules, values, self._recorder))
 
     def _declare(self, declared: DeclaredScript) -> None:
         with self._recorder.lock:
-            self._drivers.add(declared)
+            self._declarations.add(declared)
         self._give_waiting_connections()
 
     def _captured_by_scripts(self) -> set[str]:
-        return self._drivers.captured()
+        return self._declarations.captured()
 
     def clear(self) -> None:
         """Forget what was declared and what was recorded; never a failure.  Open connections stay open.
@@ -187,7 +187,7 @@ class StreamTestServer(Admitting):
         What a test demanded is not forgotten any more when its call is over.
         """
         with self._recorder.lock:
-            gone = [*self._forget(), *self._drivers.clear(), self._limit, self._connections]
+            gone = [*self._forget(), *self._declarations.clear(), self._limit, self._connections]
             if self._handshakes is not None:
                 gone += self._handshakes.clear()
             self._limit, self._connections = None, []
@@ -215,7 +215,7 @@ class StreamTestServer(Admitting):
         without sending a byte is skipped, and one that sends nothing is returned after that time.
 
         Raises:
-            WrongState: A handler is declared: it takes the connections.
+            InvalidState: A handler is declared: it takes the connections.
             DeadlineExceeded: Nobody connected in time.
         """
         return self._accepted(block(queries.untaken_connection(self, timeout)))
@@ -228,7 +228,7 @@ class StreamTestServer(Admitting):
                 ``trust=False`` for one that trusts nobody's certificate.
 
         Raises:
-            WrongState: The server has no TLS, or a context of yours: what its clients are to trust is not known here.
+            InvalidState: The server has no TLS, or a context of yours: what its clients are to trust is not known here.
         """
         return self._trusted().client_context(self.name, options)
 
@@ -237,10 +237,10 @@ class StreamTestServer(Admitting):
         """The path of a file with the certificate that clients must trust, in PEM; gone when the server stops.
 
         Raises:
-            WrongState: The server has no TLS, or a context of yours.
+            InvalidState: The server has no TLS, or a context of yours.
         """
         if self._state in ("new", "stopped"):
-            raise WrongState(f"{self.name} has no ca_path in state {self._state!r}: the file is there while it runs")
+            raise InvalidState(f"{self.name} has no ca_path in state {self._state!r}: the file is there while it runs")
         return self._trusted().ca_path(self.name)
 
     def _trusted(self) -> Trust:
@@ -251,7 +251,7 @@ class StreamTestServer(Admitting):
 
     def _check_declarations(self) -> None:
         if self._framing is None:
-            self._drivers.check_unframed()
+            self._declarations.check_unframed()
 
     def _has_open_connection(self) -> bool:
         with self._recorder.lock:
@@ -259,7 +259,7 @@ class StreamTestServer(Admitting):
 
     def _remarks(self) -> list[str]:
         live = [each for each in self.connections if each.closed_by is None and each._tape.began >= self._test_began]
-        standing = [(each.index, text) for each in live if (text := self._drivers.standing(each)) is not None]
+        standing = [(each.index, text) for each in live if (text := self._declarations.standing(each)) is not None]
         return [f"# {text} (connection {index})" for index, text in standing[:3]] + super()._remarks()
 
     def _take_missing(
@@ -268,18 +268,22 @@ class StreamTestServer(Admitting):
         self._probes.look()
         return super()._take_missing(period, which=which)
 
-    def _past_disturbances(self) -> str:
+    def _past_injections(self) -> str:
         with self._recorder.lock:
             away = [each for each in self._connections if each._stream.detached or each._tape.handed_over is not None]
         return (
-            f"\n  connection {away[0].index} was detached: what passes its own socket is not disturbed" if away else ""
+            f"\n  connection {away[0].index} was detached: what passes its own socket gets no injected fault"
+            if away
+            else ""
         )
 
     def _left_waiting(self) -> list[Failure]:
         with self._recorder.lock:
-            waiting = [each for each in self._untaken if each.closed_by is None] if self._drivers.is_used_up else []
+            waiting = (
+                [each for each in self._untaken if each.closed_by is None] if self._declarations.is_used_up else []
+            )
             self._untaken = [each for each in self._untaken if each not in waiting]
-            nobody = self._drivers.unexpected(call_is_over=False) if waiting else None
+            nobody = self._declarations.unexpected(call_is_over=False) if waiting else None
         return [Failure(nobody.error(each), each._where()) for each in waiting if nobody is not None]
 
     # Driven by the test
@@ -295,7 +299,7 @@ class StreamTestServer(Admitting):
             connection._cut_no_frames()
             gone = self._recorder.forget_requests(connection)  # its frames; the test reads them anew
         del gone  # without the lock
-        connection._patient = False
+        connection._waits_for_start = False
         return connection
 
     def _refuse_unframed(self, verb: str) -> None:
@@ -328,13 +332,13 @@ class StreamTestServer(Admitting):
         assert framework is not None
         connection._refuse_unreadable("rules")
         if connection._mode == "handled":
-            raise WrongState(f"cannot rules() on connection {connection.index}: a thread of the server drives it")
+            raise InvalidState(f"cannot rules() on connection {connection.index}: a thread of the server drives it")
         connection._framing = checked_framing(framing, connection._max_frame) or connection._framing
-        self._drivers.rules.check(connection._framing)
+        self._declarations.rules.check(connection._framing)
         connection._stream.socket_for("answer by rules")
         with self._recorder.lock:
-            connection._driver, connection._mode = Continued(self._drivers.rules), "handled"
-            connection._patient = True
+            connection._responder, connection._mode = AnswerRest(self._declarations.rules), "handled"
+            connection._waits_for_start = True
         connection._tape.state = BUSY
         framework.handle(connection)
         return connection
@@ -355,7 +359,7 @@ class StreamTestServer(Admitting):
 
     def _connection_for(self, tape: Tape) -> Connection:
         connection = Connection(tape, self)
-        connection._answer_by_rules = self._drivers.rules.answer_all
+        connection._answer_by_rules = self._declarations.rules.answer_all
         return connection
 
     # Life cycle

@@ -9,7 +9,7 @@ from ..connection.waits import failed_early
 from ..errors.exceptions import UnmetExpectation
 from ..errors.location import hide_frame
 from ..errors.messages import with_conversation
-from ..faults.active import Disturbances
+from ..faults.active import Injections
 from ..originals import original
 from ..recording.demands import Demand, Demands, Period
 from ..recording.failures import Failure, Failures
@@ -39,7 +39,7 @@ class Judged:
     _recorder: Recorder
     _failures: Failures
     _book: RuleBook
-    _disturbances: Disturbances
+    _injections: Injections
     _demands: Demands
     _state: str
     _pid: int
@@ -166,8 +166,8 @@ class Judged:
         """Tell whether a client may still say something on a connection that it has."""
         return False
 
-    def _past_disturbances(self) -> str:
-        """Return what a message about a disturbance that missed adds, about bytes that pass it by."""
+    def _past_injections(self) -> str:
+        """Return what a message about an injection that missed adds, about bytes that pass it by."""
         return ""
 
     def _left_waiting(self) -> list[Failure]:
@@ -185,7 +185,7 @@ class Judged:
     def _remarks(self) -> list[str]:
         """Return what a report of a test that failed by itself adds to what was said."""
         never = sorted(self._book.never_taken(), key=lambda rule: rule.number)
-        missed = self._disturbances.missed()[:REMARKS]
+        missed = self._injections.missed()[:REMARKS]
         return [
             *(f"# never taken: {rule}, on({rule.meant})" for rule in never[:REMARKS]),
             *(f"# never hit: {each} ({each.origin.short})" for each in missed),

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from ..errors.exceptions import WrongState
+from ..errors.exceptions import InvalidState
 from ..errors.location import hide_frame
 from ..originals import original
 
@@ -54,9 +54,9 @@ class Trust:
 
     def _check(self, name: str, what: str) -> None:
         if self._tls is None:
-            raise WrongState(f"{name} has no {what}: it has no TLS; make it by sockserver.tls(), or give it tls=True")
+            raise InvalidState(f"{name} has no {what}: it has no TLS; make it by sockserver.tls(), or give it tls=True")
         if hasattr(self._tls, "wrap_socket"):
-            raise WrongState(
+            raise InvalidState(
                 f"{name} has no {what}: its context is yours, and what its clients must trust is not known here; "
                 "tls=True, a TLS or a Certificate has one"
             )

@@ -16,7 +16,7 @@ from collections.abc import Generator, Iterator, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from ..errors.exceptions import ScriptMismatch, ServerStopping, UnsupportedFault, WrongState
+from ..errors.exceptions import InvalidState, ScriptMismatch, ServerStopping, UnsupportedFault
 from ..errors.location import hide_frame
 from ..originals import original, ssl_module
 from ..recording.events import CLOSE, NOTE, RESET, SEND_EOF, SENT
@@ -24,7 +24,7 @@ from ..recording.recorder import PARKED, Tape
 from ..scripting.buffer import Buffer
 from ..scripting.matching import shortened
 from .kernel import acknowledge_now, begins_tls, cut, hard_close, unacknowledged, unread
-from .tapped_socket import PlainSocket, Taped, ready
+from .tapped_socket import PlainSocket, TappedSocket, ready
 from .tapped_socket import start_tls as wrap_tls
 
 if TYPE_CHECKING:
@@ -91,32 +91,34 @@ class Stream:
         error: BaseException = self.tls.error
         return error
 
-    def socket_for(self, verb: str) -> Taped:
+    def socket_for(self, verb: str) -> TappedSocket:
         """Return the open socket.
 
         Raises:
-            WrongState: It was closed or given away.
+            InvalidState: It was closed or given away.
             ServerStopping: It was closed because the server stops.
         """
         sock = self.tape.socket
         if self.detached:
-            raise WrongState(f"cannot {verb} connection {self.tape.index}: it was detached")
+            raise InvalidState(f"cannot {verb} connection {self.tape.index}: it was detached")
         if sock is None or sock.fileno() < 0:
             if self.tape.cut:
                 self.tape.saw_cut = True
                 raise ServerStopping(self.tape.cut)
-            raise WrongState(f"cannot {verb} connection {self.tape.index}: it is closed (by the {self.tape.ended_by})")
+            raise InvalidState(
+                f"cannot {verb} connection {self.tape.index}: it is closed (by the {self.tape.ended_by})"
+            )
         return sock
 
     def refuse_detached(self, verb: str) -> None:
         """Refuse to end a socket that was given away and is open: its new owner closes it.
 
         Raises:
-            WrongState: It was detached.
+            InvalidState: It was detached.
         """
         sock = self.tape.socket
         if self.detached and sock is not None and sock.fileno() >= 0:
-            raise WrongState(f"cannot {verb} connection {self.tape.index}: it was detached, its new owner closes it")
+            raise InvalidState(f"cannot {verb} connection {self.tape.index}: it was detached, its new owner closes it")
 
     def make_nonblocking(self) -> None:
         """Make the socket non-blocking, if it is open: the verbs wait by themselves, under their deadlines."""
@@ -132,7 +134,7 @@ class Stream:
 
     # Receiving
 
-    def receive(self, sock: Taped, into: Buffer | None = None, size: int = CHUNK) -> bool:
+    def receive(self, sock: TappedSocket, into: Buffer | None = None, size: int = CHUNK) -> bool:
         """Feed the buffer with what is there, or with the end of the stream; tell whether there was anything.
 
         Args:
@@ -157,7 +159,7 @@ class Stream:
         return True
 
     def hand_on(self, data: bytes, intake: Any) -> None:
-        """Feed the buffer with what a disturbance makes of what was received."""
+        """Feed the buffer with what an injection makes of what was received."""
         if data:
             self.buffer.feed(data)
         else:
@@ -167,7 +169,7 @@ class Stream:
         """Whether anything has come that was not taken, the end of the stream included."""
         return bool(len(self.buffer)) or self.buffer.ended or _readable(self.socket_for("read"))
 
-    def receive_ahead(self, sock: Taped) -> bool:
+    def receive_ahead(self, sock: TappedSocket) -> bool:
         """Receive for a reader who has not come yet; tell whether he has to be left the rest.
 
         A TLS handshake is left in the kernel: ``start_tls`` could not give it back.  Past the record's limit
@@ -191,7 +193,7 @@ class Stream:
         events = self.tape.events
         return self.tls is None and (not events or events[-1][2] == SENT)
 
-    def await_more(self, sock: Taped) -> None:
+    def await_more(self, sock: TappedSocket) -> None:
         """Let the rest of a unit of which something has come arrive at once."""
         if len(self.buffer):
             try:
@@ -337,11 +339,11 @@ class Stream:
                 pass  # the client was faster
             sock.close()
 
-    def detach(self) -> Taped:
+    def detach(self) -> TappedSocket:
         """Give the socket away, blocking and without a time-out."""
         sock = self.socket_for("detach")
         if len(self.buffer):
-            raise WrongState(
+            raise InvalidState(
                 f"cannot detach connection {self.tape.index}: {len(self.buffer)} bytes were read ahead and not taken "
                 f"yet: {shortened(bytes(self.buffer))}; take them first"
             )
@@ -391,7 +393,7 @@ class Stream:
         except (OSError, ValueError):
             pass  # SSLWantReadError: it was sent and we do not wait; anything else: the client is gone
 
-    def _discard(self, sock: Taped) -> Iterator[float]:
+    def _discard(self, sock: TappedSocket) -> Iterator[float]:
         until = original.monotonic() + LINGER
         sock.settimeout(0.0)
         receive = self._receive_past_tls if self.tls is not None else self.receive
@@ -399,7 +401,7 @@ class Stream:
             if not receive(sock):
                 yield left
 
-    def _receive_past_tls(self, sock: Taped) -> bool:
+    def _receive_past_tls(self, sock: TappedSocket) -> bool:
         """Throw away what is there: OpenSSL decrypts nothing any more once it has said goodbye over unread input."""
         try:
             self.buffer.ended = not PlainSocket.recv(sock, CHUNK)
@@ -422,7 +424,7 @@ class Stream:
         ssl = ssl_module()
         plain = self.socket_for("start_tls on")
         if self.secured:
-            raise WrongState(f"cannot start_tls on connection {self.tape.index}: it speaks TLS already")
+            raise InvalidState(f"cannot start_tls on connection {self.tape.index}: it speaks TLS already")
         if at_once:
             yield from self._await_hello()
         early = bytes(self.buffer)
@@ -496,7 +498,7 @@ class Stream:
         return error
 
 
-def _readable(sock: Taped) -> bool:
+def _readable(sock: TappedSocket) -> bool:
     """Tell whether a receive would not wait; one that was closed by another thread says so at once."""
     try:
         return ready(sock, False, 0)
@@ -504,7 +506,7 @@ def _readable(sock: Taped) -> bool:
         return True
 
 
-def _peeked(sock: Taped) -> bytes:
+def _peeked(sock: TappedSocket) -> bytes:
     sock.settimeout(0.0)
     try:
         return sock.recv(64, socket.MSG_PEEK)

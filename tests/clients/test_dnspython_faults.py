@@ -104,7 +104,7 @@ def resolve(resolver: dns.resolver.Resolver) -> list[str]:
 def test_an_answer_that_is_lost(udp_server: DatagramTestServer, ask: Ask) -> None:
     udp_server.on(ANY).reply(answer)
 
-    with udp_server.disturb(at=0):
+    with udp_server.inject(at=0):
         with pytest.raises(dns.exception.Timeout):
             ask(udp_server, timeout=0.05)
         assert ask(udp_server) == ["192.0.2.7"]
@@ -115,7 +115,7 @@ def test_a_resolver_asks_again_for_what_was_lost_on_either_way(
     udp_server: DatagramTestServer, resolver: dns.resolver.Resolver, direction: str
 ) -> None:
     udp_server.on(ANY).reply(answer)
-    lost = udp_server.disturb(direction=direction, times=1)
+    lost = udp_server.inject(direction=direction, times=1)
     resolver.timeout = 0.05
 
     assert resolve(resolver) == ["192.0.2.7"]

@@ -33,7 +33,7 @@ def test_a_pipeline_is_one_datagram(udp_server: DatagramTestServer) -> None:
         with client.pipeline() as pipeline:
             pipeline.incr("a")
             pipeline.incr("b", 3)
-            udp_server.assert_quiet(0.01)
+            udp_server.assert_no_traffic(0.01)
 
     assert udp_server.take() == b"a:1|c\nb:3|c"
 

@@ -220,14 +220,14 @@ def get(server):
 
 
 def test_body_is_cut_off(web_server):
-    web_server.disturb(Cut(DATA, 3), Close(), at=1)
+    web_server.inject(Cut(DATA, 3), Close(), at=1)
 
     with pytest.raises(http.client.IncompleteRead):
         get(web_server)
 
 
-def test_only_the_second_connection_is_disturbed(web_server):
-    web_server.disturb(Reset(), connections=1)
+def test_only_the_second_connection_gets_an_injected_fault(web_server):
+    web_server.inject(Reset(), connections=1)
 
     assert get(web_server) == b"hello"
     with pytest.raises(ConnectionResetError):
@@ -236,7 +236,7 @@ def test_only_the_second_connection_is_disturbed(web_server):
 
 
 def test_network_is_bad_for_a_while(web_server):
-    with web_server.disturb(Delay(0.02), DATA) as late:
+    with web_server.inject(Delay(0.02), DATA) as late:
         assert get(web_server) == b"hello"
 
     assert late.count == 2  # the head and the body
@@ -245,7 +245,7 @@ def test_network_is_bad_for_a_while(web_server):
 
 def test_server_hears_half_of_the_question(tcp_server):
     tcp_server.on(b"tim").reply(b"what?\n")
-    tcp_server.disturb(Cut(DATA, 3), direction="received")
+    tcp_server.inject(Cut(DATA, 3), direction="received")
 
     assert ask(tcp_server) == b"what?\n"
     assert tcp_server.requests == [b"tim"]
@@ -253,7 +253,7 @@ def test_server_hears_half_of_the_question(tcp_server):
 
 
 def test_one_write_in_three_ends_the_connection(web_server):
-    losing = web_server.disturb(Close(), probability=1 / 3, seed=7)
+    losing = web_server.inject(Close(), probability=1 / 3, seed=7)
 
     lost = 0
     for _ in range(20):
@@ -290,7 +290,7 @@ def answer(request):
 
 def test_first_query_is_lost(udp_server):
     udp_server.handler(answer)
-    udp_server.disturb(direction="received", at=0)
+    udp_server.inject(direction="received", at=0)
 
     assert ask_by_udp(udp_server) == b"1 12:00"
     assert udp_server.requests == [b"0 time", b"1 time"]
@@ -317,14 +317,14 @@ def test_first_answer_is_lost(udp_server):
 )
 def test_right_answer_is_taken_all_the_same(udp_server, parts):
     udp_server.handler(answer)
-    udp_server.disturb(*parts)
+    udp_server.inject(*parts)
 
     assert ask_by_udp(udp_server, timeouts=[5.0]) == b"0 12:00"
 
 
 def test_answers_overtake_each_other(udp_server):
     udp_server.handler(answer)
-    udp_server.disturb(Hold(DATA), at=0)
+    udp_server.inject(Hold(DATA), at=0)
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(5)

@@ -44,7 +44,7 @@ def test_nothing_more_is_sent(collector):
     emit(collector.address, b"hits:1|c")
     collector.wait_for(b"hits:1|c\n")
 
-    collector.assert_quiet(0.02)
+    collector.assert_no_traffic(0.02)
 
 
 def test_whole_connection(collector):

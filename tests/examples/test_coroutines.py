@@ -6,7 +6,7 @@ import socket
 import pytest
 import trio
 
-from pytest_sockserver import CONNECT, BlockedLoop, Close, Delay, Drip
+from pytest_sockserver import CONNECT, BlockingCallInCoroutine, Close, Delay, Drip
 
 
 async def fetch(host, port):
@@ -62,7 +62,7 @@ async def test_trio_client(tcp_server):
 
 @pytest.mark.asyncio
 async def test_blocking_verb_in_a_coroutine_is_refused(tcp_server):
-    with pytest.raises(BlockedLoop, match=r"Use await server\.aio\.wait_for"):
+    with pytest.raises(BlockingCallInCoroutine, match=r"Use await server\.aio\.wait_for"):
         tcp_server.wait_for(b"NUMBER\n")
 
 

@@ -65,8 +65,8 @@ def test_locked_mailbox(tcp_server):
 def test_ways_to_break_it(tcp_server, udp_server, tls_server):
     tcp_server.on(b"PING\r\n").reply(Cut(b"+PONG\r\n", 3), Reset())
     tcp_server.on(CONNECT).reply(Reset(), times=2).then()
-    tcp_server.disturb(Drip(DATA, 0.01), connections=2)
-    udp_server.disturb(direction="received", at=0)
+    tcp_server.inject(Drip(DATA, 0.01), connections=2)
+    udp_server.inject(direction="received", at=0)
     tls_server.on(HANDSHAKE).reply(StartTLS(Certificate.expired()))
     with tcp_server.blackhole():
         ...
@@ -97,10 +97,10 @@ def get(server):
 
 
 def test_client_never_hangs(sockserver):
-    checkup = sockserver.check_up(get, serve)  # two functions of a server: the client, and what answers it
+    matrix = sockserver.fault_matrix(get, serve)  # two functions of a server: the client, and what answers it
 
-    print(checkup)
-    assert not checkup.hung
+    print(matrix)
+    assert not matrix.hung
 
 
 def test_client_reconnects_after_a_reset(tcp_server):

@@ -1,14 +1,14 @@
 """The catalogue of faults: each row with what a client sees of it, and why some have none.
 
 The numbers are those of the project's list: ``L`` the listener's, ``T`` of streams, ``S`` of TLS; ``D`` of datagrams,
-``U`` of unix sockets, in its order; ``X`` what ``disturb()`` adds.
+``U`` of unix sockets, in its order; ``X`` what ``inject()`` adds.
 """
 
 from __future__ import annotations
 
-from . import datagrams, disturbances, listeners, streams, tls, unix
+from . import datagrams, injections, listeners, streams, tls, unix
 
-ROWS = [*listeners.ROWS, *streams.ROWS, *tls.ROWS, *datagrams.ROWS, *unix.ROWS, *disturbances.ROWS]
+ROWS = [*listeners.ROWS, *streams.ROWS, *tls.ROWS, *datagrams.ROWS, *unix.ROWS, *injections.ROWS]
 
 IDS = [
     *[f"L{n}" for n in range(1, 12)],
@@ -24,7 +24,7 @@ IMPOSSIBLE = {
     "T6": "shutdown(SHUT_RD) says nothing to a client of Linux, whose sends go on succeeding; systems differ.  "
     "Stall() with rcvbuf= is a server that does not read, Reset() one that says so",
     "D18": "which datagrams overflow a server's small buffer depends on when its thread runs; what the client sees is "
-    "loss, and disturb(direction='received', at=...) loses the ones that are named",
+    "loss, and inject(direction='received', at=...) loses the ones that are named",
     "U1": "a unix stream has no reset: Reset() raises UnsupportedFault",
     "U11": "SOCK_SEQPACKET is no transport of this library",
 }

@@ -17,7 +17,7 @@ from pytest_sockserver import (
     Gate,
     Hold,
     Jitter,
-    Open,
+    OpenGate,
     Overwrite,
     Prepend,
     Repeat,
@@ -67,7 +67,9 @@ REPLIES = [
     *reply(
         "D16", "several replies to one query", lambda data: (data, NEXT, data), SAID, NEXT, SAID, transports=DATAGRAMS
     ),
-    *reply("D15", "a gate that a reply opens", lambda data: (Open("g"), Gate("g"), data), SAID, transports=DATAGRAMS),
+    *reply(
+        "D15", "a gate that a reply opens", lambda data: (OpenGate("g"), Gate("g"), data), SAID, transports=DATAGRAMS
+    ),
 ]
 
 
@@ -294,7 +296,7 @@ def received_by(*parts: Any, **where: Any) -> Any:
 
     def declare(server: Any) -> None:
         server.on(ANY).reply(lambda request: bytes(request))
-        server.disturb(*parts, direction="received", **where)
+        server.inject(*parts, direction="received", **where)
 
     return declare
 

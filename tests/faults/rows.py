@@ -1,7 +1,7 @@
 """The vocabulary of the catalogue: a row is a fault, where it can be shown, and what a client then sees.
 
 A fault that is a part of a reply is declared in four places, in a script, in a handler's ``send``, in a rule's reply
-and from outside by ``disturb()``; a client must not be able to tell them apart.  So such a row is written once, as a
+and from outside by ``inject()``; a client must not be able to tell them apart.  So such a row is written once, as a
 function of what is said, and expands into four.
 
 Each conversation is the same: the client says ``ASK``, and the first of its asks meets the fault; where the connection
@@ -29,7 +29,7 @@ STREAMS = ("tcp", "tls", "unix")
 DATAGRAMS = ("udp", "unix_datagram")
 EVERYWHERE = STREAMS + DATAGRAMS
 
-PLACES = ("script", "handler", "rule", "disturb")
+PLACES = ("script", "handler", "rule", "inject")
 
 Parts = Callable[[Any], tuple[Any, ...]]
 
@@ -40,7 +40,7 @@ class Row:
 
     Attributes:
         id: That of the catalogue: ``L`` listeners, ``T`` TCP and streams, ``S`` TLS, ``D`` datagrams, ``U`` unix
-            sockets, ``X`` what disturbs.
+            sockets, ``X`` injected faults.
         declare: Is given the server before a client comes.
         observe: Is given a client; returns what it saw.
         expected: What that must be, on each of the transports.
@@ -129,7 +129,7 @@ def _in_rule(server: Any, parts: Parts, asks: int, open: bool) -> None:
 
 def _from_outside(server: Any, parts: Parts, asks: int, open: bool) -> None:
     _in_rule(server, lambda data: (data,), asks, open)
-    server.disturb(*parts(DATA), times=1)
+    server.inject(*parts(DATA), times=1)
 
 
 DECLARE: dict[tuple[str, bool], Callable[[Any, Parts, int, bool], None]] = {
@@ -139,8 +139,8 @@ DECLARE: dict[tuple[str, bool], Callable[[Any, Parts, int, bool], None]] = {
     ("handler", True): _in_datagram_handler,
     ("rule", False): _in_rule,
     ("rule", True): _in_rule,
-    ("disturb", False): _from_outside,
-    ("disturb", True): _from_outside,
+    ("inject", False): _from_outside,
+    ("inject", True): _from_outside,
 }
 
 

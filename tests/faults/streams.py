@@ -21,7 +21,7 @@ from pytest_sockserver import (
     Gate,
     Hold,
     Jitter,
-    Open,
+    OpenGate,
     Overwrite,
     Prepend,
     Raw,
@@ -280,7 +280,7 @@ TIMES = [
         transports=STREAMS,
         open=False,
     ),
-    *reply("T21", "a gate that a reply opens", lambda data: (Open("g"), Gate("g"), data), SAID, transports=STREAMS),
+    *reply("T21", "a gate that a reply opens", lambda data: (OpenGate("g"), Gate("g"), data), SAID, transports=STREAMS),
 ]
 
 

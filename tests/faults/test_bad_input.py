@@ -29,6 +29,7 @@ from pytest_sockserver import (
     Drip,
     EndAfter,
     Hold,
+    InvalidState,
     Jitter,
     Overwrite,
     Prepend,
@@ -47,7 +48,6 @@ from pytest_sockserver import (
     Throttle,
     UnsupportedFault,
     Urgent,
-    WrongState,
     breaks,
     cuts,
     garbage,
@@ -80,30 +80,30 @@ def reversed_data(data: bytes) -> bytes:
 
 
 TCP_HAS = (
-    "it has Alert, Append, Close, Corrupt, Cut, Delay, Drip, EndAfter, Gate, Hold, Jitter, Open, "
+    "it has Alert, Append, Close, Corrupt, Cut, Delay, Drip, EndAfter, Gate, Hold, Jitter, OpenGate, "
     "Overwrite, Prepend, Raw, ReadSlowly, Repeat, Replace, Reset, SendEof, Split, Stall, StartTLS, "
     "Throttle and Urgent"
 )
 TLS_HAS = (
-    "it has Append, Close, Corrupt, Cut, Delay, Drip, EndAfter, Gate, Hold, Jitter, Open, Overwrite, "
+    "it has Append, Close, Corrupt, Cut, Delay, Drip, EndAfter, Gate, Hold, Jitter, OpenGate, Overwrite, "
     "Prepend, Raw, ReadSlowly, Repeat, Replace, Reset, SendEof, Split, Stall and Throttle"
 )
 UNIX_HAS = (
     "it has Alert, Append, Close, Corrupt, Cut, Delay, Descriptors, Drip, EndAfter, Gate, Hold, Jitter, "
-    "Open, Overwrite, Prepend, Raw, ReadSlowly, Repeat, Replace, SendEof, Split, Stall, StartTLS and "
+    "OpenGate, Overwrite, Prepend, Raw, ReadSlowly, Repeat, Replace, SendEof, Split, Stall, StartTLS and "
     "Throttle"
 )
 UDP_HAS = (
-    "they have Append, Corrupt, Cut, Delay, Gate, Hold, Jitter, Open, Overwrite, Prepend, Repeat, "
+    "they have Append, Corrupt, Cut, Delay, Gate, Hold, Jitter, OpenGate, Overwrite, Prepend, Repeat, "
     "Replace, Spoof and Stall, and no reply is ()"
 )
 UNIX_DATAGRAM_HAS = (
-    "they have Append, Corrupt, Cut, Delay, Gate, Hold, Jitter, Open, Overwrite, Prepend, Repeat, "
+    "they have Append, Corrupt, Cut, Delay, Gate, Hold, Jitter, OpenGate, Overwrite, Prepend, Repeat, "
     "Replace and Stall, and no reply is ()"
 )
 AS_IT_COMES = (
     "to what is received on a stream: it comes as it comes; DATA is all of it, alone or in a modifier, "
-    "and beside it can stand Append, Close, Corrupt, Cut, Delay, Drip, EndAfter, Gate, Jitter, Open, "
+    "and beside it can stand Append, Close, Corrupt, Cut, Delay, Drip, EndAfter, Gate, Jitter, OpenGate, "
     "Overwrite, Prepend, ReadSlowly, Reset, Split, Stall, Throttle"
 )
 NO_RESET = "on a unix socket: its client would see a plain end of stream; write Close()"
@@ -317,12 +317,12 @@ WRONG: list[tuple[Callable[[Servers], object], type[Exception], str]] = [
     (
         lambda its: its.tcp.on(b"A").reply(DATA),
         ValueError,
-        "reply() cannot say DATA: DATA stands for what a server says, in server.disturb() alone",
+        "reply() cannot say DATA: DATA stands for what a server says, in server.inject() alone",
     ),
     (
         lambda its: its.tcp.on(b"A").reply(Cut(DATA, 1)),
         ValueError,
-        "reply() cannot say Cut(DATA, 1): DATA stands for what a server says, in server.disturb() alone",
+        "reply() cannot say Cut(DATA, 1): DATA stands for what a server says, in server.inject() alone",
     ),
     (
         lambda its: its.tcp.on(b"A").reply(Repeat(b"x", None), b"y"),
@@ -336,104 +336,103 @@ WRONG: list[tuple[Callable[[Servers], object], type[Exception], str]] = [
     ),
     (
         lambda its: its.tcp.on(b"A").cycle(),
-        WrongState,
+        InvalidState,
         "cycle() follows reply() and then(): write on(...).reply(...).then(...).cycle()",
     ),
-    # Disturbances
+    # Injections
     (
-        lambda its: its.tcp.disturb(Cut(DATA, 1), probability=2),
+        lambda its: its.tcp.inject(Cut(DATA, 1), probability=2),
         ValueError,
-        "disturb() expected a probability from 0 to 1, not 2",
+        "inject() expected a probability from 0 to 1, not 2",
     ),
     (
-        lambda its: its.tcp.disturb(Cut(DATA, 1), probability=-0.1),
+        lambda its: its.tcp.inject(Cut(DATA, 1), probability=-0.1),
         ValueError,
-        "disturb() expected a probability from 0 to 1, not -0.1",
+        "inject() expected a probability from 0 to 1, not -0.1",
     ),
     (
-        lambda its: its.tcp.disturb(Cut(DATA, 1), probability="0.5"),
+        lambda its: its.tcp.inject(Cut(DATA, 1), probability="0.5"),
         ValueError,
-        "disturb() expected a probability from 0 to 1, not '0.5'",
+        "inject() expected a probability from 0 to 1, not '0.5'",
     ),
     (
-        lambda its: its.tcp.disturb(Cut(DATA, 1), seed=1),
+        lambda its: its.tcp.inject(Cut(DATA, 1), seed=1),
         TypeError,
-        "disturb() expected probability= beside seed=: nothing else is drawn",
+        "inject() expected probability= beside seed=: nothing else is drawn",
     ),
     (
-        lambda its: its.tcp.disturb(Cut(DATA, 1), probability=0.5, seed="a"),
+        lambda its: its.tcp.inject(Cut(DATA, 1), probability=0.5, seed="a"),
         TypeError,
-        "disturb() expected an int as its seed, not 'a'",
+        "inject() expected an int as its seed, not 'a'",
     ),
     (
-        lambda its: its.tcp.disturb(Cut(DATA, 1), direction="up"),
+        lambda its: its.tcp.inject(Cut(DATA, 1), direction="up"),
         ValueError,
-        "disturb() expected direction='sent' or 'received', as the server sees it, not 'up'",
+        "inject() expected direction='sent' or 'received', as the server sees it, not 'up'",
     ),
-    (lambda its: its.tcp.disturb(Cut(DATA, 1), at=-1), ValueError, f"disturb() expected at= {PLACES} -1"),
-    (lambda its: its.tcp.disturb(Cut(DATA, 1), at=[]), ValueError, f"disturb() expected at= {PLACES} []"),
-    (lambda its: its.tcp.disturb(Cut(DATA, 1), at="0"), TypeError, f"disturb() expected at= {PLACES} '0'"),
+    (lambda its: its.tcp.inject(Cut(DATA, 1), at=-1), ValueError, f"inject() expected at= {PLACES} -1"),
+    (lambda its: its.tcp.inject(Cut(DATA, 1), at=[]), ValueError, f"inject() expected at= {PLACES} []"),
+    (lambda its: its.tcp.inject(Cut(DATA, 1), at="0"), TypeError, f"inject() expected at= {PLACES} '0'"),
     (
-        lambda its: its.tcp.disturb(Cut(DATA, 1), connections=-1),
+        lambda its: its.tcp.inject(Cut(DATA, 1), connections=-1),
         ValueError,
-        f"disturb() expected connections= {PLACES} -1",
+        f"inject() expected connections= {PLACES} -1",
     ),
     (
-        lambda its: its.tcp.disturb(Cut(DATA, 1), times=0),
+        lambda its: its.tcp.inject(Cut(DATA, 1), times=0),
         ValueError,
-        "disturb() expected times= to be how often at most, 1 or more, or (least, most), not 0",
+        "inject() expected times= to be how often at most, 1 or more, or (least, most), not 0",
     ),
     (
-        lambda its: its.tcp.disturb(Cut(DATA, 1), direction="received", at=0),
+        lambda its: its.tcp.inject(Cut(DATA, 1), direction="received", at=0),
         TypeError,
-        "disturb() expected no at= for what is received on a stream, which has no units: give connections=",
+        "inject() expected no at= for what is received on a stream, which has no units: give connections=",
     ),
     (
-        lambda its: its.tcp.disturb(Repeat(DATA), direction="received"),
+        lambda its: its.tcp.inject(Repeat(DATA), direction="received"),
         UnsupportedFault,
-        f"disturb() cannot do Repeat(DATA) {AS_IT_COMES}",
+        f"inject() cannot do Repeat(DATA) {AS_IT_COMES}",
     ),
     (
-        lambda its: its.tcp.disturb(DATA, DATA, direction="received"),
+        lambda its: its.tcp.inject(DATA, DATA, direction="received"),
         ValueError,
-        "disturb() expected DATA once: what is received on a stream can be heard once",
+        "inject() expected DATA once: what is received on a stream can be heard once",
     ),
     (
-        lambda its: its.tcp.disturb(b"instead", direction="received"),
+        lambda its: its.tcp.inject(b"instead", direction="received"),
         UnsupportedFault,
-        f"disturb() cannot do b'instead' {AS_IT_COMES}",
+        f"inject() cannot do b'instead' {AS_IT_COMES}",
     ),
     (
-        lambda its: its.tcp.disturb(reversed_data, direction="received"),
+        lambda its: its.tcp.inject(reversed_data, direction="received"),
         UnsupportedFault,
-        f"disturb() cannot do the function reversed_data ({FILE}:{reversed_data.__code__.co_firstlineno}) "
-        f"{AS_IT_COMES}",
+        f"inject() cannot do the function reversed_data ({FILE}:{reversed_data.__code__.co_firstlineno}) {AS_IT_COMES}",
     ),
     (
-        lambda its: its.udp.disturb(Spoof(DATA), direction="received"),
+        lambda its: its.udp.inject(Spoof(DATA), direction="received"),
         UnsupportedFault,
-        "disturb() cannot do Spoof(DATA) to what is received: it came from where it came",
+        "inject() cannot do Spoof(DATA) to what is received: it came from where it came",
     ),
     (
-        lambda its: its.udp.disturb(Close()),
+        lambda its: its.udp.inject(Close()),
         UnsupportedFault,
-        f"disturb() cannot do Close() with datagrams: {CONNECTIONLESS}",
+        f"inject() cannot do Close() with datagrams: {CONNECTIONLESS}",
     ),
-    (lambda its: its.unix.disturb(Reset()), UnsupportedFault, f"disturb() cannot do Reset() {NO_RESET}"),
+    (lambda its: its.unix.inject(Reset()), UnsupportedFault, f"inject() cannot do Reset() {NO_RESET}"),
     (
-        lambda its: its.tcp.disturb("x"),
+        lambda its: its.tcp.inject("x"),
         TypeError,
-        "disturb() expected bytes, not the text 'x': write b'x', or encode it",
+        "inject() expected bytes, not the text 'x': write b'x', or encode it",
     ),
     (
-        lambda its: its.tcp.disturb(Reset(), DATA),
+        lambda its: its.tcp.inject(Reset(), DATA),
         ValueError,
-        "disturb() expected nothing after Reset(): DATA would never be reached",
+        "inject() expected nothing after Reset(): DATA would never be reached",
     ),
     (
-        lambda its: its.tcp.disturb(SendEof(), DATA),
+        lambda its: its.tcp.inject(SendEof(), DATA),
         ValueError,
-        "disturb() expected no bytes after SendEof(): it ends what the server says",
+        "inject() expected no bytes after SendEof(): it ends what the server says",
     ),
     # Listeners
     (
@@ -563,7 +562,7 @@ TOO_FEW = [
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
-@pytest.mark.parametrize("place", ["a function", "disturb"])
+@pytest.mark.parametrize("place", ["a function", "inject"])
 @pytest.mark.parametrize(("part", "text"), TOO_FEW, ids=[text.partition("(")[0] for _, text in TOO_FEW])
 def test_a_fault_that_has_too_few_bytes_is_a_failure_and_no_weaker_fault(
     sockserver: SockServer, part: Any, text: str, place: str, transport: str
@@ -571,9 +570,9 @@ def test_a_fault_that_has_too_few_bytes_is_a_failure_and_no_weaker_fault(
     if transport == "udp" and text.startswith("Split"):
         return  # refused
     server = getattr(sockserver, transport)()
-    if place == "disturb":
+    if place == "inject":
         server.on(ASK).reply(b"abc")
-        server.disturb(part(DATA))
+        server.inject(part(DATA))
     else:
         server.on(ASK).reply(part(three))
 
@@ -599,33 +598,33 @@ PERFORMED = [
     ),
     (
         "tcp",
-        lambda server: (server.on(ASK).reply(b"abc"), server.disturb(spoofs)),
+        lambda server: (server.on(ASK).reply(b"abc"), server.inject(spoofs)),
         f"{of(spoofs)} cannot do Spoof(b'abc') on a TCP connection: UDP alone lets a reply come from "
         f"elsewhere; {TCP_HAS}",
     ),
     (
         "udp",
-        lambda server: (server.on(ASK).reply(b"abc"), server.disturb(closes)),
+        lambda server: (server.on(ASK).reply(b"abc"), server.inject(closes)),
         f"{of(closes)} cannot do Close() with datagrams: {CONNECTIONLESS}",
     ),
     (
         "udp",
-        lambda server: (server.on(ASK).reply(b"abc"), server.disturb(closes, direction="received")),
+        lambda server: (server.on(ASK).reply(b"abc"), server.inject(closes, direction="received")),
         f"{of(closes)} cannot do Close() with datagrams: {CONNECTIONLESS}",
     ),
     (
         "tcp",
-        lambda server: (server.on(ASK).reply(b"abc"), server.disturb(nothing)),
+        lambda server: (server.on(ASK).reply(b"abc"), server.inject(nothing)),
         f"{of(nothing)} returned None: return the bytes of the reply, a list of replies, or () for no reply",
     ),
     (
         "tcp",
-        lambda server: (server.on(ASK).reply(b"abc"), server.disturb(Cut(DATA, 40), direction="received")),
+        lambda server: (server.on(ASK).reply(b"abc"), server.inject(Cut(DATA, 40), direction="received")),
         "Cut() was to say 40 bytes, and there were only 4",
     ),
     (
         "udp",
-        lambda server: (server.on(ASK).reply(b"abc"), server.disturb(Cut(DATA, 40), direction="received")),
+        lambda server: (server.on(ASK).reply(b"abc"), server.inject(Cut(DATA, 40), direction="received")),
         "Cut() was to say 40 bytes, and there were only 4",
     ),
     (

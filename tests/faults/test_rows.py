@@ -19,7 +19,7 @@ from pytest_sockserver import (
     Gate,
     Hold,
     Jitter,
-    Open,
+    OpenGate,
     Overwrite,
     Prepend,
     Raw,
@@ -37,7 +37,7 @@ from pytest_sockserver import (
     UnsupportedFault,
     Urgent,
 )
-from pytest_sockserver.scripting.parts import Act, Modifier
+from pytest_sockserver.scripting.parts import Effect, Modifier
 
 from .catalogue import ELSEWHERE, IDS, IMPOSSIBLE, ROWS
 from .client import Client
@@ -88,7 +88,7 @@ SAMPLES = [
     Gate("gate"),
     Hold(b"data"),
     Jitter(0, 0),
-    Open("gate"),
+    OpenGate("gate"),
     Overwrite(b"data", 0, b"D"),
     Prepend(b"data", b"!"),
     Raw(b"data"),
@@ -111,7 +111,7 @@ SAMPLES = [
 PARTS = {
     value
     for name in pytest_sockserver.__all__
-    if isinstance(value := getattr(pytest_sockserver, name), type) and issubclass(value, (Act, Modifier))
+    if isinstance(value := getattr(pytest_sockserver, name), type) and issubclass(value, (Effect, Modifier))
 }
 
 ON = {
@@ -137,12 +137,12 @@ def test_the_samples_are_of_all_parts() -> None:
 @pytest.mark.parametrize("transport", EVERYWHERE)
 @pytest.mark.parametrize("sample", SAMPLES, ids=repr)
 def test_a_part_is_refused_where_it_is_declared_or_is_shown_by_a_row(
-    sample: Act | Modifier, transport: str, sockserver: SockServer
+    sample: Effect | Modifier, transport: str, sockserver: SockServer
 ) -> None:
     server = getattr(sockserver, transport)(**({} if transport in DATAGRAMS else {"tls": True}))
     if fits(sample, transport):
         server.on(b"fits").reply(sample)
-        server.disturb(sample).end()
+        server.inject(sample).end()
         assert any(type(sample) in row.shows and transport in row.transports for row in ROWS)
         return
 
@@ -150,7 +150,7 @@ def test_a_part_is_refused_where_it_is_declared_or_is_shown_by_a_row(
         "send()": lambda: server.script().send(sample) if transport not in DATAGRAMS else in_script(server, sample),
         "reply()": lambda: server.on(b"reply").reply(sample),
         "then()": lambda: server.on(b"then").reply(b"ok").then(sample),
-        "disturb()": lambda: server.disturb(sample),
+        "inject()": lambda: server.inject(sample),
     }
     if transport in DATAGRAMS:
         declared["send_to()"] = lambda: server.send_to(("127.0.0.1", 9), sample)
@@ -180,7 +180,7 @@ REFUSED = [(sample, transport) for sample in SAMPLES for transport in EVERYWHERE
 
 @pytest.mark.parametrize(("sample", "transport"), REFUSED, ids=[f"{each!r}-{where}" for each, where in REFUSED])
 def test_a_part_is_refused_live_where_it_is_refused_when_declared(
-    sample: Act | Modifier, transport: str, sockserver: SockServer
+    sample: Effect | Modifier, transport: str, sockserver: SockServer
 ) -> None:
     server = getattr(sockserver, transport)(**({} if transport in DATAGRAMS else {"tls": True}))
     with Client(server) as client:
@@ -199,7 +199,7 @@ def test_a_part_is_refused_live_where_it_is_refused_when_declared(
     assert refused(sample, transport, verb, str(caught.value))
 
 
-def test_data_is_known_in_disturb_alone(sockserver: SockServer) -> None:
+def test_data_is_known_in_inject_alone(sockserver: SockServer) -> None:
     server = sockserver.tcp()
 
     for declare in (server.script().send, server.on(ASK).reply):

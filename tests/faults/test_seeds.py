@@ -9,7 +9,7 @@ import trustme
 
 from ..plugin_runs import Runner
 
-# Of each kind of server: echoes forty bytes, one by one, half of which are disturbed.
+# Of each kind of server: echoes forty bytes, one by one, half of which get an injected fault.
 TEST = """
 import socket
 
@@ -20,7 +20,7 @@ from pytest_sockserver import {imports}
 def test_it({fixture}):
     server = {fixture}
     {declare}
-    server.disturb({disturb})
+    server.inject({inject})
     with {client} as client:
         client.settimeout(10)
         client.connect(server.address)
@@ -79,13 +79,13 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Runner:
     return Runner(pytester, monkeypatch)
 
 
-def got(inner: Runner, case: str, disturb: str) -> tuple[str, list[str]]:
+def got(inner: Runner, case: str, inject: str) -> tuple[str, list[str]]:
     """Run the test; return what its client got, and the seeds that its report names."""
     fixture, declare, client, begin = CASES[case]
     if case.endswith("received"):
-        disturb += ", direction='received'"
+        inject += ", direction='received'"
     source = TEST.format(
-        imports="DATA, Corrupt", fixture=fixture, declare=declare, disturb=disturb, client=client, begin=begin
+        imports="DATA, Corrupt", fixture=fixture, declare=declare, inject=inject, client=client, begin=begin
     )
     run = inner(source)
     assert run.phases("test_it") == ["call failed"], run.stdout

@@ -1,4 +1,4 @@
-"""The check-up: a client under every fault, and the table of what it made of each."""
+"""The fault matrix: a client under every fault, and the table of what it made of each."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from pytest_sockserver import TLS, Certificate, Checkup, Finding, SockServer, check_up
+from pytest_sockserver import TLS, Certificate, FaultMatrix, FaultResult, SockServer, fault_matrix
 from pytest_sockserver.faults.catalogue import ANYTHING, ERROR, SAME, SAME_OR_ERROR, faults_for
 from pytest_sockserver.scripting.parts import EVERYWHERE
 
 from .peers import connect, datagram_client, read_to_end
 
-QUICK = 0.4  # seconds: the client's own time-out, below the check-up's patience
+QUICK = 0.4  # seconds: the client's own time-out, below the fault matrix's patience
 
 
 def greet(server: Any) -> None:
@@ -89,36 +89,36 @@ def ask_by_tls(server: Any) -> bytes:
 
 
 def test_a_sound_client_is_no_surprise(sockserver: SockServer) -> None:
-    checkup = sockserver.check_up(sound, greet)
+    matrix = sockserver.fault_matrix(sound, greet)
 
-    assert not checkup.surprises, checkup
-    assert checkup.result == b"hello yourself\r\n"
-    assert checkup["reply in two halves"].is_same
-    assert checkup["connection refused"].outcome == "raised"
-    assert isinstance(checkup["connection refused"].value, ConnectionRefusedError)
-    assert isinstance(checkup["connection never made"].value, TimeoutError)
-    assert checkup["connection refused"].value.__traceback__ is None
-    assert "in reach\n    client.connect(server.address)\n" in checkup["connection refused"].traceback
-    assert checkup["reply late"].seconds >= 0.2
-    assert str(checkup["reply half said, closed"].value) == "the server ended the stream after b'hello yo'"
+    assert not matrix.surprises, matrix
+    assert matrix.result == b"hello yourself\r\n"
+    assert matrix["reply in two halves"].is_same
+    assert matrix["connection refused"].outcome == "raised"
+    assert isinstance(matrix["connection refused"].value, ConnectionRefusedError)
+    assert isinstance(matrix["connection never made"].value, TimeoutError)
+    assert matrix["connection refused"].value.__traceback__ is None
+    assert "in reach\n    client.connect(server.address)\n" in matrix["connection refused"].traceback
+    assert matrix["reply late"].seconds >= 0.2
+    assert str(matrix["reply half said, closed"].value) == "the server ended the stream after b'hello yo'"
 
 
 def test_a_sound_client_is_no_surprise_on_a_unix_socket(sockserver: SockServer) -> None:
-    checkup = sockserver.check_up(sound, greet, transport="unix")
+    matrix = sockserver.fault_matrix(sound, greet, transport="unix")
 
-    assert not checkup.surprises, checkup
-    assert isinstance(checkup["the queue of connections full"].value, BlockingIOError)
-    assert isinstance(checkup["no such path"].value, FileNotFoundError)
-    assert not [each.fault for each in checkup if "reset" in each.fault]
+    assert not matrix.surprises, matrix
+    assert isinstance(matrix["the queue of connections full"].value, BlockingIOError)
+    assert isinstance(matrix["no such path"].value, FileNotFoundError)
+    assert not [each.fault for each in matrix if "reset" in each.fault]
 
 
 def test_a_sound_client_is_no_surprise_over_tls(sockserver: SockServer) -> None:
-    checkup = sockserver.check_up(ask_by_tls, greet, transport="tls")
+    matrix = sockserver.fault_matrix(ask_by_tls, greet, transport="tls")
 
-    assert not checkup.surprises, checkup
-    assert "certificate has expired" in str(checkup["certificate expired"].value)
-    assert "WRONG_VERSION_NUMBER" in str(checkup["handshake answered in plain text"].value)
-    assert "HANDSHAKE_FAILURE" in str(checkup["handshake refused: handshake_failure"].value)
+    assert not matrix.surprises, matrix
+    assert "certificate has expired" in str(matrix["certificate expired"].value)
+    assert "WRONG_VERSION_NUMBER" in str(matrix["handshake answered in plain text"].value)
+    assert "HANDSHAKE_FAILURE" in str(matrix["handshake refused: handshake_failure"].value)
 
 
 def test_a_client_that_checks_no_certificate_is_a_surprise(sockserver: SockServer) -> None:
@@ -130,47 +130,47 @@ def test_a_client_that_checks_no_certificate_is_a_surprise(sockserver: SockServe
             client.sendall(b"hello\r\n")
             return client.recv(100)
 
-    checkup = sockserver.check_up(trusting, greet, transport="tls", only="certificate")
+    matrix = sockserver.fault_matrix(trusting, greet, transport="tls", only="certificate")
 
     # A weak key is refused by OpenSSL itself, whatever is verified... or not: it is a matter of its security level.
     assert {"certificate expired", "certificate self-signed", "certificate for another host"} <= {
-        each.fault for each in checkup.surprises
+        each.fault for each in matrix.surprises
     }
-    assert all(each.is_same for each in checkup.surprises)
+    assert all(each.is_same for each in matrix.surprises)
 
 
 def test_a_client_that_takes_the_first_piece_for_all_returns_something_else(sockserver: SockServer) -> None:
-    checkup = sockserver.check_up(credulous, greet)
+    matrix = sockserver.fault_matrix(credulous, greet)
 
-    changed = {each.fault: each.value for each in checkup.changed}
+    changed = {each.fault: each.value for each in matrix.changed}
     assert changed["reply half said, closed"] == b"hello yo"
     assert changed["reply not said, closed"] == b""
     assert changed["reply with LF for CRLF"] == b"hello yourself\n"
-    assert checkup["reply half said, closed"] in checkup.surprises
-    assert not checkup.hung
+    assert matrix["reply half said, closed"] in matrix.surprises
+    assert not matrix.hung
 
 
 def test_a_client_without_a_timeout_hangs_and_does_not_outlive_its_server(sockserver: SockServer) -> None:
     before = threading.active_count()
 
-    checkup = sockserver.check_up(patient, greet, only="silence", patience=0.2)
+    matrix = sockserver.fault_matrix(patient, greet, only="silence", patience=0.2)
 
-    assert {each.fault for each in checkup.hung} == {each.fault for each in checkup}
-    assert all(each.ended and each.is_surprise for each in checkup)
+    assert {each.fault for each in matrix.hung} == {each.fault for each in matrix}
+    assert all(each.ended and each.is_surprise for each in matrix)
     assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("transport", ["udp", "unix_datagram"])
 def test_a_credulous_client_of_datagrams(sockserver: SockServer, transport: str) -> None:
-    checkup = sockserver.check_up(ask_by_datagram, greet, transport=transport)
+    matrix = sockserver.fault_matrix(ask_by_datagram, greet, transport=transport)
 
-    assert checkup["reply empty"].value == b""
-    assert checkup["reply cut in half"].value == b"hello yo"
-    assert checkup["reply said twice"].is_same
-    assert checkup["every datagram lost"].outcome == "raised"
-    assert isinstance(checkup["nobody there"].value, ConnectionRefusedError)
+    assert matrix["reply empty"].value == b""
+    assert matrix["reply cut in half"].value == b"hello yo"
+    assert matrix["reply said twice"].is_same
+    assert matrix["every datagram lost"].outcome == "raised"
+    assert isinstance(matrix["nobody there"].value, ConnectionRefusedError)
     if transport == "udp":
-        assert checkup["reply after a forged one from another port"].is_same  # its socket is connected
+        assert matrix["reply after a forged one from another port"].is_same  # its socket is connected
 
 
 def test_a_client_that_takes_datagrams_from_anybody_is_a_surprise(sockserver: SockServer) -> None:
@@ -180,9 +180,9 @@ def test_a_client_that_takes_datagrams_from_anybody_is_a_surprise(sockserver: So
             client.sendto(b"hello\r\n", server.address)
             return client.recv(100)
 
-    checkup = sockserver.check_up(anybody, greet, transport="udp", only="forged")
+    matrix = sockserver.fault_matrix(anybody, greet, transport="udp", only="forged")
 
-    assert [each.fault for each in checkup.surprises] == [
+    assert [each.fault for each in matrix.surprises] == [
         "reply after a forged one from another port",
         "reply after a forged one from another address",
     ]
@@ -197,14 +197,16 @@ def test_an_async_client_is_run_by_asyncio(sockserver: SockServer) -> None:
         finally:
             writer.transport.abort()
 
-    checkup = sockserver.check_up(ask, greet, only=" hal")
+    matrix = sockserver.fault_matrix(ask, greet, only=" hal")
 
-    assert not checkup.hung, checkup
-    assert checkup["reply in two halves"].is_same
-    assert isinstance(checkup["reply half said, closed"].value, asyncio.IncompleteReadError)
+    assert not matrix.hung, matrix
+    assert matrix["reply in two halves"].is_same
+    assert isinstance(matrix["reply half said, closed"].value, asyncio.IncompleteReadError)
 
 
-def test_each_reply_is_disturbed_by_itself_and_of_many_the_first_ones_and_the_last(sockserver: SockServer) -> None:
+def test_each_reply_gets_an_injected_fault_by_itself_and_of_many_the_first_ones_and_the_last(
+    sockserver: SockServer,
+) -> None:
     def chat(server: Any) -> list[bytes]:
         with reach(server) as client:
             said = []
@@ -219,24 +221,24 @@ def test_each_reply_is_disturbed_by_itself_and_of_many_the_first_ones_and_the_la
             while True:
                 conn.send(conn.recv_line())
 
-    checkup = sockserver.check_up(chat, echo, only="last byte corrupt", replies=3)
+    matrix = sockserver.fault_matrix(chat, echo, only="last byte corrupt", replies=3)
 
-    assert [each.fault for each in checkup] == [f"reply {n} with its last byte corrupt" for n in (1, 2, 5)]
-    assert [each.value.index(b"%d\xf5" % at) for each, at in zip(checkup, (0, 1, 4), strict=True)] == [0, 1, 4]
+    assert [each.fault for each in matrix] == [f"reply {n} with its last byte corrupt" for n in (1, 2, 5)]
+    assert [each.value.index(b"%d\xf5" % at) for each, at in zip(matrix, (0, 1, 4), strict=True)] == [0, 1, 4]
 
 
 def test_the_table_says_what_a_reader_wants_to_know() -> None:
     refused = ConnectionRefusedError(111, "Connection refused")
-    findings = [
-        Finding("reply late", SAME, "returned", b"x", 0.2, True, True, 1),
-        Finding("connection refused", ERROR, "raised", refused, 0.001, False, True, 0),
-        Finding("reply empty", SAME_OR_ERROR, "returned", b"", 0.002, False, True, 1),
-        Finding("connected, then silence", ERROR, "hung", None, 2.0, False, True, 1),
-        Finding("reply lost", SAME_OR_ERROR, "hung", None, 2.0, False, False, 1),
-        Finding("reply long", ANYTHING, "returned", b"y" * 200, 0.1, False, True, 1),
+    fault_results = [
+        FaultResult("reply late", SAME, "returned", b"x", 0.2, True, True, 1),
+        FaultResult("connection refused", ERROR, "raised", refused, 0.001, False, True, 0),
+        FaultResult("reply empty", SAME_OR_ERROR, "returned", b"", 0.002, False, True, 1),
+        FaultResult("connected, then silence", ERROR, "hung", None, 2.0, False, True, 1),
+        FaultResult("reply lost", SAME_OR_ERROR, "hung", None, 2.0, False, False, 1),
+        FaultResult("reply long", ANYTHING, "returned", b"y" * 200, 0.1, False, True, 1),
     ]
 
-    assert str(Checkup("ask over tcp", b"x", findings)).splitlines() == [
+    assert str(FaultMatrix("ask over tcp", b"x", fault_results)).splitlines() == [
         "ask over tcp: 6 faults, 3 surprises (!)",
         "without a fault it returned b'x'",
         "  reply late                0.200 s  returned the same",
@@ -267,9 +269,9 @@ def test_the_table_says_what_a_reader_wants_to_know() -> None:
 def test_what_a_sound_client_would_have_made_of_it(
     sound_of_it: str, outcome: str, is_same: bool, surprises: bool
 ) -> None:
-    finding = Finding("x", sound_of_it, outcome, None, 0.0, is_same, True, 1)
+    fault_result = FaultResult("x", sound_of_it, outcome, None, 0.0, is_same, True, 1)
 
-    assert finding.is_surprise is surprises
+    assert fault_result.is_surprise is surprises
 
 
 @pytest.mark.parametrize("transport", sorted(EVERYWHERE))
@@ -288,15 +290,15 @@ def test_the_options_are_those_of_the_servers() -> None:
         reach(server).close()
         return 1
 
-    checkup = check_up(
+    matrix = fault_matrix(
         look, lambda server: None, transport="tls", only="refused", tls=TLS(Certificate("other.test")), patience=1.0
     )
 
-    assert len(checkup) == 3
+    assert len(matrix) == 3
     assert seen == [TLS(Certificate("other.test"))] * 4
 
 
-def test_a_factorys_options_are_options_of_its_check_ups() -> None:
+def test_a_factorys_options_are_options_of_its_fault_matrices() -> None:
     seen = []
 
     def look(server: Any) -> None:
@@ -304,16 +306,16 @@ def test_a_factorys_options_are_options_of_its_check_ups() -> None:
         reach(server).close()
 
     with SockServer(timeout=3, max_frame=77) as factory:
-        factory.check_up(look, greet, only="refused")
+        factory.fault_matrix(look, greet, only="refused")
 
     assert seen == [77, 77]
 
 
 def test_a_fault_that_was_not_tried_is_named(sockserver: SockServer) -> None:
-    checkup = sockserver.check_up(sound, greet, only="halves")
+    matrix = sockserver.fault_matrix(sound, greet, only="halves")
 
     with pytest.raises(KeyError) as raised:
-        checkup["reply in three thirds"]
+        matrix["reply in three thirds"]
 
     assert raised.value.args == ("no fault 'reply in three thirds' was tried; those that were: reply in two halves",)
 
@@ -323,7 +325,7 @@ def test_a_client_that_fails_without_a_fault_is_told_with_its_own_error(sockserv
         raise LookupError("nothing here")
 
     with pytest.raises(RuntimeError) as raised:
-        sockserver.check_up(broken, greet)
+        sockserver.fault_matrix(broken, greet)
 
     assert str(raised.value) == "the client has to work when nothing is wrong, and LookupError: nothing here"
     assert isinstance(raised.value.__cause__, LookupError)
@@ -334,14 +336,14 @@ def test_a_server_that_fails_without_a_fault_is_told_with_its_own_error(sockserv
         server.on(b"something else").reply(b"x")
 
     with pytest.raises(RuntimeError, match=r"^the server fails when nothing is wrong$") as raised:
-        sockserver.check_up(lambda server: read_a_reset(server), serve)
+        sockserver.fault_matrix(lambda server: read_a_reset(server), serve)
 
     assert "no rule matches b'hello" in str(raised.value.__cause__)
 
 
 def test_a_client_that_never_connects_is_an_error(sockserver: SockServer) -> None:
     with pytest.raises(RuntimeError) as raised:
-        sockserver.check_up(lambda server: 1, greet)
+        sockserver.fault_matrix(lambda server: 1, greet)
 
     text = "the client has to connect when nothing is wrong, and it did not: see server.address"
     assert str(raised.value) == text
@@ -358,44 +360,45 @@ def read_a_reset(server: Any) -> str:
 
 WRONG: list[tuple[Callable[[SockServer], object], type[Exception], str]] = [
     (
-        lambda its: its.check_up(sound, greet, transport="quic"),
+        lambda its: its.fault_matrix(sound, greet, transport="quic"),
         ValueError,
-        "check_up() expected a transport, one of tcp, tls, unix, udp, unix_datagram, not 'quic'",
+        "fault_matrix() expected a transport, one of tcp, tls, unix, udp, unix_datagram, not 'quic'",
     ),
     (
-        lambda its: its.check_up(b"x", greet),  # type: ignore[arg-type]
+        lambda its: its.fault_matrix(b"x", greet),  # type: ignore[arg-type]
         TypeError,
-        "check_up() expected client to be a function of a server, not b'x'",
+        "fault_matrix() expected client to be a function of a server, not b'x'",
     ),
     (
-        lambda its: its.check_up(sound, None),  # type: ignore[arg-type]
+        lambda its: its.fault_matrix(sound, None),  # type: ignore[arg-type]
         TypeError,
-        "check_up() expected serve to be a function of a server, not None",
+        "fault_matrix() expected serve to be a function of a server, not None",
     ),
     (
-        lambda its: its.check_up(sound, greet, patience=0),
+        lambda its: its.fault_matrix(sound, greet, patience=0),
         ValueError,
-        "check_up() expected patience above 0 seconds, not 0",
+        "fault_matrix() expected patience above 0 seconds, not 0",
     ),
     (
-        lambda its: its.check_up(sound, greet, workers=0),
+        lambda its: its.fault_matrix(sound, greet, workers=0),
         ValueError,
-        "check_up() expected workers to be 1 or more, not 0",
+        "fault_matrix() expected workers to be 1 or more, not 0",
     ),
     (
-        lambda its: its.check_up(sound, greet, replies=0),
+        lambda its: its.fault_matrix(sound, greet, replies=0),
         ValueError,
-        "check_up() expected replies to be 1 or more, not 0",
+        "fault_matrix() expected replies to be 1 or more, not 0",
     ),
     (
-        lambda its: its.check_up(sound, greet, only="wibble"),
+        lambda its: its.fault_matrix(sound, greet, only="wibble"),
         ValueError,
-        "check_up() expected only= to be part of a fault's name, not 'wibble': connection refused, connection never",
+        "fault_matrix() expected only= to be part of a fault's name, not 'wibble': connection refused, connection "
+        "never",
     ),
     (
-        lambda its: its.check_up(sound, greet, path="/tmp/x"),
+        lambda its: its.fault_matrix(sound, greet, path="/tmp/x"),
         TypeError,
-        "check_up() has no option 'path': expected one of allow_remote, backlog, framing, host, ignore_probes, "
+        "fault_matrix() has no option 'path': expected one of allow_remote, backlog, framing, host, ignore_probes, "
         "max_frame, mss, name, port, rcvbuf, record_limit, stop_timeout, timeout, tls",
     ),
 ]

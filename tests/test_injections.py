@@ -32,6 +32,7 @@ from pytest_sockserver import (
     EndAfter,
     Gate,
     Hold,
+    InvalidState,
     Jitter,
     ReadSlowly,
     Repeat,
@@ -45,7 +46,6 @@ from pytest_sockserver import (
     Stall,
     StartTLS,
     StreamTestServer,
-    WrongState,
     breaks,
     http1,
     lines,
@@ -81,10 +81,10 @@ class Upper(socketserver.StreamRequestHandler):
             self.wfile.write(line.upper())
 
 
-# A disturbance that cannot be performed is a failure of the test, and no business of the handler's
+# An injection that cannot be performed is a failure of the test, and no business of the handler's
 
 
-def test_a_disturbance_that_fails_is_told_though_the_handler_catches_everything(tcp_server: StreamTestServer) -> None:
+def test_a_injection_that_fails_is_told_though_the_handler_catches_everything(tcp_server: StreamTestServer) -> None:
     @tcp_server.handler
     def careful(conn: Connection) -> None:
         conn.recv_line()
@@ -93,7 +93,7 @@ def test_a_disturbance_that_fails_is_told_though_the_handler_catches_everything(
         except Exception as error:
             conn.send(str(error).encode())
 
-    tcp_server.disturb(Cut(DATA, 100))
+    tcp_server.inject(Cut(DATA, 100))
 
     with tcp_server.raises(ValueError, match=r"^Cut\(\) was to say 100 bytes, and there were only 6$") as caught:
         assert ask(tcp_server) == (b"", "reset")
@@ -101,7 +101,7 @@ def test_a_disturbance_that_fails_is_told_though_the_handler_catches_everything(
     assert caught.failure is not None
 
 
-def test_a_function_of_a_disturbance_that_raises_says_nothing_to_the_client(tcp_server: StreamTestServer) -> None:
+def test_a_function_of_a_injection_that_raises_says_nothing_to_the_client(tcp_server: StreamTestServer) -> None:
     class Careful(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             self.request.recv(10)
@@ -114,15 +114,15 @@ def test_a_function_of_a_disturbance_that_raises_says_nothing_to_the_client(tcp_
         raise LookupError("nothing here")
 
     tcp_server.handler(Careful)
-    tcp_server.disturb(broken)
+    tcp_server.inject(broken)
 
     with tcp_server.raises(LookupError, match="nothing here"):
         assert ask(tcp_server) == (b"", "reset")
 
 
-def test_a_disturbance_of_datagrams_that_fails_is_told_as_well(udp_server: DatagramTestServer) -> None:
+def test_a_injection_of_datagrams_that_fails_is_told_as_well(udp_server: DatagramTestServer) -> None:
     udp_server.on(ANY).reply(b"abc")
-    udp_server.disturb(Cut(DATA, 100))
+    udp_server.inject(Cut(DATA, 100))
 
     with udp_server.raises(ValueError, match="there were only 3"), datagram_client(udp_server) as client:
         client.send(b"x")
@@ -251,7 +251,7 @@ def test_who_is_refused_for_a_limit_takes_no_place(tcp_server: StreamTestServer)
 
 def test_what_a_handler_class_says_can_be_held(tcp_server: StreamTestServer) -> None:
     tcp_server.handler(Upper)
-    tcp_server.disturb(Hold(DATA), at=0)
+    tcp_server.inject(Hold(DATA), at=0)
 
     with connect(tcp_server) as client:
         client.sendall(b"a\nb\n")
@@ -259,13 +259,13 @@ def test_what_a_handler_class_says_can_be_held(tcp_server: StreamTestServer) -> 
         assert seen_at_the_end(client) == (b"B\nA\n", "end")
 
 
-def test_what_was_held_meets_no_disturbance_again(tcp_server: StreamTestServer) -> None:
+def test_what_was_held_meets_no_injection_again(tcp_server: StreamTestServer) -> None:
     @tcp_server.handler
     def echo(conn: Connection) -> None:
         while True:
             conn.send(conn.recv_line())
 
-    tcp_server.disturb(Hold(DATA), at=[0, 1])
+    tcp_server.inject(Hold(DATA), at=[0, 1])
 
     with connect(tcp_server) as client:
         client.sendall(b"a\nb\nc\n")
@@ -335,7 +335,7 @@ def test_a_function_that_returns_what_has_no_end_cannot_be_repeated(tcp_server: 
 
 
 def test_the_last_optional_step_of_a_script_is_heard_in_pieces(tcp_server: StreamTestServer) -> None:
-    tcp_server.disturb(Split(DATA, 3), direction="received")
+    tcp_server.inject(Split(DATA, 3), direction="received")
     tcp_server.script().expect(b"abcd").maybe(b"noop", b"ok").send(b"")
 
     with connect(tcp_server) as client:
@@ -344,7 +344,7 @@ def test_the_last_optional_step_of_a_script_is_heard_in_pieces(tcp_server: Strea
 
 
 def test_what_is_left_over_after_a_script_is_told_though_it_is_heard_in_pieces(tcp_server: StreamTestServer) -> None:
-    tcp_server.disturb(Split(DATA, 2, 5), direction="received")
+    tcp_server.inject(Split(DATA, 2, 5), direction="received")
     tcp_server.script().expect(b"abcd")
 
     with tcp_server.raises(AssertionError, match="expected the end of the stream"), connect(tcp_server) as client:
@@ -352,11 +352,11 @@ def test_what_is_left_over_after_a_script_is_told_though_it_is_heard_in_pieces(t
         seen_at_the_end(client)
 
 
-def test_bytes_that_came_before_the_handler_are_disturbed_as_well(tcp_server: StreamTestServer) -> None:
+def test_bytes_that_came_before_the_handler_get_injected_faults_as_well(tcp_server: StreamTestServer) -> None:
     with connect(tcp_server) as client:
         client.sendall(b"abcd")
         tcp_server.wait_connection().wait_received(b"abcd")
-        tcp_server.disturb(Cut(DATA, 2), Close(), direction="received")
+        tcp_server.inject(Cut(DATA, 2), Close(), direction="received")
         heard = []
 
         @tcp_server.handler
@@ -369,18 +369,18 @@ def test_bytes_that_came_before_the_handler_are_disturbed_as_well(tcp_server: St
     assert heard == [b"ab"]
 
 
-def test_a_server_with_nothing_declared_hears_what_is_disturbed(tcp_server: StreamTestServer) -> None:
-    limit = tcp_server.disturb(Cut(DATA, 5), Reset(), direction="received")
+def test_a_server_with_nothing_declared_hears_what_gets_an_injected_fault(tcp_server: StreamTestServer) -> None:
+    limit = tcp_server.inject(Cut(DATA, 5), Reset(), direction="received")
 
     assert ask(tcp_server, b"0123456789") == (b"", "reset")
     assert limit.count == 1
-    with pytest.raises(WrongState, match=r"reads by itself what disturb\(\) is to change"):
+    with pytest.raises(InvalidState, match=r"reads by itself what inject\(\) is to change"):
         tcp_server.accept()
 
 
 def test_a_server_with_nothing_declared_reads_slowly(sockserver: SockServer) -> None:
     server = sockserver.tcp(rcvbuf=1)
-    server.disturb(ReadSlowly(1000, 0.01), DATA, direction="received")
+    server.inject(ReadSlowly(1000, 0.01), DATA, direction="received")
     began = monotonic()
 
     with connect(server) as client:
@@ -393,7 +393,9 @@ def test_a_server_with_nothing_declared_reads_slowly(sockserver: SockServer) -> 
 
 
 @pytest.mark.parametrize("_", range(5))
-def test_a_connection_that_stands_is_disturbed_from_the_next_byte_on(tcp_server: StreamTestServer, _: int) -> None:
+def test_a_connection_that_stands_gets_an_injected_fault_from_the_next_byte_on(
+    tcp_server: StreamTestServer, _: int
+) -> None:
     @tcp_server.handler
     def echo(conn: Connection) -> None:
         while True:
@@ -402,7 +404,7 @@ def test_a_connection_that_stands_is_disturbed_from_the_next_byte_on(tcp_server:
     with connect(tcp_server) as client:
         client.sendall(b"abc")
         assert client.recv(10) == b"abc"
-        tcp_server.disturb(Corrupt(DATA, 0, 1), direction="received")
+        tcp_server.inject(Corrupt(DATA, 0, 1), direction="received")
         client.sendall(b"abc")
         assert client.recv(10) == b"`bc"
 
@@ -419,7 +421,7 @@ def test_two_threads_that_write_on_one_connection_of_a_handler_class_take_turns(
             other.join()
 
     tcp_server.handler(Two)
-    drip = tcp_server.disturb(Drip(DATA, 0.001))
+    drip = tcp_server.inject(Drip(DATA, 0.001))
 
     came, end = ask(tcp_server)
 
@@ -427,7 +429,7 @@ def test_two_threads_that_write_on_one_connection_of_a_handler_class_take_turns(
     assert (end, drip.count) == ("end", 2)
 
 
-def test_what_is_said_after_a_half_close_of_a_disturbance_is_dropped_whatever_stood_between(
+def test_what_is_said_after_a_half_close_of_a_injection_is_dropped_whatever_stood_between(
     tcp_server: StreamTestServer,
 ) -> None:
     jitters = [Jitter(0, 0.001)] * 4
@@ -438,7 +440,7 @@ def test_what_is_said_after_a_half_close_of_a_disturbance_is_dropped_whatever_st
         conn.send(b"two")
         assert conn.recv_all() == b"still here"
 
-    tcp_server.disturb(DATA, SendEof(), *jitters, times=1)
+    tcp_server.inject(DATA, SendEof(), *jitters, times=1)
 
     with connect(tcp_server) as client:
         assert seen_at_the_end(client) == (b"one", "end")
@@ -449,10 +451,10 @@ def test_what_is_said_after_a_half_close_of_a_disturbance_is_dropped_whatever_st
     assert tcp_server.connections[0].closed_by == "client"
 
 
-def test_a_disturbance_that_stalls_a_datagram_stalls_the_rest_of_its_reply(udp_server: DatagramTestServer) -> None:
+def test_a_injection_that_stalls_a_datagram_stalls_the_rest_of_its_reply(udp_server: DatagramTestServer) -> None:
     udp_server.on(b"x").reply(b"one", b"two")
     udp_server.on(b"y").reply(b"three")
-    udp_server.disturb(Stall(), at=0)
+    udp_server.inject(Stall(), at=0)
 
     with datagram_client(udp_server) as client:
         client.send(b"x")
@@ -556,7 +558,7 @@ def test_the_path_of_the_root_is_there_while_the_server_runs() -> None:
     server = StreamTestServer(transport="tls")
 
     for state in ("new", "stopped"):
-        with pytest.raises(WrongState) as raised:
+        with pytest.raises(InvalidState) as raised:
             server.ca_path  # noqa: B018
         assert str(raised.value) == f"tls has no ca_path in state {state!r}: the file is there while it runs"
         server.start()

@@ -1,4 +1,4 @@
-"""Disturb what a server says and hears, whatever answers."""
+"""Inject faults into what a server says and hears, whatever answers."""
 
 import socket
 
@@ -23,31 +23,31 @@ def read_all(server):
 
 
 def test_second_write_is_lost(counter):
-    counter.disturb(at=1)
+    counter.inject(at=1)
 
     assert read_all(counter) == b"one\nthree\n"
 
 
 def test_first_and_third_write_come_twice(counter):
-    counter.disturb(Repeat(DATA), at=[0, 2])
+    counter.inject(Repeat(DATA), at=[0, 2])
 
     assert read_all(counter) == b"one\none\ntwo\nthree\nthree\n"
 
 
 def test_fault_that_may_hit_nothing(counter):
-    counter.disturb(Reset(), at=9, times=(0, 1))  # "one", "two", "three": there is no tenth write
+    counter.inject(Reset(), at=9, times=(0, 1))  # "one", "two", "three": there is no tenth write
 
     assert read_all(counter) == b"one\ntwo\nthree\n"
 
 
 def test_writes_of_the_second_connection_are_late(counter):
-    counter.disturb(Delay(0.01), DATA, connections=1)
+    counter.inject(Delay(0.01), DATA, connections=1)
 
     assert read_all(counter) == read_all(counter) == b"one\ntwo\nthree\n"
 
 
 def test_function_of_what_was_to_be_said(counter):
-    counter.disturb(lambda data: [data.upper(), Close()] if data == b"two\n" else data)
+    counter.inject(lambda data: [data.upper(), Close()] if data == b"two\n" else data)
 
     assert read_all(counter) == b"one\nTWO\n"
 
@@ -60,20 +60,20 @@ def test_limit_of_bytes_over_all_writes(counter):
         said, left = data[:left], left - len(data)
         return said if left > 0 else [said, Close()]
 
-    counter.disturb(limited)
+    counter.inject(limited)
 
     assert read_all(counter) == b"one\ntw"
 
 
 def test_latest_that_hits_counts(counter):
-    counter.disturb(Append(DATA, b"!"))
-    counter.disturb(Cut(DATA, 1), at=1)
+    counter.inject(Append(DATA, b"!"))
+    counter.inject(Cut(DATA, 1), at=1)
 
     assert read_all(counter) == b"one\n!tthree\n!"
 
 
 def test_until_the_block_ends(counter):
-    with counter.disturb(Cut(DATA, 1)) as cutting:
+    with counter.inject(Cut(DATA, 1)) as cutting:
         assert read_all(counter) == b"ott"
     assert cutting.count == 3
 
@@ -88,14 +88,14 @@ def count_to_nine(conn):
 @pytest.mark.parametrize("run", [1, 2, 3])
 def test_same_seed_draws_the_same(tcp_server, run):
     tcp_server.handler(count_to_nine)
-    tcp_server.disturb(probability=0.5, seed=3)
+    tcp_server.inject(probability=0.5, seed=3)
 
     assert read_all(tcp_server) == b"2459"
 
 
 def test_script_that_was_cut_short_is_not_missed(tcp_server):
     tcp_server.script().expect(b"a\n").send(b"A\n").expect(b"b\n").send(b"B\n")
-    tcp_server.disturb(Reset(), at=0)
+    tcp_server.inject(Reset(), at=0)
 
     with socket.create_connection(tcp_server.address) as sock:
         sock.sendall(b"a\n")
@@ -106,7 +106,7 @@ def test_script_that_was_cut_short_is_not_missed(tcp_server):
 def test_question_arrives_byte_by_byte(tcp_server):
     tcp_server.framing = lines(b"\n")
     tcp_server.on(b"time\n").reply(b"12:00\n", Close())
-    tcp_server.disturb(Drip(DATA, 0.001), direction="received")
+    tcp_server.inject(Drip(DATA, 0.001), direction="received")
 
     with socket.create_connection(tcp_server.address) as sock:
         sock.sendall(b"time\n")
@@ -121,7 +121,7 @@ def test_upload_breaks_off(tcp_server):
         while data := conn.recv(1024):
             heard.append(data)
 
-    tcp_server.disturb(Cut(DATA, 5), Reset(), direction="received")
+    tcp_server.inject(Cut(DATA, 5), Reset(), direction="received")
     with socket.create_connection(tcp_server.address) as sock:
         sock.sendall(b"0123456789")
         with pytest.raises(ConnectionResetError):
@@ -133,14 +133,14 @@ def test_upload_breaks_off(tcp_server):
 
 def test_what_is_received_on_a_stream_comes_once(tcp_server):
     with pytest.raises(UnsupportedFault, match="DATA is all of it"):
-        tcp_server.disturb(Repeat(DATA), direction="received")
+        tcp_server.inject(Repeat(DATA), direction="received")
     with pytest.raises(TypeError, match="which has no units"):
-        tcp_server.disturb(at=0, direction="received")
+        tcp_server.inject(at=0, direction="received")
 
 
 def test_second_datagram_is_heard_twice(udp_server):
     udp_server.handler(lambda request: request)
-    udp_server.disturb(Repeat(DATA), direction="received", at=1)
+    udp_server.inject(Repeat(DATA), direction="received", at=1)
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(5)

@@ -1,4 +1,4 @@
-"""Disturbances: which of what a server says or hears is hit, and what becomes of a stream on its way to the server."""
+"""Injections: which of what a server says or hears is hit, and what becomes of a stream on its way to the server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_sockserver import (
     Drip,
     Gate,
     Jitter,
-    Open,
+    OpenGate,
     Overwrite,
     Prepend,
     ReadSlowly,
@@ -60,10 +60,10 @@ FORMS = {"a handler": echo, "a handler class": Echo}
 # What a stream's server hears
 
 
-def disturbed(form: Any, *parts: Any, **where: Any) -> Any:
+def faulty(form: Any, *parts: Any, **where: Any) -> Any:
     def declare(server: Any) -> None:
         server.handler(form)
-        server.disturb(*parts, direction="received", **where)
+        server.inject(*parts, direction="received", **where)
 
     return declare
 
@@ -103,7 +103,7 @@ def heard(
             "X1",
             f"{name}, on its way to {whom}",
             transports,
-            disturbed(form, *parts, **where),
+            faulty(form, *parts, **where),
             partial(echoed, end=end, least=least, size=len(said)),
             (said, end, IN_TIME),
             shows=types_in(parts),
@@ -128,7 +128,7 @@ HEARD = [
     *heard("delayed", Delay(0.02), DATA, said=SAID, least=0.02),
     *heard("with jitter", Jitter(0.02, 0.03, seed=1), DATA, said=SAID, least=0.02),
     *heard("read slowly", ReadSlowly(2, 0.005), DATA, said=SAID, least=0.02),
-    *heard("at a gate that it opens", Open("g"), Gate("g"), DATA, said=SAID),
+    *heard("at a gate that it opens", OpenGate("g"), Gate("g"), DATA, said=SAID),
     *heard("modifiers in one another", Append(Corrupt(Cut(DATA, 4), 0), b"!"), said=b"\xcf123!"),
     *heard("stalled", Stall(), said=b"", end=SILENCE),
     *heard("stalled within", Cut(DATA, 4), Stall(), said=SAID[:4], end=SILENCE),
@@ -152,7 +152,7 @@ LIMITS = [
         "T14",
         f"limited in bytes, then closed, on its way to {whom}",
         STREAMS,
-        disturbed(form, Cut(DATA, 25), Close()),
+        faulty(form, Cut(DATA, 25), Close()),
         limited_then_closed,
         (SAID * 2 + SAID[:5], END),
     )
@@ -175,7 +175,7 @@ def lines(client: Client) -> object:
 def hit(*parts: Any, form: Any = None, **where: Any) -> Any:
     def declare(server: Any) -> None:
         server.handler(form or echo)
-        server.disturb(*parts, **where)
+        server.inject(*parts, **where)
 
     return declare
 
@@ -193,31 +193,31 @@ def ended(client: Client) -> object:
     before = lines(client)
     client.server.clear()
     client.server.handler(echo)
-    disturbing = client.server.disturb(*UPPER)
+    injection = client.server.inject(*UPPER)
     during = lines(client)
-    disturbing.end()
-    with client.server.disturb(*UPPER):
+    injection.end()
+    with client.server.inject(*UPPER):
         within = lines(client)
     return before, during, within, lines(client)
 
 
 def standing(client: Client, direction: str = "sent") -> object:
-    """A connection that stands already is disturbed, and then it is not any more."""
+    """A connection that stands already gets an injected fault, and then it is not any more."""
     sock, seen = client.connected(), []
     for part in (None, UPPER[0] if direction == "sent" else Corrupt(DATA, 0), None):
-        disturbing = client.server.disturb(part, direction=direction) if part is not None else None
+        injection = client.server.inject(part, direction=direction) if part is not None else None
         sock.sendall(b"abc")
         seen.append(read(sock, 3))
-        if disturbing is not None:
-            disturbing.end()
+        if injection is not None:
+            injection.end()
     return seen
 
 
 def two_of_them(server: Any) -> None:
     """The latest one takes it; each counts all writes, whoever takes them."""
     server.handler(echo)
-    server.disturb(*UPPER, at=[0, 2])
-    server.disturb(*SECOND, at=[2, 3])
+    server.inject(*UPPER, at=[0, 2])
+    server.inject(*SECOND, at=[2, 3])
 
 
 def cut_off(client: Client, hard: bool = True) -> object:
@@ -233,7 +233,7 @@ def five_lost(client: Client) -> object:
 
 
 CHOSEN = [
-    Row("X2", "no disturbance", STREAMS, lambda server: server.handler(echo), lines, PLAIN),
+    Row("X2", "no injection", STREAMS, lambda server: server.handler(echo), lines, PLAIN),
     Row("X2", "all writes", STREAMS, hit(*UPPER), lines, PLAIN.upper()),
     Row("X2", "all writes of a handler class", STREAMS, hit(*UPPER, form=Echo), lines, PLAIN.upper()),
     Row("X2", "all writes of files", STREAMS, hit(*UPPER, form=Files), lines, PLAIN.upper()),
@@ -306,7 +306,7 @@ class DatagramEcho(socketserver.BaseRequestHandler):
 def hit_datagrams(*parts: Any, form: Any = None, **where: Any) -> Any:
     def declare(server: Any) -> None:
         server.handler(form or (lambda request: bytes(request)))
-        server.disturb(*parts, **where)
+        server.inject(*parts, **where)
 
     return declare
 
@@ -325,7 +325,7 @@ def datagrams(client: Client) -> object:
 OF_DATAGRAMS = [
     Row(
         "X2",
-        "no disturbance of datagrams",
+        "no injection of datagrams",
         DATAGRAMS,
         lambda server: server.handler(lambda r: bytes(r)),
         datagrams,

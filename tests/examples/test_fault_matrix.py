@@ -12,7 +12,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from pytest_sockserver import ANY, Checkup, DatagramTestServer, SockServer, StreamTestServer, http1, resp
+from pytest_sockserver import ANY, DatagramTestServer, FaultMatrix, SockServer, StreamTestServer, http1, resp
 
 # Of a connection that was reset at once Python's ssl leaves an open socket behind, whoever asked it to wrap it.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
@@ -34,11 +34,11 @@ def get_from_redis(server: StreamTestServer) -> bytes:
 
 
 def test_redis_hangs_only_where_its_time_limit_does_not_reach(sockserver: SockServer) -> None:
-    checkup = sockserver.check_up(get_from_redis, serve_redis, replies=4)
+    matrix = sockserver.fault_matrix(get_from_redis, serve_redis, replies=4)
 
-    assert [each.fault for each in checkup.hung] == ["connection never made"], checkup
-    assert checkup["the first connection reset, the next served"].is_same
-    assert checkup["reply 3 half said, closed"].outcome == "raised"
+    assert [each.fault for each in matrix.hung] == ["connection never made"], matrix
+    assert matrix["the first connection reset, the next served"].is_same
+    assert matrix["reply 3 half said, closed"].outcome == "raised"
 
 
 # httpx: over TLS
@@ -55,11 +55,11 @@ def get_by_httpx(server: StreamTestServer) -> str:
 
 
 def test_httpx_refuses_each_certificate_and_each_truncated_body(sockserver: SockServer) -> None:
-    checkup = sockserver.check_up(get_by_httpx, serve_https, transport="tls")
+    matrix = sockserver.fault_matrix(get_by_httpx, serve_https, transport="tls")
 
-    assert not checkup.hung, checkup
-    assert all(each.outcome == "raised" for each in checkup if each.fault.startswith("certificate")), checkup
-    assert isinstance(checkup["reply said but for its last byte, closed"].value, httpx.RemoteProtocolError)
+    assert not matrix.hung, matrix
+    assert all(each.outcome == "raised" for each in matrix if each.fault.startswith("certificate")), matrix
+    assert isinstance(matrix["reply said but for its last byte, closed"].value, httpx.RemoteProtocolError)
 
 
 # dnspython: one query over UDP
@@ -82,35 +82,35 @@ def ask_by_dnspython(server: DatagramTestServer) -> str:
 
 
 def test_dnspython_ignores_whoever_else_answers(sockserver: SockServer) -> None:
-    checkup = sockserver.check_up(ask_by_dnspython, serve_dns, transport="udp")
+    matrix = sockserver.fault_matrix(ask_by_dnspython, serve_dns, transport="udp")
 
-    assert not checkup.hung, checkup
-    assert checkup["reply after a forged one from another port"].is_same
-    assert checkup["reply after a forged one from another address"].is_same
-
-
-# The tables of the documentation: `python tests/examples/test_check_up.py` writes them anew.
-
-TABLES = Path(__file__).parents[2] / "docs" / "how-to" / "checkups"
+    assert not matrix.hung, matrix
+    assert matrix["reply after a forged one from another port"].is_same
+    assert matrix["reply after a forged one from another address"].is_same
 
 
-def check_up_of(name: str, sockserver: SockServer) -> Checkup:
+# The tables of the documentation: `python tests/examples/test_fault_matrix.py` writes them anew.
+
+TABLES = Path(__file__).parents[2] / "docs" / "how-to" / "fault-matrices"
+
+
+def matrix_of(name: str, sockserver: SockServer) -> FaultMatrix:
     if name == "redis":
-        return sockserver.check_up(get_from_redis, serve_redis, replies=4)
+        return sockserver.fault_matrix(get_from_redis, serve_redis, replies=4)
     if name == "httpx":
-        return sockserver.check_up(get_by_httpx, serve_https, transport="tls")
-    return sockserver.check_up(ask_by_dnspython, serve_dns, transport="udp")
+        return sockserver.fault_matrix(get_by_httpx, serve_https, transport="tls")
+    return sockserver.fault_matrix(ask_by_dnspython, serve_dns, transport="udp")
 
 
 @pytest.mark.parametrize("name", ["redis", "httpx", "dnspython"])
 def test_the_documented_table_has_each_fault(sockserver: SockServer, name: str) -> None:
-    checkup = check_up_of(name, sockserver)
+    matrix = matrix_of(name, sockserver)
 
     told = (TABLES / f"{name}.txt").read_text(encoding="utf-8").splitlines()
-    assert [line[2:].partition("  ")[0] for line in told[2:]] == [each.fault for each in checkup]
+    assert [line[2:].partition("  ")[0] for line in told[2:]] == [each.fault for each in matrix]
 
 
 if __name__ == "__main__":
     with SockServer() as factory:
         for name in ("redis", "httpx", "dnspython"):
-            (TABLES / f"{name}.txt").write_text(f"{check_up_of(name, factory)}\n", encoding="utf-8")
+            (TABLES / f"{name}.txt").write_text(f"{matrix_of(name, factory)}\n", encoding="utf-8")
