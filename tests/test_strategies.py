@@ -216,9 +216,9 @@ def test_stalls_change_nothing_on_datagrams(transport: Any) -> None:
 
 OF_INJECTIONS = {"Repeat", "Append", "Prepend Close", "Corrupt Close"}
 INJECTIONS = {
-    "tcp": {"Close", "Reset", "SendEof", "_Data Close", "_Data Reset", "_Data SendEof"} | OF_INJECTIONS,
-    "tls": {"Close", "Reset", "SendEof", "_Data Close", "_Data Reset", "_Data SendEof"} | OF_INJECTIONS,
-    "unix": {"Close", "SendEof", "_Data Close", "_Data SendEof"} | OF_INJECTIONS,
+    "tcp": {"Close", "Reset", "SendEof", "Data Close", "Data Reset", "Data SendEof"} | OF_INJECTIONS,
+    "tls": {"Close", "Reset", "SendEof", "Data Close", "Data Reset", "Data SendEof"} | OF_INJECTIONS,
+    "unix": {"Close", "SendEof", "Data Close", "Data SendEof"} | OF_INJECTIONS,
     "udp": {"", "Repeat", "Append", "Prepend", "Corrupt", "Spoof"},
     "unix_datagram": {"", "Repeat", "Append", "Prepend", "Corrupt"},
 }
@@ -231,7 +231,7 @@ def test_injections_are_of_these_kinds(transport: Any) -> None:
 
 @pytest.mark.parametrize("transport", EVERYWHERE)
 def test_injections_with_stalls_are_of_these_kinds(transport: Any) -> None:
-    more = {"", "Stall", "_Data Stall", "Prepend", "Corrupt"} if transport in STREAMS else set()
+    more = {"", "Stall", "Data Stall", "Prepend", "Corrupt"} if transport in STREAMS else set()
     less = {"Prepend Close", "Corrupt Close"} if transport in STREAMS else set()
 
     assert kinds_of(injections(transport, stalls=True)) == INJECTIONS[transport] - less | more
