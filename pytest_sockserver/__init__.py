@@ -1,99 +1,12 @@
 """Real socket servers for tests of network clients: the public names, nothing else.
 
-They are imported when first used: every run of pytest with the plugin installed imports this module.
+They are imported when first used: every run of pytest with the plugin installed imports this module.  The rarer faults
+are in :mod:`pytest_sockserver.faults`, sweeps in :mod:`pytest_sockserver.sweeps`.
 """
 
 from __future__ import annotations
 
 __version__ = "0.1.0"
-
-__all__ = [
-    "ANY",
-    "CONNECT",
-    "DATA",
-    "EOF",
-    "HANDSHAKE",
-    "TLS",
-    "AddressUnavailable",
-    "Alert",
-    "Append",
-    "AsyncConnection",
-    "AsyncRequest",
-    "AsyncServer",
-    "BlockingCallInCoroutine",
-    "Certificate",
-    "Close",
-    "Connection",
-    "Corrupt",
-    "Cut",
-    "DatagramTestServer",
-    "DeadlineExceeded",
-    "Delay",
-    "Descriptors",
-    "DialogueError",
-    "Drip",
-    "EndAfter",
-    "EndOfStream",
-    "Event",
-    "FaultMatrix",
-    "FaultResult",
-    "Gate",
-    "HandlerStuck",
-    "Hex",
-    "Hold",
-    "IncompleteRequest",
-    "Injection",
-    "InvalidState",
-    "Jitter",
-    "OpenGate",
-    "Overwrite",
-    "Part",
-    "Prepend",
-    "Raw",
-    "ReadSlowly",
-    "RecordLimitExceeded",
-    "Repeat",
-    "Replace",
-    "Request",
-    "Reset",
-    "Script",
-    "ScriptMismatch",
-    "SendEof",
-    "ServerFailed",
-    "ServerStopping",
-    "SockServer",
-    "SockServerError",
-    "SockServerWarning",
-    "Split",
-    "Spoof",
-    "Stall",
-    "StartTLS",
-    "StreamTestServer",
-    "Text",
-    "Throttle",
-    "UnexpectedRequest",
-    "UnmetExpectation",
-    "UnsupportedFault",
-    "Urgent",
-    "breaks",
-    "closes",
-    "cuts",
-    "delimited",
-    "fault_matrix",
-    "fixed",
-    "garbage",
-    "http1",
-    "length_prefixed",
-    "lines",
-    "netstrings",
-    "octet_counted",
-    "resets",
-    "resp",
-    "sans_io",
-    "splits",
-    "until_eof",
-    "websocket",
-]
 
 TYPE_CHECKING = False  # what type checkers take for typing.TYPE_CHECKING, without importing typing
 if TYPE_CHECKING:
@@ -116,35 +29,17 @@ if TYPE_CHECKING:
     from .errors.exceptions import UnexpectedRequest as UnexpectedRequest
     from .errors.exceptions import UnmetExpectation as UnmetExpectation
     from .errors.exceptions import UnsupportedFault as UnsupportedFault
-    from .faults.active import Injection as Injection
-    from .faults.matrix import FaultMatrix as FaultMatrix
-    from .faults.matrix import FaultResult as FaultResult
     from .faults.matrix import fault_matrix as fault_matrix
-    from .faults.modifiers import Append as Append
-    from .faults.modifiers import Corrupt as Corrupt
     from .faults.modifiers import Cut as Cut
     from .faults.modifiers import Drip as Drip
-    from .faults.modifiers import Hold as Hold
-    from .faults.modifiers import Overwrite as Overwrite
-    from .faults.modifiers import Prepend as Prepend
-    from .faults.modifiers import Repeat as Repeat
-    from .faults.modifiers import Replace as Replace
-    from .faults.modifiers import Split as Split
-    from .faults.modifiers import Spoof as Spoof
-    from .faults.modifiers import Throttle as Throttle
     from .recording.events import Event as Event
     from .scripting.effects import Close as Close
     from .scripting.effects import Delay as Delay
-    from .scripting.effects import Descriptors as Descriptors
-    from .scripting.effects import EndAfter as EndAfter
     from .scripting.effects import Gate as Gate
-    from .scripting.effects import Jitter as Jitter
     from .scripting.effects import OpenGate as OpenGate
-    from .scripting.effects import ReadSlowly as ReadSlowly
     from .scripting.effects import Reset as Reset
     from .scripting.effects import SendEof as SendEof
     from .scripting.effects import Stall as Stall
-    from .scripting.effects import Urgent as Urgent
     from .scripting.frame_formats import delimited as delimited
     from .scripting.frame_formats import fixed as fixed
     from .scripting.frame_formats import http1 as http1
@@ -165,9 +60,6 @@ if TYPE_CHECKING:
     from .scripting.rules import CONNECT as CONNECT
     from .scripting.rules import HANDSHAKE as HANDSHAKE
     from .scripting.script import Script as Script
-    from .scripting.seeds import garbage as garbage
-    from .scripting.tls_effects import Alert as Alert
-    from .scripting.tls_effects import Raw as Raw
     from .scripting.tls_effects import StartTLS as StartTLS
     from .server.aio import AsyncConnection as AsyncConnection
     from .server.aio import AsyncRequest as AsyncRequest
@@ -175,56 +67,65 @@ if TYPE_CHECKING:
     from .server.datagram import DatagramTestServer as DatagramTestServer
     from .server.factory import SockServer as SockServer
     from .server.stream import StreamTestServer as StreamTestServer
-    from .sweeps import breaks as breaks
-    from .sweeps import closes as closes
-    from .sweeps import cuts as cuts
-    from .sweeps import resets as resets
-    from .sweeps import splits as splits
     from .transport.certificates import TLS as TLS
     from .transport.certificates import Certificate as Certificate
 else:
-    _NAMES = {
-        "server.aio": "AsyncConnection AsyncRequest AsyncServer",
-        "connection.request": "Request",
-        "transport.certificates": "Certificate TLS",
-        "faults.matrix": "FaultMatrix FaultResult fault_matrix",
-        "connection.connection": "Connection",
-        "server.datagram": "DatagramTestServer",
-        "faults.active": "Injection",
-        "errors.exceptions": (
-            "AddressUnavailable BlockingCallInCoroutine DeadlineExceeded DialogueError EndOfStream HandlerStuck "
-            "IncompleteRequest RecordLimitExceeded ScriptMismatch ServerFailed ServerStopping "
-            "SockServerError SockServerWarning UnexpectedRequest UnmetExpectation UnsupportedFault InvalidState"
-        ),
-        "server.factory": "SockServer",
-        "recording.events": "Event",
-        "scripting.effects": (
-            "Close Delay Descriptors EndAfter Gate Jitter OpenGate ReadSlowly Reset SendEof Stall Urgent"
-        ),
-        "scripting.seeds": "garbage",
-        "scripting.framing": "EOF",
-        "scripting.frame_formats": (
-            "delimited fixed http1 length_prefixed lines netstrings octet_counted resp sans_io until_eof websocket"
-        ),
-        "scripting.matching": "ANY Hex Text",
-        "faults.modifiers": "Append Corrupt Cut Drip Hold Overwrite Prepend Repeat Replace Split Spoof Throttle",
-        "scripting.parts": "DATA Part",
-        "scripting.rules": "CONNECT HANDSHAKE",
-        "scripting.script": "Script",
-        "scripting.tls_effects": "Alert Raw StartTLS",
-        "server.stream": "StreamTestServer",
-        "sweeps": "breaks closes cuts resets splits",
-    }
-    _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 
-    def __getattr__(name):
-        home = _HOMES.get(name)
-        if home is None:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from importlib import import_module
+    def _lazily(namespace, table):
+        """Return ``__all__``, ``__getattr__`` and ``__dir__`` of a module whose names are imported when first used.
 
-        value = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
-        return value
+        Args:
+            namespace: The module's ``globals()``.
+            table: Its public names, by the module of this package that defines them.
+        """
+        homes = {name: home for home, names in table.items() for name in names.split()}
 
-    def __dir__():
-        return sorted({*globals(), *_HOMES})
+        def __getattr__(name):
+            home = homes.get(name)
+            if home is None:
+                if namespace["__name__"] == __name__ and not name.startswith("_") and name not in _MODULES:
+                    from .renamed import refuse_old_import
+
+                    refuse_old_import(name)
+                raise AttributeError(f"module {namespace['__name__']!r} has no attribute {name!r}")
+            from importlib import import_module
+
+            value = namespace[name] = getattr(import_module(f"{__name__}.{home}"), name)
+            return value
+
+        return sorted(homes), __getattr__, lambda: sorted({*namespace, *homes})
+
+    # ``from pytest_sockserver import sweeps`` asks for the name before it imports the module.
+    _MODULES = ("bound", "faults", "originals", "pytest_plugin", "socketserver", "strategies", "sweeps")
+
+    __all__, __getattr__, __dir__ = _lazily(
+        globals(),
+        {
+            "connection.connection": "Connection",
+            "connection.request": "Request",
+            "errors.exceptions": (
+                "AddressUnavailable BlockingCallInCoroutine DeadlineExceeded DialogueError EndOfStream "
+                "HandlerStuck IncompleteRequest InvalidState RecordLimitExceeded ScriptMismatch "
+                "ServerFailed ServerStopping SockServerError SockServerWarning UnexpectedRequest "
+                "UnmetExpectation UnsupportedFault"
+            ),
+            "faults.matrix": "fault_matrix",
+            "faults.modifiers": "Cut Drip",
+            "recording.events": "Event",
+            "scripting.effects": "Close Delay Gate OpenGate Reset SendEof Stall",
+            "scripting.frame_formats": (
+                "delimited fixed http1 length_prefixed lines netstrings octet_counted resp sans_io until_eof websocket"
+            ),
+            "scripting.framing": "EOF",
+            "scripting.matching": "ANY Hex Text",
+            "scripting.parts": "DATA Part",
+            "scripting.rules": "CONNECT HANDSHAKE",
+            "scripting.script": "Script",
+            "scripting.tls_effects": "StartTLS",
+            "server.aio": "AsyncConnection AsyncRequest AsyncServer",
+            "server.datagram": "DatagramTestServer",
+            "server.factory": "SockServer",
+            "server.stream": "StreamTestServer",
+            "transport.certificates": "Certificate TLS",
+        },
+    )

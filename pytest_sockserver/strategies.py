@@ -25,6 +25,7 @@ from .faults.modifiers import Append, Corrupt, Cut, Drip, Overwrite, Prepend, Re
 from .scripting.effects import Close, Reset, SendEof, Stall, Urgent
 from .scripting.parts import DATA, DATAGRAMS, EVERYWHERE, STREAMS, Effect, Part, check_count, check_seconds
 from .scripting.script import Script
+from .scripting.steps import last_step
 from .scripting.tls_effects import Raw
 
 __tracebackhide__ = hide_frame
@@ -220,7 +221,7 @@ def broken_scripts(
         part.place = lambda: origin  # the caller's line, and not one of hypothesis
         return part.send(end)
 
-    places = [n for n in range(len(script.steps) + 1) if not script.first(n).is_ended]
+    places = [n for n in range(len(script.steps) + 1) if last_step(script.steps[:n]) is None]
     # Not a half-close, after which the client may go on: what it says then would be no part of the script.
     ends = [end for end in _endings(transport, stalls) if not end.ends_saying]
     return st.builds(broken_after, st.sampled_from(places), st.sampled_from(ends))

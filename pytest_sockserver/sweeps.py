@@ -16,9 +16,12 @@ from .faults.modifiers import Cut, Split
 from .scripting.effects import Close, Reset
 from .scripting.parts import Effect, Part, check_seconds, checked_parts
 from .scripting.script import Script
+from .scripting.steps import last_step
 
 if TYPE_CHECKING:
     from _pytest.mark.structures import ParameterSet
+
+__all__ = ["breaks", "closes", "cuts", "resets", "splits"]
 
 __tracebackhide__ = hide_frame
 
@@ -86,7 +89,7 @@ def _broken(verb: str, script: object, parts: tuple[Part, ...]) -> list[Paramete
     if not checked:
         raise ValueError(f"{verb} expected what breaks the script off: Reset(), Close() or Stall()")
     steps = len(script.steps)
-    places = [n for n in range(steps + 1) if not script.first(n).is_ended]
+    places = [n for n in range(steps + 1) if last_step(script.steps[:n]) is None]
     return [
         pytest.param(broken_off(script, n, checked), id=f"before-step-{n + 1}" if n < steps else "at-the-end")
         for n in places

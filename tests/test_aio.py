@@ -136,12 +136,12 @@ async def test_take_takes(udp_server: DatagramTestServer) -> None:
         client.send(b"one")
         client.send(b"two")
 
-        (await udp_server.aio.take(b"two")).reply(b"2")
-        (await udp_server.aio.take()).reply(b"1")
+        (await udp_server.aio.next_request(b"two")).reply(b"2")
+        (await udp_server.aio.next_request()).reply(b"1")
 
         assert [client.recv(10), client.recv(10)] == [b"2", b"1"]
     with pytest.raises(DeadlineExceeded):
-        await udp_server.aio.take(timeout=0.02)
+        await udp_server.aio.next_request(timeout=0.02)
 
 
 async def test_a_wait_that_is_late_says_what_it_waited_for(udp_server: DatagramTestServer) -> None:
@@ -289,7 +289,7 @@ async def test_datagram_servers_have_no_streams_to_wait_for(udp_server: Datagram
     with pytest.raises(AttributeError) as raised:
         await udp_server.aio.accept()
 
-    assert str(raised.value) == "a udp server has no accept(): it has datagrams, and take()"
+    assert str(raised.value) == "a udp server has no accept(): it has datagrams, and next_request()"
 
 
 # Cancelling
@@ -300,14 +300,14 @@ async def test_a_cancelled_take_takes_nothing(udp_server: DatagramTestServer) ->
         for number in range(50):
             data = b"%d" % number
             async with anyio.create_task_group() as group:
-                task = Task(group, udp_server.aio.take, data)
+                task = Task(group, udp_server.aio.next_request, data)
                 await waiting()
                 client.send(data)
                 task.scope.cancel()
                 await task.done.wait()
 
             if task.value is None:
-                assert await udp_server.aio.take(data) == data
+                assert await udp_server.aio.next_request(data) == data
             else:
                 assert task.value == data
 
@@ -637,7 +637,7 @@ async def test_a_loops_own_client_is_served(tcp_server: StreamTestServer) -> Non
 
 OF_SERVERS: dict[str, Callable[[Any], Any]] = {
     "wait_for": lambda server: server.wait_for(),
-    "take": lambda server: server.take(),
+    "next_request": lambda server: server.next_request(),
     "assert_no_traffic": lambda server: server.assert_no_traffic(0.01),
     "verify": lambda server: server.verify(),
     "raises": lambda server: server.raises(ValueError).__enter__(),
@@ -797,7 +797,7 @@ async def test_aio_outside_a_loop_says_what_it_is_for(udp_server: DatagramTestSe
 async def test_a_datagram_is_answered_from_a_coroutine(unix_datagram_server: DatagramTestServer) -> None:
     with datagram_client(unix_datagram_server) as client:
         client.send(b"hi")
-        request: Request = await unix_datagram_server.aio.take()
+        request: Request = await unix_datagram_server.aio.next_request()
         request.reply(b"re: hi")
 
         assert client.recv(10) == b"re: hi"

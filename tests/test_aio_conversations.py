@@ -78,7 +78,7 @@ async def test_parts(server: StreamTestServer) -> None:
             said = b""
             while said != b"1bobUSER":
                 said += await client.receive()
-            server.open("go")
+            server.open_gate("go")
         assert await client.receive() == b"2"
         with pytest.raises(anyio.EndOfStream):
             await client.receive()

@@ -22,30 +22,24 @@ from pytest_sockserver import (
     BlockingCallInCoroutine,
     Close,
     Connection,
-    Corrupt,
     Cut,
     DatagramTestServer,
     DeadlineExceeded,
     Delay,
     Drip,
     Gate,
-    Hold,
     InvalidState,
-    Jitter,
-    ReadSlowly,
-    Repeat,
     Request,
     Reset,
     SockServer,
-    Split,
     Stall,
     StartTLS,
     StreamTestServer,
     Text,
-    Throttle,
     fault_matrix,
     lines,
 )
+from pytest_sockserver.faults import Corrupt, Hold, Jitter, ReadSlowly, Repeat, Split, Throttle
 
 from .peers import connect, datagram_client, tls_contexts
 
@@ -178,7 +172,7 @@ async def test_each_part_of_datagrams_that_has_to_do_with_time_is_refused(
 ) -> None:
     with datagram_client(datagrams) as client:
         client.send(b"hi")
-        request = await datagrams.aio.take()
+        request = await datagrams.aio.next_request()
 
         said = refused(lambda: request.reply(b"a", TIMED_DATAGRAMS[part]))
 
@@ -196,7 +190,7 @@ async def test_a_function_that_returns_a_timed_part_is_refused_before_anything_w
     with connect(tcp_server) as client, datagram_client(udp_server) as other:
         client.sendall(b"hi\n")
         other.send(b"hi")
-        request, datagram = await tcp_server.aio.wait_for(), await udp_server.aio.take()
+        request, datagram = await tcp_server.aio.wait_for(), await udp_server.aio.next_request()
 
         refused(lambda: request.reply(lambda request: Delay(1.0)))
         refused(lambda: request.reply(lambda request: [b"2", lambda request: Drip(b"1.5", 1.0)]))
@@ -226,7 +220,7 @@ async def test_a_plain_push_that_a_injection_delays_is_refused(
     tcp_server.on(CONNECT)
     with connect(tcp_server), datagram_client(udp_server) as other:
         other.send(b"hi")
-        datagram = await udp_server.aio.take()
+        datagram = await udp_server.aio.next_request()
         conn = await tcp_server.aio.wait_connection()
 
         refused(lambda: tcp_server.connections[0].send(b"push"))
@@ -473,7 +467,7 @@ async def test_a_plain_datagram_that_finds_no_room_is_refused_after_a_moment(soc
     server = sockserver.unix_datagram(timeout=30)
     with datagram_client(server) as client:
         client.send(b"hi")
-        request = await server.aio.take()
+        request = await server.aio.next_request()
 
         def flood() -> None:
             for _ in range(100_000):
@@ -506,7 +500,7 @@ async def test_a_push_waits_for_a_reply_under_way_only_if_it_is_awaited(tcp_serv
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(conn.aio.send, b"push\n")
             await anyio.wait_all_tasks_blocked()
-            tcp_server.open("go")
+            tcp_server.open_gate("go")
             said = b""
             while len(said) < 9:
                 said += await client.receive()
@@ -533,13 +527,13 @@ async def test_a_request_of_a_wait_is_answered_in_its_time(server: StreamTestSer
 async def test_a_datagram_is_answered_in_its_time(datagrams: DatagramTestServer) -> None:
     with datagram_client(datagrams) as client:
         client.send(b"hi")
-        request = await datagrams.aio.take()
+        request = await datagrams.aio.next_request()
 
         await request.aio.reply(Delay(0.001), b"re: ", lambda request: [Jitter(0, 0.001), request])
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(request.aio.reply, Gate("go"), b"at last")
             await anyio.wait_all_tasks_blocked()
-            datagrams.open("go")
+            datagrams.open_gate("go")
 
         said = [await anyio.to_thread.run_sync(client.recv, 10) for _ in range(3)]
         assert said == [b"re: ", b"hi", b"at last"]
@@ -556,7 +550,7 @@ async def test_a_datagram_waits_for_room_and_lets_the_loop_run(sockserver: SockS
     server = sockserver.unix_datagram()
     with datagram_client(server) as client:
         client.send(b"hi")
-        request = await server.aio.take()
+        request = await server.aio.next_request()
         client.setblocking(False)
         came = 0
 
@@ -580,7 +574,7 @@ async def test_a_datagram_that_finds_no_room_in_time(sockserver: SockServer) -> 
     server = sockserver.unix_datagram(timeout=0.05)
     with datagram_client(server) as client:
         client.send(b"hi")
-        request = await server.aio.take()
+        request = await server.aio.next_request()
 
         with pytest.raises(DeadlineExceeded, match="does not read: a datagram waited"):
             for _ in range(100_000):
@@ -590,10 +584,10 @@ async def test_a_datagram_that_finds_no_room_in_time(sockserver: SockServer) -> 
 async def test_a_cancelled_reply_has_sent_nothing_after(datagrams: DatagramTestServer) -> None:
     with datagram_client(datagrams) as client:
         client.send(b"hi")
-        request = await datagrams.aio.take()
+        request = await datagrams.aio.next_request()
         with anyio.move_on_after(0.02):
             await request.aio.reply(b"a", Gate("never"), b"b")
-        datagrams.open("never")
+        datagrams.open_gate("never")
         await request.aio.reply(b"c")
 
         assert [await anyio.to_thread.run_sync(client.recv, 10) for _ in range(2)] == [b"a", b"c"]
@@ -607,7 +601,7 @@ async def test_a_reply_to_a_request_of_nobody(anyio_backend: str) -> None:
 async def test_the_server_stops_under_an_awaited_reply(udp_server: DatagramTestServer) -> None:
     with datagram_client(udp_server) as client:
         client.send(b"hi")
-        request = await udp_server.aio.take()
+        request = await udp_server.aio.next_request()
         with anyio.fail_after(2):
             async with anyio.create_task_group() as tasks:
 

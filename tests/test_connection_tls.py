@@ -248,7 +248,7 @@ def test_a_client_that_has_reset_before_the_handshake_fails_nothing(
         tcp_server.wait_for(b"STARTTLS\r\n")
         client.sendall(said)
         reset(client)
-    tcp_server.open("gone")
+    tcp_server.open_gate("gone")
 
     conn = tcp_server.connections[0]
     conn.wait_closed()

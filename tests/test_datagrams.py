@@ -138,7 +138,7 @@ def test_a_request_is_recorded_before_its_reply(server: DatagramTestServer) -> N
 def test_a_request_knows_its_sender(udp_server: DatagramTestServer) -> None:
     with datagram_client(udp_server) as client:
         client.send(b"hi")
-        request = udp_server.take()
+        request = udp_server.next_request()
 
         assert request.peer == client.getsockname()
         assert request.connection is None
@@ -177,7 +177,7 @@ def test_a_large_unix_datagram_is_received_whole(unix_datagram_server: DatagramT
 def test_a_large_unix_datagram_is_sent_whole(unix_datagram_server: DatagramTestServer) -> None:
     with datagram_client(unix_datagram_server) as client:
         client.send(b"hi")
-        unix_datagram_server.take().reply(b"x" * 150_000)
+        unix_datagram_server.next_request().reply(b"x" * 150_000)
 
         assert len(client.recv(200_000)) == 150_000
 
@@ -185,7 +185,7 @@ def test_a_large_unix_datagram_is_sent_whole(unix_datagram_server: DatagramTestS
 def test_a_udp_datagram_that_is_too_large_is_refused(udp_server: DatagramTestServer) -> None:
     with datagram_client(udp_server) as client:
         client.send(b"hi")
-        request = udp_server.take()
+        request = udp_server.next_request()
 
         with pytest.raises(ValueError) as raised:
             request.reply(b"x" * 65508)
@@ -201,7 +201,7 @@ def test_a_unix_datagram_that_is_too_large_is_refused_and_not_recorded_as_sent(
 ) -> None:
     with datagram_client(unix_datagram_server) as client:
         client.send(b"hi")
-        request = unix_datagram_server.take()
+        request = unix_datagram_server.next_request()
 
         with pytest.raises(ValueError) as raised:
             request.reply(b"x" * 5_000_000)
@@ -216,7 +216,7 @@ def test_a_unix_datagram_that_is_too_large_is_refused_and_not_recorded_as_sent(
 def test_a_reply_to_a_sender_without_an_address_is_refused(unix_datagram_server: DatagramTestServer) -> None:
     with datagram_client(unix_datagram_server, bound=False) as client:
         client.send(b"hi")
-        request = unix_datagram_server.take()
+        request = unix_datagram_server.next_request()
 
         with pytest.raises(ValueError) as raised:
             request.reply(b"a reply")
@@ -244,7 +244,7 @@ def test_a_handlers_reply_to_a_sender_without_an_address_is_its_failure(
 def test_a_client_that_is_gone_is_noted_and_no_failure(unix_datagram_server: DatagramTestServer) -> None:
     with datagram_client(unix_datagram_server) as client:
         client.send(b"hi")
-        request = unix_datagram_server.take()
+        request = unix_datagram_server.next_request()
 
     request.reply(b"too late")
 
@@ -257,7 +257,7 @@ def test_a_client_that_does_not_read_has_a_deadline(sockserver: SockServer) -> N
     server = sockserver.unix_datagram(timeout=0.2)
     with datagram_client(server) as client:
         client.send(b"hi")
-        request = server.take()
+        request = server.next_request()
         began = monotonic()
 
         with pytest.raises(DeadlineExceeded) as raised:
@@ -271,7 +271,7 @@ def test_a_client_that_does_not_read_has_a_deadline(sockserver: SockServer) -> N
 def test_a_reply_after_the_stop_names_the_state(server: DatagramTestServer) -> None:
     with datagram_client(server) as client:
         client.send(b"hi")
-        request = server.take()
+        request = server.next_request()
         server.stop()
 
         with pytest.raises(InvalidState):
@@ -284,7 +284,7 @@ def test_a_reply_in_text_is_refused(server: DatagramTestServer) -> None:
         client.send(b"hi")
 
         with pytest.raises(TypeError) as raised:
-            server.take().reply("text")
+            server.next_request().reply("text")
 
     assert str(raised.value) == "reply() expected bytes, not the text 'text': write b'text', or encode it"
 
@@ -350,7 +350,7 @@ def test_peers_are_counted_in_the_order_they_appear(udp_server: DatagramTestServ
     with datagram_client(udp_server) as first, datagram_client(udp_server) as second:
         for client in (first, second, first):
             client.send(b"x")
-            udp_server.take()
+            udp_server.next_request()
 
     assert [event.connection for event in udp_server.events] == [0, 1, 0]
 
@@ -387,6 +387,6 @@ def test_a_client_with_an_abstract_name_is_answered(unix_datagram_server: Datagr
     with datagram_client(unix_datagram_server) as client:
         assert client.getsockname().startswith(b"\0")
         client.send(b"hi")
-        unix_datagram_server.take().reply(b"ho")
+        unix_datagram_server.next_request().reply(b"ho")
 
         assert client.recv(10) == b"ho"

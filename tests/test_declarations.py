@@ -82,9 +82,8 @@ ON_DATAGRAMS_FIT = (
     "and Stall, and no reply is ()"
 )
 DATAGRAMS = f"with datagrams: they have no connection that could end or change; {ON_DATAGRAMS_FIT}"
-ON_DATAGRAMS = (
-    "each expect() takes one datagram, each part of send() is one; it has expect(), send(), open(), maybe(), repeat()"
-)
+VERBS_ON_DATAGRAMS = "expect(), send(), open_gate(), maybe(), repeat()"
+ON_DATAGRAMS = f"each expect() takes one datagram, each part of send() is one; it has {VERBS_ON_DATAGRAMS}"
 NAMES = r"names the group \g<who>, which neither its match nor anything declared before captures: known so far:"
 LINE = "expected a line that begins with S: S- Sx S! C: C- Cx C~ C> C! == % or #"
 
@@ -226,7 +225,7 @@ WRONG: list[tuple[Callable[[Servers], object], type[Exception], str]] = [
     (lambda its: Delay("1"), TypeError, "Delay() expected seconds, 0 or more, not '1'"),  # type: ignore[arg-type]
     (lambda its: Delay(5000), ValueError, "Delay() expected seconds from 0 to 60, not 5000"),
     (lambda its: Gate("go on"), ValueError, "Gate() expected the name of a gate, without blanks, not 'go on'"),
-    (lambda its: its.tcp.open(""), ValueError, "open() expected the name of a gate, without blanks, not ''"),
+    (lambda its: its.tcp.open_gate(""), ValueError, "open_gate() expected the name of a gate, without blanks, not ''"),
     (lambda its: Cut(b"abc", 4), ValueError, "Cut() expected at most the 3 bytes that there are, not 4"),
     (lambda its: Cut(b"abc", -1), ValueError, "Cut() expected a number of bytes, 0 or more, not -1"),
     (
@@ -654,7 +653,7 @@ def test_what_needs_a_framing_is_an_error_at_the_first_wait(
 ) -> None:
     declare(tcp_server)
 
-    for wait in (tcp_server.wait_for, tcp_server.take, tcp_server.wait_connection):
+    for wait in (tcp_server.wait_for, tcp_server.next_request, tcp_server.wait_connection):
         with pytest.raises(TypeError) as caught:
             wait()
 

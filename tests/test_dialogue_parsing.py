@@ -417,7 +417,7 @@ def test_names_stay_beside_the_bytes_of_one_send() -> None:
         ("S! delay 1.5s", "send(Delay(1.5))"),
         ("S! delay .5s", "send(Delay(0.5))"),
         ("S! wait go", "send(Gate('go'))"),
-        ("S! open go", "open('go')"),
+        ("S! open go", "open_gate('go')"),
         ("C! eof", "expect_eof()"),
         ("C! reset", "expect_reset()"),
     ],
@@ -759,7 +759,7 @@ def test_datagrams_have_delays_and_gates() -> None:
         "send(Delay(0.001))",
         "send(Gate('x'))",
         "send(b'b')",
-        "open('y')",
+        "open_gate('y')",
     ]
 
 

@@ -427,7 +427,7 @@ def test_bytes_that_follow_one_another_are_joined_and_what_stands_between_parts_
 
 
 def test_the_verbs_that_are_events_are_printed_as_such() -> None:
-    script = Script().start_tls().open("go").send_eof().expect_reset().reset()
+    script = Script().start_tls().open_gate("go").send_eof().expect_reset().reset()
 
     assert printed(script) == ["S! start-tls", "S! open go", "S! send-eof", "C! reset", "S! reset"]
 

@@ -21,7 +21,6 @@ from pytest_sockserver import (
     DeadlineExceeded,
     EndOfStream,
     Hex,
-    Hold,
     Request,
     Script,
     ScriptMismatch,
@@ -33,6 +32,7 @@ from pytest_sockserver import (
     lines,
     until_eof,
 )
+from pytest_sockserver.faults import Hold
 from pytest_sockserver.scripting.buffer import Buffer
 from pytest_sockserver.scripting.framing import Cutter, agrees, may_be_empty, take_frame
 from pytest_sockserver.scripting.matching import Shape
@@ -87,7 +87,7 @@ def test_waits_find_an_empty_datagram(datagrams: DatagramTestServer) -> None:
 
         assert datagrams.wait_for(b"") == b""
         assert datagrams.wait_for(Hex(""), count=2) == b""
-        request = datagrams.take(b"")
+        request = datagrams.next_request(b"")
         request.reply(b"got it", b"")
         assert [client.recv(100), client.recv(100)] == [b"got it", b""]
     assert datagrams.requests == [b"x", b"", b""]
@@ -96,7 +96,7 @@ def test_waits_find_an_empty_datagram(datagrams: DatagramTestServer) -> None:
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_coroutines_find_an_empty_datagram(udp_server: DatagramTestServer, backend: str) -> None:
     async def found() -> list[Request]:
-        return [await udp_server.aio.wait_for(b""), await udp_server.aio.take(b"")]
+        return [await udp_server.aio.wait_for(b""), await udp_server.aio.next_request(b"")]
 
     with datagram_client(udp_server) as client:
         client.send(b"")
@@ -572,7 +572,7 @@ def test_a_coroutine_reads_an_empty_stream(tcp_server: StreamTestServer, backend
 
 
 @pytest.mark.parametrize("match", MATCHES)
-@pytest.mark.parametrize("verb", ["wait_for", "take"])
+@pytest.mark.parametrize("verb", ["wait_for", "next_request"])
 def test_a_wait_makes_a_request_of_an_empty_stream(streams: StreamTestServer, match: Any, verb: str) -> None:
     probe(streams)
     assert streams.requests == []

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from pytest_sockserver import TLS, Certificate, FaultMatrix, FaultResult, SockServer, fault_matrix
+from pytest_sockserver import TLS, Certificate, SockServer, fault_matrix
+from pytest_sockserver.faults import FaultMatrix, FaultResult
 from pytest_sockserver.faults.catalogue import ANYTHING, ERROR, SAME, SAME_OR_ERROR, faults_for
 from pytest_sockserver.scripting.parts import EVERYWHERE
 

@@ -77,7 +77,7 @@ def test_a_script_and_a_gate(tcp_server):
     tcp_server.script().expect_line(b"x").send(Gate("go"), b"gone").close()
     client = spawn(ask, tcp_server)
     tcp_server.wait_connection()
-    tcp_server.open("go")
+    tcp_server.open_gate("go")
     assert outcome(client) == b"gone"
 
 def test_live(tcp_server):

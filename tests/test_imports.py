@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ FOLDERS = (
     "server",
     "pytest_plugin",
 )
-BOTTOM = ("bound", "originals", *("errors." + name for name in ("exceptions", "location", "messages")))
+BOTTOM = ("bound", "originals", "renamed", *("errors." + name for name in ("exceptions", "location", "messages")))
 
 
 def modules() -> dict[str, Path]:
@@ -190,10 +191,11 @@ def test_importing_the_plugin_loads_nothing_that_pytest_has_not() -> None:
     }
 
 
-def test_a_server_that_serves_loads_neither_ssl_nor_asyncio() -> None:
+def test_a_server_that_serves_loads_neither_ssl_nor_asyncio_nor_the_table_of_old_names() -> None:
     program = """
 import socket
-from pytest_sockserver import SockServer
+import pytest_sockserver.faults
+from pytest_sockserver import SockServer, faults, originals, socketserver
 with SockServer() as sockserver:
     tcp, udp, unix = sockserver.tcp(), sockserver.udp(), sockserver.unix()
     tcp.handler(lambda conn: conn.send(conn.recv_line()))
@@ -204,6 +206,7 @@ with SockServer() as sockserver:
 """
 
     assert loaded(program) & EXPENSIVE - {"concurrent.futures"} == set()
+    assert "pytest_sockserver.renamed" not in loaded(program)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork()")
@@ -227,25 +230,71 @@ for name in sys.argv[1:]:
     assert said.stdout == "", said.stderr
 
 
-def test_every_public_name_is_there() -> None:
-    names = [name for name in dir(pytest_sockserver) if not name.startswith("_")]
+# Public names
 
-    assert {"SockServer", "StreamTestServer", "DatagramTestServer", "Connection", "Request", "ANY"} <= set(names)
-    for name in names:
-        getattr(pytest_sockserver, name)
+#: Where they are; the framework's are the standard library's.
+PUBLIC = ("pytest_sockserver", "pytest_sockserver.faults", "pytest_sockserver.sweeps")
 
 
-def test_a_name_that_is_not_there_is_an_attributeerror() -> None:
-    with pytest.raises(AttributeError, match="^module 'pytest_sockserver' has no attribute 'Sockserver'$"):
-        pytest_sockserver.Sockserver  # noqa: B018
+def names_for_type_checkers(module: str) -> dict[str, str]:
+    """Return what a module imports where type checkers alone look: each name, and the module that it is from."""
+    path = MODULES[module.partition(".")[2]]
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if is_type_checking(node))
+    found = {}
+    for node in block.body:  # type: ignore[attr-defined]
+        base = module if node.level == 1 else module.rpartition(".")[0]
+        assert [alias.name for alias in node.names] == [alias.asname for alias in node.names]
+        found |= {alias.name: f"{base}.{node.module}" for alias in node.names}
+    return found
 
 
-def test_a_star_import_brings_the_public_names() -> None:
+@pytest.mark.parametrize("module", ["pytest_sockserver", "pytest_sockserver.faults"])
+def test_type_checkers_see_the_public_names_and_no_other(module: str) -> None:
+    seen = names_for_type_checkers(module)
+
+    assert sorted(seen) == import_module(module).__all__
+    for name, home in seen.items():
+        assert getattr(import_module(module), name) is getattr(import_module(home), name)
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_every_public_name_is_there(module: str) -> None:
+    names = import_module(module).__all__
+
+    assert set(names) <= set(dir(import_module(module)))
+    for name in dir(import_module(module)):
+        getattr(import_module(module), name)
+
+
+def test_no_public_name_is_in_two_places() -> None:
+    names = [name for module in PUBLIC for name in import_module(module).__all__]
+
+    assert len(names) == len(set(names))
+    assert len(pytest_sockserver.__all__) < 60
+
+
+@pytest.mark.parametrize("module", ["pytest_sockserver", "pytest_sockserver.faults"])
+def test_a_name_that_is_not_there_is_an_attributeerror(module: str) -> None:
+    with pytest.raises(AttributeError, match=f"^module '{module}' has no attribute 'Sockserver'$"):
+        import_module(module).Sockserver  # noqa: B018
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_a_star_import_brings_the_public_names_and_no_other(module: str) -> None:
     names: dict[str, object] = {}
-    exec("from pytest_sockserver import *", names)
+    exec(f"from {module} import *", names)
 
-    assert names["StreamTestServer"] is pytest_sockserver.StreamTestServer
-    assert names["ANY"] is pytest_sockserver.ANY
+    assert {*names} - {"__builtins__"} == {*import_module(module).__all__}
+    for name in import_module(module).__all__:
+        assert names[name] is getattr(import_module(module), name)
+
+
+@pytest.mark.parametrize("module", ["pytest_sockserver", "pytest_sockserver.faults"])
+def test_nothing_is_imported_before_a_name_is_asked_for(module: str) -> None:
+    ours = {name for name in loaded(f"import {module}") if name.startswith("pytest_sockserver")}
+
+    assert ours == {"pytest_sockserver", module}
 
 
 def test_errors_say_that_they_are_the_packages() -> None:

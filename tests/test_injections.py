@@ -21,35 +21,27 @@ from pytest_sockserver import (
     DATA,
     HANDSHAKE,
     TLS,
-    Alert,
     Close,
     Connection,
-    Corrupt,
     Cut,
     DatagramTestServer,
     Delay,
     Drip,
-    EndAfter,
     Gate,
-    Hold,
     InvalidState,
-    Jitter,
-    ReadSlowly,
-    Repeat,
     Request,
     Reset,
     Script,
     SendEof,
     SockServer,
-    Split,
-    Spoof,
     Stall,
     StartTLS,
     StreamTestServer,
-    breaks,
     http1,
     lines,
 )
+from pytest_sockserver.faults import Alert, Corrupt, EndAfter, Hold, Jitter, ReadSlowly, Repeat, Split, Spoof
+from pytest_sockserver.sweeps import breaks
 
 from .peers import PATIENCE, connect, datagram_client, read_to_end, until
 
@@ -200,7 +192,7 @@ def test_replies_under_way_when_a_datagram_server_refuses_are_lost_and_no_failur
         client.send(b"late")
         udp_server.wait_for(b"late")
         with udp_server.refuse():
-            udp_server.open("now")
+            udp_server.open_gate("now")
             until(lambda: "a reply of 8 bytes is lost: the server refuses" in udp_server._said())
         client.send(b"x")
         assert client.recv(10) == b"y"
@@ -209,7 +201,7 @@ def test_replies_under_way_when_a_datagram_server_refuses_are_lost_and_no_failur
 def test_a_request_that_came_before_a_refusal_can_be_answered_after_it(udp_server: DatagramTestServer) -> None:
     with datagram_client(udp_server) as client:
         client.send(b"x")
-        request = udp_server.take()
+        request = udp_server.next_request()
         with udp_server.refuse():
             pass
         request.reply(b"y")
@@ -221,12 +213,12 @@ def test_a_datagram_server_that_is_a_black_hole_answers_nothing_that_was_taken(u
         client.settimeout(0.05)
         udp_server.blackhole()
         client.send(b"x")
-        udp_server.take().reply(b"y")
+        udp_server.next_request().reply(b"y")
         with pytest.raises(TimeoutError):
             client.recv(10)
         udp_server.listen()
         client.send(b"z")
-        udp_server.take(b"z").reply(b"y")
+        udp_server.next_request(b"z").reply(b"y")
         assert client.recv(10) == b"y"
 
 
@@ -241,7 +233,7 @@ def test_who_is_refused_for_a_limit_takes_no_place(tcp_server: StreamTestServer)
     tcp_server.connections[0].wait_closed()
     with connect(tcp_server) as next_one:
         assert next_one.recv(20) == b"welcome\n"
-    tcp_server.open("now")
+    tcp_server.open_gate("now")
     with refused:
         assert read_to_end(refused) == b""
 

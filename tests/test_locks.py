@@ -124,7 +124,7 @@ def framing_that(does: Callable[[bytes], object]) -> Any:
 # Two locks, in both orders
 
 
-@pytest.mark.parametrize("verb", ["wait_for", "take"])
+@pytest.mark.parametrize("verb", ["wait_for", "next_request"])
 @pytest.mark.parametrize("fixture", ["tcp_server", "udp_server", "unix_server", "unix_datagram_server", "tls_server"])
 def test_a_predicate_and_another_thread_share_a_lock(
     request: pytest.FixtureRequest, fixture: str, verb: str, order: bool
@@ -159,7 +159,7 @@ async def test_a_predicate_in_a_coroutine_and_another_thread_share_a_lock(
 
     with connect(tcp_server) as client, crossing():
         client.sendall(b"x\n")
-        assert await tcp_server.aio.take(known) == b"x\n"
+        assert await tcp_server.aio.next_request(known) == b"x\n"
 
 
 def test_the_predicate_of_a_rule_and_another_thread_share_a_lock(tcp_server: StreamTestServer, order: bool) -> None:
@@ -396,7 +396,7 @@ def test_a_handler_that_another_one_replaces_is_finalized_without_a_lock(
 # Another client is served meanwhile
 
 
-@pytest.mark.parametrize("verb", ["wait_for", "take"])
+@pytest.mark.parametrize("verb", ["wait_for", "next_request"])
 def test_a_slow_predicate_holds_up_no_other_client(tcp_server: StreamTestServer, verb: str) -> None:
     slow = Slow()
     tcp_server.handler(echo)
@@ -576,7 +576,7 @@ def test_each_request_is_taken_once_however_slow_the_predicates_are(udp_server: 
                 both.wait()
             return True
 
-        return udp_server.take(wanted)
+        return udp_server.next_request(wanted)
 
     takers = [udp_server.in_thread(taker, number) for number in range(2)]
     with datagram_client(udp_server) as client:
@@ -593,10 +593,10 @@ def test_take_gives_the_earliest_that_matches(udp_server: DatagramTestServer) ->
             client.send(b"%d" % number)
         udp_server.wait_for(count=6)
 
-        assert udp_server.take(lambda each: int(each) % 2 == 1) == b"1"
-        assert udp_server.take() == b"0"
-        assert udp_server.take(b"4") == b"4"
-        assert [udp_server.take() for _ in range(3)] == [b"2", b"3", b"5"]
+        assert udp_server.next_request(lambda each: int(each) % 2 == 1) == b"1"
+        assert udp_server.next_request() == b"0"
+        assert udp_server.next_request(b"4") == b"4"
+        assert [udp_server.next_request() for _ in range(3)] == [b"2", b"3", b"5"]
 
 
 def test_what_came_within_the_time_is_found_by_a_predicate_that_takes_longer(udp_server: DatagramTestServer) -> None:
@@ -630,8 +630,8 @@ def test_what_a_predicate_raises_ends_its_wait_alone(udp_server: DatagramTestSer
     with datagram_client(udp_server) as client:
         client.send(b"1")
         with pytest.raises(LookupError, match="mine"):
-            udp_server.take(broken)
-        assert udp_server.take() == b"1"
+            udp_server.next_request(broken)
+        assert udp_server.next_request() == b"1"
 
 
 def test_a_predicate_may_wait_itself(udp_server: DatagramTestServer) -> None:
@@ -690,7 +690,7 @@ def test_a_verb_that_waits_for_a_part_says_which_and_where(tcp_server: StreamTes
         with pytest.raises(DeadlineExceeded) as raised:
             conn.send(b"c") if verb == "send" else conn.send_eof()
 
-        tcp_server.open("go")
+        tcp_server.open_gate("go")
         pushing.result()
     said = str(raised.value.summary)
     assert re.fullmatch(
@@ -712,7 +712,7 @@ def test_a_reply_that_waits_for_a_push_says_which_and_where(tcp_server: StreamTe
             DeadlineExceeded, match=r"a reply waited 0\.2 s for its turn: a send .* at test_locks\.py"
         ):
             pass
-        tcp_server.open("go")
+        tcp_server.open_gate("go")
         pushing.exception()
 
 
@@ -729,7 +729,7 @@ async def test_a_coroutine_that_waits_for_another_says_where_that_stands(tcp_ser
             await asyncio.sleep(0)
         with pytest.raises(DeadlineExceeded) as raised:
             await conn.send(b"c", timeout=0.2)
-        tcp_server.open("go")
+        tcp_server.open_gate("go")
         await pushing
     said = str(raised.value.summary)
     assert re.fullmatch(
@@ -760,7 +760,7 @@ def test_a_handler_class_that_waits_for_a_push_says_where_that_stands(tcp_server
         conn._timeout = 0.2
         ready.set()
         until(lambda: bool(raised))
-        tcp_server.open("go")
+        tcp_server.open_gate("go")
         pushing.exception()
     assert re.match(
         r"timed out: a send is under way in thread '.* client', at test_locks\.py:\d+: Gate", str(raised[0])

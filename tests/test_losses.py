@@ -106,7 +106,7 @@ def test_what_the_kernel_dropped_is_told_by_what_is_missing(sockserver: SockServ
     with pytest.raises(DeadlineExceeded) as late:
         server.wait_for(count=300, timeout=0.05)
     with pytest.raises(DeadlineExceeded, match="the kernel dropped"):
-        server.take(b"other", timeout=0.05)
+        server.next_request(b"other", timeout=0.05)
     with pytest.raises(UnmetExpectation, match="the kernel dropped"):
         server.verify()
 

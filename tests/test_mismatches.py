@@ -278,7 +278,7 @@ def test_a_deadline_names_each_thing_that_was_waited_for(sockserver: SockServer)
         ["expected the end of the stream within 0.02 s", "  got nothing", "    nothing was said so far"],
         ["expected a reset within 0.02 s", "  got nothing", "    nothing was said so far"],
         [
-            "the gate 'go' was not opened within 0.02 s: server.open('go') opens it",
+            "the gate 'go' was not opened within 0.02 s: server.open_gate('go') opens it",
             "    nothing was said so far",
         ],
     ]

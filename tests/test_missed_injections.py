@@ -109,11 +109,11 @@ def test_where_nothing_answers_nothing_that_is_received_gets_an_injected_fault(u
 
     with datagram_client(udp_server) as client:
         client.send(b"x")
-        assert udp_server.take() == b"x"
+        assert udp_server.next_request() == b"x"
 
     assert missed(udp_server).endswith(
         "since then 0 datagrams came\n  nothing is declared that answers, and what is received gets an injected fault "
-        "on its way to that: the record, take() and wait_for() have what the client sent\n"
+        "on its way to that: the record, next_request() and wait_for() have what the client sent\n"
         "  if it may miss, write times=(0, None)"
     )
 

@@ -17,17 +17,12 @@ import pytest
 from pytest_sockserver import (
     ANY,
     EOF,
-    Append,
     Close,
     Connection,
-    Corrupt,
     DatagramTestServer,
     Delay,
     Drip,
-    Hold,
     Part,
-    Prepend,
-    Repeat,
     Request,
     Script,
     StreamTestServer,
@@ -35,6 +30,7 @@ from pytest_sockserver import (
     lines,
     sans_io,
 )
+from pytest_sockserver.faults import Append, Corrupt, Hold, Prepend, Repeat
 from pytest_sockserver.scripting.framing import EMPTY_NEEDS, Cutter, checked_framing
 from pytest_sockserver.scripting.parts import actions, parts_of
 from pytest_sockserver.scripting.script_cursor import Agenda
@@ -367,7 +363,7 @@ def test_repetition_of_nothing_ends(said: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "script", [Script().send(b""), Script().send(), Script().open("gate"), Script().open("a").send(b"")]
+    "script", [Script().send(b""), Script().send(), Script().open_gate("gate"), Script().open_gate("a").send(b"")]
 )
 def test_script_that_does_nothing_is_not_repeated(script: Script) -> None:
     with pytest.raises(ValueError, match=r"repeat\(\) expected a script that sends or takes something"):

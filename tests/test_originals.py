@@ -27,15 +27,14 @@ from pytest_sockserver import (
     Delay,
     Drip,
     Gate,
-    Jitter,
     SockServer,
     StreamTestServer,
-    Throttle,
     UnmetExpectation,
     lines,
     originals,
     socketserver,
 )
+from pytest_sockserver.faults import Jitter, Throttle
 from pytest_sockserver.originals import original
 
 from .peers import connect_to, datagram_client
@@ -186,7 +185,7 @@ def test_a_timed_dialogue_keeps_its_times_while_the_clock_is_frozen(tcp_server: 
 
 @freeze_time("2020-01-01")
 def test_end_after_ends_a_connection_while_the_clock_is_frozen(tcp_server: StreamTestServer) -> None:
-    tcp_server.on(pytest_sockserver.CONNECT).reply(pytest_sockserver.EndAfter(0.1))
+    tcp_server.on(pytest_sockserver.CONNECT).reply(pytest_sockserver.faults.EndAfter(0.1))
 
     with taking(0.1), connect_to(tcp_server.address) as client:
         assert client.recv(1) == b""

@@ -23,7 +23,6 @@ from pytest_sockserver import (
     DeadlineExceeded,
     Delay,
     Gate,
-    Prepend,
     ScriptMismatch,
     SockServer,
     StartTLS,
@@ -34,6 +33,7 @@ from pytest_sockserver import (
     until_eof,
 )
 from pytest_sockserver.connection import probes
+from pytest_sockserver.faults import Prepend
 from pytest_sockserver.recording.recorder import WAITING
 from pytest_sockserver.transport.tapped_socket import ready
 
@@ -131,7 +131,7 @@ def test_a_greeting_that_no_probe_waits_for_names_the_option(tcp_server: StreamT
     with tcp_server.raises((UnmetExpectation, ScriptMismatch), match="ignore_probes=True"):
         leave_by_reset(tcp_server)
         until(lambda: tcp_server.connections)
-        tcp_server.open("gone")
+        tcp_server.open_gate("gone")
 
 
 def test_a_handler_that_expects_names_the_option(tcp_server: StreamTestServer) -> None:

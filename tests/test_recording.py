@@ -354,7 +354,13 @@ def test_past_the_limit_whoever_asks_for_bytes_is_told_so(sockserver: SockServer
         " bytes were not kept.  Give the server a larger record_limit=, or look at received_count and sent_count, "
         "which go on counting"
     )
-    for ask in (lambda: conn.sent, lambda: conn.requests, lambda: server.requests, server.wait_for, server.take):
+    for ask in (
+        lambda: conn.sent,
+        lambda: conn.requests,
+        lambda: server.requests,
+        server.wait_for,
+        server.next_request,
+    ):
         with pytest.raises(RecordLimitExceeded):
             ask()
     with pytest.raises(RecordLimitExceeded):

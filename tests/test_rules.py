@@ -346,7 +346,7 @@ def test_a_push_from_the_test_waits_for_the_reply_that_is_under_way(line_server:
     with connect(line_server) as client:
         assert ask(client, b"a\n") == b"<"
         push = line_server.in_thread(line_server.connections[0].send, b"push\n")
-        line_server.open("go")
+        line_server.open_gate("go")
         push.result()
         assert read_exactly(client, 7) == b">\npush\n"
 
@@ -562,7 +562,7 @@ def test_a_reply_that_waits_lets_other_datagrams_pass(udp_server: DatagramTestSe
         client.send(b"late")
         assert ask(client, b"quick") == b"quick"
         assert client.recv(9) == b"late"
-        udp_server.open("go")
+        udp_server.open_gate("go")
         assert client.recv(9) == b"slow"
 
 
@@ -594,7 +594,7 @@ def test_who_stands_at_a_gate_goes_on_though_it_was_closed_again(line_server: St
         assert ask(client, b"a\n") == b"1"
         conn = line_server.connections[0]
         until(lambda: conn._tape.state is PARKED)
-        line_server.open("go")
+        line_server.open_gate("go")
         line_server.clear()
         assert client.recv(9) == b"2\n"
 

@@ -428,12 +428,12 @@ def test_a_gate_lets_the_test_say_when(tcp_server: StreamTestServer) -> None:
     with connect(tcp_server) as client:
         client.sendall(b"a\n")
         tcp_server.wait_for(b"a\n")
-        tcp_server.open("go")
+        tcp_server.open_gate("go")
         assert client.recv(9) == b"1\n"
 
 
 def test_a_gate_that_is_open_stays_open(tcp_server: StreamTestServer) -> None:
-    tcp_server.open("go")
+    tcp_server.open_gate("go")
     tcp_server.script(times=2).send(Gate("go"), b"1\n").close()
 
     for _ in range(2):
@@ -443,7 +443,7 @@ def test_a_gate_that_is_open_stays_open(tcp_server: StreamTestServer) -> None:
 
 def test_one_script_opens_a_gate_for_another(tcp_server: StreamTestServer) -> None:
     tcp_server.script().send(Gate("second"), b"late\n").close()
-    tcp_server.script().expect(b"x").open("second").close()
+    tcp_server.script().expect(b"x").open_gate("second").close()
 
     with connect(tcp_server) as first, connect(tcp_server) as second:
         second.sendall(b"x")
@@ -454,7 +454,8 @@ def test_a_gate_that_nobody_opens_fails_by_name(sockserver: SockServer) -> None:
     server = sockserver.tcp(timeout=0.05)
     server.script().send(Gate("go"), b"1\n")
 
-    with server.raises(TimeoutError, match=r"the gate 'go' was not opened within 0.05 s: server.open\('go'\) opens it"):
+    text = r"the gate 'go' was not opened within 0.05 s: server.open_gate\('go'\) opens it"
+    with server.raises(TimeoutError, match=text):
         with pytest.raises(ConnectionResetError), connect(server) as client:
             client.recv(9)
 
@@ -503,7 +504,7 @@ def test_datagrams_that_come_while_a_script_answers_wait(udp_server: DatagramTes
         client.send(b"a")
         client.send(b"b")
         until(lambda: len(udp_server.requests) == 2)
-        udp_server.open("go")
+        udp_server.open_gate("go")
         assert [client.recv(9), client.recv(9)] == [b"1", b"2"]
 
 

@@ -16,19 +16,16 @@ from pytest_sockserver import (
     Delay,
     DialogueError,
     Drip,
-    EndAfter,
-    Jitter,
-    ReadSlowly,
     SockServer,
-    Split,
     StreamTestServer,
     UnexpectedRequest,
     fault_matrix,
-    splits,
 )
 from pytest_sockserver.errors.messages import format_seconds
+from pytest_sockserver.faults import EndAfter, Jitter, ReadSlowly, Split
 from pytest_sockserver.pytest_plugin import plugin
 from pytest_sockserver.scripting import arguments
+from pytest_sockserver.sweeps import splits
 
 from .peers import connect, datagram_client, until
 from .plugin_runs import Runner
@@ -36,7 +33,7 @@ from .plugin_runs import Runner
 # The places where seconds are waited for: what is called, and how its message begins.
 WAITS: dict[str, Callable[[Any, Any], object]] = {
     "accept": lambda its, seconds: its.tcp.accept(timeout=seconds),
-    "take": lambda its, seconds: its.udp.take(timeout=seconds),
+    "next_request": lambda its, seconds: its.udp.next_request(timeout=seconds),
     "wait_for": lambda its, seconds: its.udp.wait_for(timeout=seconds),
     "wait_connection": lambda its, seconds: its.tcp.wait_connection(timeout=seconds),
     "assert_no_traffic": lambda its, seconds: its.udp.assert_no_traffic(seconds),

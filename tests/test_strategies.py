@@ -21,27 +21,19 @@ from hypothesis.errors import NoSuchExample
 
 from pytest_sockserver import (
     DATA,
-    Append,
     Close,
-    Corrupt,
     Cut,
     DatagramTestServer,
     Delay,
     Drip,
-    Overwrite,
-    Prepend,
-    Raw,
-    Repeat,
-    Replace,
     Reset,
     Script,
     SendEof,
     SockServer,
-    Split,
-    Spoof,
     Stall,
     StreamTestServer,
 )
+from pytest_sockserver.faults import Append, Corrupt, Overwrite, Prepend, Raw, Repeat, Replace, Split, Spoof
 from pytest_sockserver.faults.fault_rule import checked_fault_rule
 from pytest_sockserver.scripting.matching import nothing_kept
 from pytest_sockserver.scripting.parts import actions, check_fit, checked_parts
@@ -454,7 +446,7 @@ def test_a_broken_script_prints_as_the_place_and_the_end() -> None:
 
 
 def test_a_script_is_broken_off_at_each_of_its_places_by_each_end() -> None:
-    script = Script().send(b"1\n").expect(b"a").close().open("g")
+    script = Script().send(b"1\n").expect(b"a").close().open_gate("g")
 
     seen = {repr(each.steps) for each in values_of(broken_scripts(script, stalls=True))}
 
@@ -469,7 +461,7 @@ def test_each_broken_script_is_one_of_its_own() -> None:
     strategy = broken_scripts(Script().send(b"1\n"))
 
     first = find(strategy, lambda broken: True)
-    first.open("gate")
+    first.open_gate("gate")
 
     assert str(find(strategy, lambda broken: True)) == "S! close"
 

@@ -20,17 +20,13 @@ from pytest_sockserver import (
     ScriptMismatch,
     SendEof,
     SockServer,
-    Split,
     Stall,
     StreamTestServer,
     Text,
     UnsupportedFault,
-    breaks,
-    closes,
-    cuts,
-    resets,
-    splits,
 )
+from pytest_sockserver.faults import Split
+from pytest_sockserver.sweeps import breaks, closes, cuts, resets, splits
 
 from .peers import connect, datagram_client, read_exactly
 from .plugin_runs import ROOT
@@ -144,7 +140,7 @@ ENDED = [
     Script().send(b"hi").close(),
     Script().send(b"hi").reset(),
     Script().send(b"hi").send(b"bye", Close()),
-    Script().send(b"hi").close().open("gate"),
+    Script().send(b"hi").close().open_gate("gate"),
 ]
 
 
@@ -168,7 +164,7 @@ def test_the_script_that_is_swept_stays_as_it_is() -> None:
     script = Script().send(b"hi")
     before = list(script.steps)
 
-    values(resets(script))[0].open("gate")
+    values(resets(script))[0].open_gate("gate")
 
     assert script.steps == before
     assert steps(resets(script)) == ["send(Reset())", "send(b'hi'), send(Reset())"]
@@ -345,7 +341,8 @@ def test_what_is_wrong_is_an_error_where_it_is_written(
 
 SWEPT = """
 import pytest
-from pytest_sockserver import Script, cuts, splits, resets
+from pytest_sockserver import Script
+from pytest_sockserver.sweeps import cuts, splits, resets
 
 @pytest.mark.parametrize("cut", cuts(b"ab"))
 @pytest.mark.parametrize("split", splits(b"abc"))

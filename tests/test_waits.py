@@ -202,7 +202,7 @@ def test_a_live_stream_that_no_verb_reads_has_no_requests_to_wait_for(tcp_server
         client.sendall(b"PING")
         tcp_server.wait_connection().wait_received(b"PING")
 
-        for verb, wait in {"wait_for": tcp_server.wait_for, "take": tcp_server.take}.items():
+        for verb, wait in {"wait_for": tcp_server.wait_for, "next_request": tcp_server.next_request}.items():
             with pytest.raises(TypeError) as raised:
                 wait(b"PING", timeout=0.05)
 
@@ -248,7 +248,7 @@ def test_what_is_there_already_is_returned_in_spite_of_a_failure(tcp_server: Str
         tcp_server.verify()
 
 
-@pytest.mark.parametrize("verb", ["wait_for", "take", "accept", "wait_connection"])
+@pytest.mark.parametrize("verb", ["wait_for", "next_request", "accept", "wait_connection"])
 def test_the_stop_ends_a_wait_at_once(tcp_server: StreamTestServer, verb: str) -> None:
     waiting = wait_in_thread(tcp_server, getattr(tcp_server, verb))
 
@@ -271,7 +271,7 @@ def test_a_stopped_server_still_answers_about_the_past(udp_server: DatagramTestS
     udp_server.stop()
 
     assert udp_server.wait_for(b"one") == b"one"
-    assert udp_server.take(b"one") == b"one"
+    assert udp_server.next_request(b"one") == b"one"
 
 
 def test_clear_during_a_wait_lets_it_count_anew(udp_server: DatagramTestServer, speak: Any) -> None:
@@ -289,11 +289,11 @@ def test_clear_during_a_wait_lets_it_count_anew(udp_server: DatagramTestServer, 
     ("call", "error", "message"),
     [
         (lambda s: s.wait_for("PING"), TypeError, "expected bytes, not the text 'PING': write b'PING'"),
-        (lambda s: s.take("PING"), TypeError, "expected bytes, not the text 'PING': write b'PING'"),
+        (lambda s: s.next_request("PING"), TypeError, "expected bytes, not the text 'PING': write b'PING'"),
         (lambda s: s.wait_for(ANY, 0), ValueError, "wait_for() expected a count of at least 1, not 0"),
         (lambda s: s.wait_for(ANY, "2"), TypeError, "wait_for() expected a count of at least 1, not '2'"),
         (lambda s: s.wait_for(timeout=-1), ValueError, "timeout must be above 0 seconds, not -1"),
-        (lambda s: s.take(timeout=0), ValueError, "timeout must be above 0 seconds, not 0"),
+        (lambda s: s.next_request(timeout=0), ValueError, "timeout must be above 0 seconds, not 0"),
         (lambda s: s.accept(timeout="1"), TypeError, "timeout must be above 0 seconds, not '1'"),
         (lambda s: s.wait_connection(-1), ValueError, "wait_connection() expected an index from 0 on, not -1"),
         (lambda s: s.wait_connection(True), TypeError, "wait_connection() expected an index from 0 on, not True"),
@@ -322,25 +322,25 @@ def test_a_wrong_argument_is_refused_at_once(
 # take
 
 
-def test_take_takes_the_earliest_that_matches_and_no_other(udp_server: DatagramTestServer, speak: Any) -> None:
+def test_next_request_returns_the_earliest_that_matches_once(udp_server: DatagramTestServer, speak: Any) -> None:
     speak(b"a1", b"b1", b"a2", b"b2")
 
     taken = [
-        udp_server.take(b"b1"),
-        udp_server.take(),
-        udp_server.take(re.compile(rb"(b)\d")),
-        udp_server.take(),
+        udp_server.next_request(b"b1"),
+        udp_server.next_request(),
+        udp_server.next_request(re.compile(rb"(b)\d")),
+        udp_server.next_request(),
     ]
 
     assert taken == [b"b1", b"a1", b"b2", b"a2"]
     assert taken[2].match is not None
     assert udp_server.requests == [b"a1", b"b1", b"a2", b"b2"]
-    with pytest.raises(DeadlineExceeded, match=r"take\(\) waited 0.02 s for ANY"):
-        udp_server.take(timeout=0.02)
+    with pytest.raises(DeadlineExceeded, match=r"next_request\(\) waited 0.02 s for ANY"):
+        udp_server.next_request(timeout=0.02)
 
 
 def test_each_request_is_taken_by_one_of_several_threads(udp_server: DatagramTestServer, speak: Any) -> None:
-    takers = [udp_server.in_thread(udp_server.take) for _ in range(20)]
+    takers = [udp_server.in_thread(udp_server.next_request) for _ in range(20)]
 
     speak(*[b"%d" % number for number in range(20)])
 
@@ -350,7 +350,7 @@ def test_each_request_is_taken_by_one_of_several_threads(udp_server: DatagramTes
 def test_what_was_taken_can_be_answered(udp_server: DatagramTestServer, speak: Any) -> None:
     client = speak(b"hi")
 
-    udp_server.take(b"hi").reply(b"one", b"two")
+    udp_server.next_request(b"hi").reply(b"one", b"two")
 
     assert [client.recv(10), client.recv(10)] == [b"one", b"two"]
 

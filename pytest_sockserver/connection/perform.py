@@ -203,7 +203,9 @@ def pass_gate(gates: Gates, name: str, timeout: float) -> Iterator[Need]:
     if not gates.lets_go(name, before):
         yield Need(PAUSE, deadline.left, lambda: gates.lets_go(name, before))
         if not gates.lets_go(name, before):
-            raise TimeoutError(f"the gate {name!r} was not opened within {deadline}: server.open({name!r}) opens it")
+            raise TimeoutError(
+                f"the gate {name!r} was not opened within {deadline}: server.open_gate({name!r}) opens it"
+            )
 
 
 def called(transport: str, request: Request | None, function: Function) -> Iterator[Part]:
@@ -303,7 +305,7 @@ def _gate(connection: Connection, part: Gate, timeout: float) -> Iterator[Need]:
 
 
 def _open(connection: Connection, part: OpenGate, timeout: float) -> Iterator[Need]:
-    connection._server.open(part.name)
+    connection._server.open_gate(part.name)
     return iter(())
 
 

@@ -61,14 +61,6 @@ class Request(bytes):
     def __reduce__(self) -> tuple[Any, ...]:
         return bytes, (bytes(self),)
 
-    def matched(self, match: Any) -> Request:
-        """Return the same request with the match by which it was found."""
-        found = Request(
-            self, connection=self.connection, peer=self.peer, time=self.time, match=match, outlet=self._outlet
-        )
-        found.rule = self.rule
-        return found
-
     def reply(self, *parts: Part) -> None:
         """Say ``parts`` to whoever sent this request: on datagram servers bytes are one datagram each.
 
@@ -96,6 +88,20 @@ class Request(bytes):
         if self._outlet is None:
             raise ValueError("this request cannot be replied to: it was not taken from a server")
         return self._outlet
+
+
+def with_match(request: Request, match: Any) -> Request:
+    """Return the same request with the match by which it was found."""
+    found = Request(
+        request,
+        connection=request.connection,
+        peer=request.peer,
+        time=request.time,
+        match=match,
+        outlet=request._outlet,
+    )
+    found.rule = request.rule
+    return found
 
 
 def looked_up(captured: Mapping[str, bytes], values: Mapping[str, Any], conversation: object, name: str) -> bytes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
 from typing import Any, TypeVar
 
 from ..errors.location import hide_frame
@@ -12,6 +13,7 @@ __tracebackhide__ = hide_frame
 
 
 E = TypeVar("E", bound=SockServerError)
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def format_peer(peer: Any) -> str:
@@ -67,3 +69,42 @@ def refuse_misspelt(owner: str, name: str, known: Iterable[str]) -> None:
     close = difflib.get_close_matches(name, known, n=1)
     if close:
         raise AttributeError(f"{owner} has no attribute {name!r}: did you mean {close[0]!r}?")
+
+
+# Names that were changed: a class has these two, and the table is loaded when an old name is asked for
+
+
+def old_attributes(owner: str) -> Callable[[Any, str], Any]:
+    """Return the ``__getattr__`` of a class, some of whose attributes had other names.
+
+    Args:
+        owner: What a test calls an instance: ``"server"``.
+    """
+
+    def __getattr__(self: Any, name: str) -> Any:
+        if hasattr(type(self), name):
+            return object.__getattribute__(self, name)  # a property, which raised an AttributeError of its own
+        if not name.startswith("_"):
+            from ..renamed import refuse_old_attribute
+
+            refuse_old_attribute(owner, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
+    return __getattr__
+
+
+def refuses_old_keywords(verb: F) -> F:
+    """Make a method, whose keywords all have defaults, refuse one that had another name."""
+    known = verb.__kwdefaults__ or {}
+
+    @wraps(verb)
+    def call(*args: Any, **given: Any) -> Any:
+        unknown = next((name for name in given if name not in known), None)
+        if unknown is not None:
+            from ..renamed import refuse_old_keyword
+
+            refuse_old_keyword(verb.__name__, unknown)
+            raise TypeError(f"{verb.__name__}() got an unexpected keyword argument {unknown!r}")
+        return verb(*args, **given)
+
+    return call  # type: ignore[return-value]

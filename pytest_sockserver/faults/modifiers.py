@@ -336,7 +336,7 @@ class Split(Modifier):
     Args:
         at: Offsets, in order, each within the part.
         pause: Seconds.  Pieces that follow one another at once arrive together more often than not.
-        gate: Instead of a pause: each further piece waits until ``server.open()`` opens the gate of this name.
+        gate: Instead of a pause: each further piece waits until ``server.open_gate()`` opens the gate of this name.
     """
 
     data: Part

@@ -52,7 +52,7 @@ class Recorder:
         self.tapes: list[Tape] = []
         self.requests: list[Any] = []  # grows at its end, or is replaced: one may walk through it without the lock
         self._requests_of: dict[Any, list[Any]] = {}  # by connection: one of 10,000 is not looked for among all of them
-        self._untaken: set[int] = set()  # the id() of each of them that take() has not given away
+        self._untaken: set[int] = set()  # the id() of each of them that next_request() has not returned
         self.first_untaken = 0  # the index of the first such request
         self.arrivals = 0  # connections and chunks of bytes, kept or not: what assert_no_traffic() looks at
         self.changed_at = 0.0  # when anything happened last

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors.exceptions import InvalidState, UnmetExpectation
 from ..errors.location import Location, hide_frame
-from ..errors.messages import refuse_misspelt
+from ..errors.messages import refuse_misspelt, refuses_old_keywords
 from ..originals import original
 from ..recording.demands import Demand, Demands, running
 from ..recording.recorder import Recorder
@@ -68,11 +68,13 @@ class On:
         """How often the rule was taken so far."""
         return self._book.count(self._number)
 
-    def reply(self, *parts: Part, times: int = 1) -> On:
+    @refuses_old_keywords
+    def reply(self, *parts: Part, uses: int = 1) -> On:
         """Say what is answered: parts, from left to right; none for no reply.
 
         Args:
-            times: How often, before what ``then()`` says: ``reply(Reset(), times=3).then(b"ok")``.
+            uses: For so many matches this reply is used, then that of ``then()``:
+                ``reply(Reset(), uses=3).then(b"ok")``.  It is not verified; ``on(match, times=...)`` is.
 
         Raises:
             TypeError, ValueError: A part is none, can never be reached, or names what nothing captures.
@@ -81,21 +83,22 @@ class On:
         """
         if self._book.rule(self._number).replies:
             raise InvalidState("reply() was called already for this rule: the next reply is then(...)")
-        self._book.add_reply(self._number, parts, "reply()", times)
+        self._book.add_reply(self._number, parts, "reply()", uses)
         return self
 
-    def then(self, *parts: Part, times: int = 1) -> On:
+    @refuses_old_keywords
+    def then(self, *parts: Part, uses: int = 1) -> On:
         """Say what is answered the next time, and from then on until a further ``then()`` says otherwise.
 
         Args:
-            times: How often, before what a further ``then()`` says.
+            uses: For so many matches this reply is used, then that of a further ``then()``.
 
         Raises:
             InvalidState: No ``reply()`` came before it.
         """
         if not self._book.rule(self._number).replies:
             raise InvalidState("then() follows reply(): write on(...).reply(...).then(...)")
-        self._book.add_reply(self._number, parts, "then()", times)
+        self._book.add_reply(self._number, parts, "then()", uses)
         return self
 
     def cycle(self) -> On:
@@ -226,9 +229,9 @@ class RuleBook:
             rule = Rule(number, match, checked_times(None), (parts,), origin)
             self._insert(_Entry(rule))
 
-    def add_reply(self, number: int, parts: Iterable[object], verb: str, times: int = 1) -> None:
-        """Add a further reply to a rule, for so many times."""
-        checked_index(times, f"{verb} expected times= to be how often, 1 or more", least=1)
+    def add_reply(self, number: int, parts: Iterable[object], verb: str, uses: int = 1) -> None:
+        """Add a further reply to a rule, for so many matches."""
+        checked_index(uses, f"{verb} expected uses= to be a number of matches, 1 or more", least=1)
         checked = checked_parts(parts, verb)
         check_fit(checked, self._transport, verb, tls=self._tls)
         for name in names_said(checked):
@@ -236,7 +239,7 @@ class RuleBook:
         with self._recorder.lock:
             self.rule(number)  # not forgotten meanwhile
             entry = self._entries[number]
-            entry.rule = replace(entry.rule, replies=(*entry.rule.replies, *[checked] * times))
+            entry.rule = replace(entry.rule, replies=(*entry.rule.replies, *[checked] * uses))
             entry.declaring = None
             self._recorder.changed()
 

@@ -254,7 +254,7 @@ class ScriptRun(Demand):
         return True
 
     def _open(self, connection: Connection, step: Step) -> bool:
-        connection._server.open(step.args[0])
+        connection._server.open_gate(step.args[0])
         return True
 
     def _expect(self, connection: Connection, step: Step) -> bool:
@@ -418,7 +418,7 @@ _VERBS: dict[str, _Performing] = {
     "expect_reset": ScriptRun._expect,
     "recv_until": ScriptRun._recv_until,
     "send": ScriptRun._send,
-    "open": ScriptRun._open,
+    "open_gate": ScriptRun._open,
     "framing": ScriptRun._switch,
     "maybe": ScriptRun._maybe,
     "rules": ScriptRun._hand_over,

@@ -308,7 +308,7 @@ _VERBS: dict[type, Adding] = {
 def done(part: Event) -> Adding:
     """Return what adds the step that does what an ``S!`` line says."""
     if isinstance(part, OpenGate):
-        return lambda script: script.open(part.name)
+        return lambda script: script.open_gate(part.name)
     return _VERBS.get(type(part), lambda script: script.send(part))
 
 

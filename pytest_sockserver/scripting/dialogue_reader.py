@@ -41,7 +41,7 @@ from .matching import Hex, PatternText, Text, names_captured, names_demanded
 from .notation import joined
 from .parts import Part
 from .parts import names_demanded as names_said
-from .script import Script
+from .script import Script, block_of, checked_reply, checked_said, known_names
 
 __tracebackhide__ = hide_frame
 
@@ -292,7 +292,7 @@ class _SectionReader:
 
     def _say(self, line: Line) -> None:
         self._check_begun(line)
-        (part,) = self._innermost().checked_said([literal(line, self.ending, self._datagrams)])
+        (part,) = checked_said(self._innermost(), [literal(line, self.ending, self._datagrams)])
         if self._said is None or self._is_later(line, self._said.line):
             self._flush()
             self._said = _Said(line)
@@ -364,7 +364,7 @@ class _SectionReader:
     def _open(self, line: Line, times: int) -> None:
         self._check_begun(line)
         self._flush()
-        self._blocks.append(_Block(line, self._innermost().block(), times))
+        self._blocks.append(_Block(line, block_of(self._innermost()), times))
 
     def _open_rules(self, line: Line) -> None:
         self.check_closed(line)
@@ -408,7 +408,7 @@ class _SectionReader:
     def _answer(self, line: Line, answer: _Answer) -> None:
         is_event = line.marker == "S!"
         part = event(line, self._datagrams) if is_event else literal(line, self.ending, self._datagrams)
-        self._script.checked_reply([*answer.last, part])
+        checked_reply(self._script, [*answer.last, part])
         answer.names += [(line, name) for name in names_said([part])]
         answer.parts.append(part)
         answer.last = [*(each for each in answer.last[:1] if each == SendEof()), part]
@@ -416,7 +416,7 @@ class _SectionReader:
     def _check_names(self) -> None:
         """Refuse names that nothing captures: an answer may use those of the whole section."""
         captured = [name for answer in self._answers for name in names_captured(answer.match)]
-        known = {*self._script.known_names(), *captured}
+        known = {*known_names(self._script), *captured}
         for answer in self._answers:
             for line, name in answer.names:
                 if name not in known:

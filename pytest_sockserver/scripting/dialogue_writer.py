@@ -350,7 +350,7 @@ _VERBS: dict[str, Callable[[_Printer, Step], Iterator[str]]] = {
     "close": _Printer._event,
     "reset": _Printer._event,
     "start_tls": _Printer._event,
-    "open": _Printer._event,
+    "open_gate": _Printer._event,
     "expect": _Printer._expect,
     "expect_line": _Printer._expect_line,
     "recv_line": _Printer._recv_line,
@@ -368,7 +368,7 @@ _PARTS: dict[str, Callable[..., Part]] = {
     "close": Close,
     "reset": Reset,
     "start_tls": StartTLS,
-    "open": OpenGate,
+    "open_gate": OpenGate,
 }
 
 _MOST_HOLES = 64  # as many ?? as a line can hold that somebody is to read

@@ -116,7 +116,7 @@ class Jitter(Effect):
 
 @dataclass(frozen=True, init=False, repr=False)
 class Gate(Effect):
-    """Wait until somebody opens the gate of this name: ``server.open(name)``, or a step of another script."""
+    """Wait until somebody opens the gate of this name: ``server.open_gate(name)``, or a step of another script."""
 
     name: str
 

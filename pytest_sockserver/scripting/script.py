@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors.exceptions import UnsupportedFault
 from ..errors.location import Location, hide_frame
+from ..errors.messages import old_attributes
 from .arguments import checked_delimiter, checked_expected, checked_index, checked_line, checked_size, checked_timeout
 from .effects import checked_gate
 from .framing import Framing, checked_framing
 from .matching import ANY, Match, PatternText, Text, described, names_captured
 from .matching import names_demanded as names_demanded_by_match
-from .parts import Part, check_fit, checked_parts, ends, names_demanded
-from .steps import Step, first_literal, may_start_alike, progresses, walk
+from .parts import Part, check_fit, checked_parts, names_demanded
+from .steps import Step, first_literal, last_step, may_start_alike, progresses, walk
 from .tls_effects import StartTLS
 
 if TYPE_CHECKING:
@@ -33,10 +35,7 @@ __tracebackhide__ = hide_frame
 
 
 #: What a datagram server's script may do.
-ON_DATAGRAMS = ("expect", "send", "open", "maybe", "repeat")
-
-#: After these nothing is said any more.
-_LAST = frozenset(["close", "reset", "rules"])
+ON_DATAGRAMS = ("expect", "send", "open_gate", "maybe", "repeat")
 
 
 class Script:
@@ -75,6 +74,9 @@ class Script:
 
         return "\n".join(script_lines(self.steps, datagrams=self._on_datagrams()))
 
+    if not TYPE_CHECKING:  # which would take any name for a known one
+        __getattr__ = old_attributes("script")
+
     # Saying
 
     def send(self, *parts: Part) -> Self:
@@ -84,7 +86,7 @@ class Script:
             TypeError, ValueError: A part is none, can never be reached, or names what was not captured.
             UnsupportedFault: The transport cannot do a part.
         """
-        return self._add("send", *self.checked_said(parts))
+        return self._add("send", *checked_said(self, parts))
 
     def send_eof(self) -> Self:
         """End the server's half of the stream; the client may go on sending."""
@@ -107,9 +109,9 @@ class Script:
         check_fit([StartTLS(context)], self._transport or "tcp", "start_tls()", tls=self._tls)
         return self._add("start_tls", *([] if context is None else [context]))
 
-    def open(self, gate: str) -> Self:
+    def open_gate(self, name: str) -> Self:
         """Open a gate: whoever waits for it, in this or another conversation, goes on."""
-        return self._add("open", checked_gate(gate, "open()"))
+        return self._add("open_gate", checked_gate(name, "open_gate()"))
 
     # Taking
 
@@ -218,12 +220,6 @@ class Script:
         part._wanted = [(name, where) for name, where in self._wanted if name in wanted]
         return part
 
-    @property
-    def is_ended(self) -> bool:
-        """Whether its last step, but for gates that it opens, ends the connection: nothing can follow it."""
-        last = next((each for each in reversed(self.steps) if each.verb != "open"), None)
-        return last is not None and (last.verb in _LAST or (last.verb == "send" and ends(last.args)))
-
     def rules(self, framing: Framing | None = None) -> Self:
         """Answer by the server's rules from here on, in another framing than the server's if one is given."""
         return self._add("rules", *([] if framing is None else [checked_framing(framing, self._max_frame)]))
@@ -233,33 +229,6 @@ class Script:
         return self._add("framing", checked_framing(framing, self._max_frame))
 
     # Building
-
-    def block(self) -> Script:
-        """Return a script, without steps, for what will stand in this one: it knows the names that are known here."""
-        inner = self._part()
-        inner._names = None if self._names is None else self.known_names
-        inner._asked = self._has_asked()
-        return inner
-
-    def known_names(self) -> frozenset[str]:
-        """Return the names that what is said next may use."""
-        return frozenset({*self.captured, *(self._names() if self._names is not None else ())})
-
-    def checked_reply(self, parts: Iterable[object]) -> tuple[Part, ...]:
-        """Return the parts, or raise the error that says why its transport cannot say them."""
-        checked = checked_parts(parts, "send()")
-        if self._transport is not None:
-            check_fit(checked, self._transport, "send()", tls=self._tls)
-        return checked
-
-    def checked_said(self, parts: Iterable[object]) -> tuple[Part, ...]:
-        """Return the parts, or raise the error that says why they cannot be said after its last step."""
-        checked = self.checked_reply(parts)
-        if self._on_datagrams() and not self._has_asked():
-            raise ValueError("send() expected a datagram before it: its sender is who is answered; expect() one first")
-        for name in names_demanded(checked):
-            self._check_name(name, "send()")
-        return checked
 
     def _part(self) -> Script:
         return Script(transport=self._transport, max_frame=self._max_frame, tls=self._tls)
@@ -299,7 +268,7 @@ class Script:
                 self._wanted.append((name, where))
             return
         if name not in self.captured and name not in self._names():
-            said = ", ".join(sorted(self.known_names())) or "nothing"
+            said = ", ".join(sorted(known_names(self))) or "nothing"
             raise ValueError(
                 rf"{where} names the group \g<{name}>, which nothing before it captures: known so far: {said}"
             )
@@ -338,10 +307,8 @@ class Script:
             self._check_transport(each)
 
     def _check_reachable(self, step: Step) -> None:
-        if step.verb == "open" or not self.steps:
-            return
-        last = next((each for each in reversed(self.steps) if each.verb != "open"), None)
-        if last is not None and (last.verb in _LAST or (last.verb == "send" and ends(last.args))):
+        last = None if step.verb == "open_gate" else last_step(self.steps)
+        if last is not None:
             raise ValueError(f"{step.verb}() would never be reached: nothing follows {last!r}")
 
     def _check_optional(self, step: Step) -> None:
@@ -358,6 +325,40 @@ class Script:
                     f"{step.verb}() may start like the optional step before it: "
                     f"{described(optional)} and {described(wanted)} cannot be told apart by their first bytes"
                 )
+
+
+# What the reader of dialogues asks of the script that it writes
+
+
+def block_of(script: Script) -> Script:
+    """Return a script, without steps, for what will stand in this one: it knows the names that are known here."""
+    inner = script._part()
+    inner._names = None if script._names is None else partial(known_names, script)
+    inner._asked = script._has_asked()
+    return inner
+
+
+def known_names(script: Script) -> frozenset[str]:
+    """Return the names that the next step of a script may use."""
+    return frozenset({*script.captured, *(script._names() if script._names is not None else ())})
+
+
+def checked_reply(script: Script, parts: Iterable[object]) -> tuple[Part, ...]:
+    """Return the parts, or raise the error that says why the script's transport cannot send them."""
+    checked = checked_parts(parts, "send()")
+    if script._transport is not None:
+        check_fit(checked, script._transport, "send()", tls=script._tls)
+    return checked
+
+
+def checked_said(script: Script, parts: Iterable[object]) -> tuple[Part, ...]:
+    """Return the parts, or raise the error that says why they cannot follow the script's last step."""
+    checked = checked_reply(script, parts)
+    if script._on_datagrams() and not script._has_asked():
+        raise ValueError("send() expected a datagram before it: its sender is who is answered; expect() one first")
+    for name in names_demanded(checked):
+        script._check_name(name, "send()")
+    return checked
 
 
 def _checked_delimiter(delimiter: bytes | Text) -> bytes | Text:

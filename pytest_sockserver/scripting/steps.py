@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors.location import Location
 from .effects import OpenGate
 from .matching import PatternText, described, is_literal, matching, names_captured, names_demanded, shape_of
+from .parts import ends, shown
 from .parts import names_demanded as names_demanded_by_parts
-from .parts import shown
 
 #: The verbs that want something of the client.
 READING = frozenset(
@@ -26,6 +26,10 @@ READING = frozenset(
         "expect_reset",
     ]
 )
+
+
+#: Nothing follows them.
+_LAST = frozenset(["close", "reset", "rules"])
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,12 @@ def may_start_alike(one: Any, other: Any, *, whole: bool) -> bool:
     return first.begins(second) or second.begins(first)
 
 
+def last_step(steps: Sequence[Step]) -> Step | None:
+    """Return the step that ends the connection, so that only gates can be opened after it; ``None`` without one."""
+    last = next((each for each in reversed(steps) if each.verb != "open_gate"), None)
+    return last if last is not None and (last.verb in _LAST or (last.verb == "send" and ends(last.args))) else None
+
+
 def walk(steps: Iterable[Step]) -> Iterator[Step]:
     """Yield all steps, those within others included."""
     for step in steps:
@@ -142,4 +152,4 @@ def progresses(step: Step) -> bool:
     """Tell whether a step takes a byte, sends one, or takes a time; what a function comes to is not known yet."""
     if step.verb == "send":
         return any(part != b"" and not isinstance(part, OpenGate) for part in step.args)
-    return step.verb != "open"
+    return step.verb != "open_gate"

@@ -20,6 +20,7 @@ from ..connection.send_lock import SingleReader
 from ..connection.waits import Wait, _Pending
 from ..errors.exceptions import EndOfStream, IncompleteRequest, ServerStopping
 from ..errors.location import hide_frame, place_of_coroutine
+from ..errors.messages import old_attributes
 from ..originals import clock_is_real, original
 from ..recording.failures import Expected, combined
 from ..scripting import readers
@@ -145,12 +146,18 @@ class AsyncServer:
     def __init__(self, server: BaseTestServer) -> None:
         self._server = server
 
+    if not TYPE_CHECKING:  # which would take any name for a known one
+        __getattr__ = old_attributes("server.aio")
+
     async def wait_for(self, match: Match = ANY, count: int = 1, *, timeout: float | None = None) -> Request:
         """Return the ``count``-th request that matches; wait for it if need be."""
         return await arrive(queries.request(self._server, match, count, timeout))
 
-    async def take(self, match: Match = ANY, *, timeout: float | None = None) -> Request:
-        """Return the earliest request that matches and was not taken yet; wait for it if need be."""
+    async def next_request(self, match: Match = ANY, *, timeout: float | None = None) -> Request:
+        """Return the earliest request that matches and that no call has returned yet; wait for it if need be.
+
+        It is MockWebServer's ``takeRequest``.
+        """
         return await arrive(queries.untaken_request(self._server, match, timeout))
 
     async def assert_no_traffic(self, seconds: float) -> None:
@@ -201,7 +208,9 @@ class AsyncServer:
 
     def _streams(self, verb: str) -> StreamTestServer:
         if not hasattr(self._server, "accept"):
-            raise AttributeError(f"a {self._server.transport} server has no {verb}(): it has datagrams, and take()")
+            raise AttributeError(
+                f"a {self._server.transport} server has no {verb}(): it has datagrams, and next_request()"
+            )
         return cast("StreamTestServer", self._server)
 
 

@@ -26,7 +26,7 @@ at this moment; it may take its time, and would hold up all clients.  So what is
 under the lock; then the user's code runs without it; and what came of it is put into effect under the lock only if
 it still holds:
 
-- waits (``waits``, ``queries``): the predicate in the thread, or coroutine, that waits; ``take`` then takes
+- waits (``waits``, ``queries``): the predicate in the thread, or coroutine, that waits; ``next_request`` then takes
   what is still there;
 - rules (``rulebook``): the predicate in the thread that answers; a rule is then taken if its count is still free;
 - framings where no verb reads (``cutting``): in the thread that has received, or in one of their own;
@@ -61,7 +61,7 @@ from ..connection.request import Request
 from ..connection.waits import block, refuse_in_coroutine
 from ..errors.exceptions import DeadlineExceeded, ServerStopping
 from ..errors.location import Location, hide_frame
-from ..errors.messages import format_peer, refuse_misspelt, with_conversation
+from ..errors.messages import format_peer, old_attributes, refuse_misspelt, with_conversation
 from ..faults.active import Injection, Injections
 from ..faults.fault_rule import SENT, checked_fault_rule
 from ..originals import Thread, current_thread, original
@@ -162,6 +162,9 @@ class BaseTestServer(Judged, Addressed):
     def __repr__(self) -> str:
         where = format_peer(self._published) if self._published is not None else "no address yet"
         return f"<{type(self).__name__} {self.name} {where}, {self._state}>"
+
+    if not TYPE_CHECKING:  # which would take any name for a known one
+        __getattr__ = old_attributes("server")
 
     @property
     def timeout(self) -> float:
@@ -421,11 +424,11 @@ class BaseTestServer(Judged, Addressed):
         """Return whether a request may have no byte: a datagram may."""
         return True
 
-    def open(self, gate: str) -> None:
+    def open_gate(self, name: str) -> None:
         """Open a gate: whoever waits for it goes on, and so does who comes later.  ``clear()`` closes all gates."""
-        checked_gate(gate, "open()")
+        checked_gate(name, "open_gate()")
         with self._recorder.lock:
-            self._gates.open(gate)
+            self._gates.open(name)
             self._recorder.tell()
 
     def inject(
@@ -552,10 +555,10 @@ class BaseTestServer(Judged, Addressed):
         """
         return block(queries.request(self, match, count, timeout))
 
-    def take(self, match: Match = ANY, *, timeout: float | None = None) -> Request:
-        """Return the earliest request that matches and was not taken yet; wait for it if need be.
+    def next_request(self, match: Match = ANY, *, timeout: float | None = None) -> Request:
+        """Return the earliest request that matches and that no call has returned yet; wait for it if need be.
 
-        Its ``reply()`` answers.  Errors are those of :meth:`wait_for`.
+        It is MockWebServer's ``takeRequest``.  Its ``reply()`` answers.  Errors are those of :meth:`wait_for`.
         """
         return block(queries.untaken_request(self, match, timeout))
 

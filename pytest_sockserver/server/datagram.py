@@ -129,7 +129,7 @@ class DatagramTestServer(BaseTestServer):
             return ""
         return (
             "\n  nothing is declared that answers, and what is received gets an injected fault on its way to that: the "
-            "record, take() and wait_for() have what the client sent"
+            "record, next_request() and wait_for() have what the client sent"
         )
 
     def _answers(self) -> bool:
@@ -388,12 +388,12 @@ class DatagramTestServer(BaseTestServer):
         else:
             framework.socket.close()
 
-    def open(self, gate: str) -> None:
-        super().open(gate)
+    def open_gate(self, name: str) -> None:
+        super().open_gate(name)
         with self._recorder.lock:
             self._work.notify_all()
 
-    open.__doc__ = BaseTestServer.open.__doc__
+    open_gate.__doc__ = BaseTestServer.open_gate.__doc__
 
     # Sending
 

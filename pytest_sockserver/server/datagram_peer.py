@@ -113,7 +113,7 @@ class DatagramPeer:
                 except TimeoutError as late:
                     raise with_conversation(DeadlineExceeded, server.name, str(late), server._said()) from None
             elif isinstance(action, OpenGate):
-                server.open(action.name)
+                server.open_gate(action.name)
             elif isinstance(action, Held):
                 server._held_for(tape).append(Holding(action.data, action.after))
             elif isinstance(action, Spoofed):

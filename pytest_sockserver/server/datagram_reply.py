@@ -103,8 +103,8 @@ class Reply:
         for step in taken.answer:
             if step.at:
                 yield pause(self._tape.began + step.at - self._tape.recorder.elapsed())
-            if step.verb == "open":
-                self._server.open(step.args[0])
+            if step.verb == "open_gate":
+                self._server.open_gate(step.args[0])
             else:
                 yield from self._parts(step.args, lookup)
         return True

@@ -92,7 +92,7 @@ class DatagramScript(Demand):
         """Go past the step that was taken; return those that answer it."""
         agenda.took()
         answer: list[Step] = []
-        while (item := agenda.now) is not None and item.step.verb in ("send", "open"):
+        while (item := agenda.now) is not None and item.step.verb in ("send", "open_gate"):
             answer.append(agenda.took().step)
         if item is None:
             self._end_round()

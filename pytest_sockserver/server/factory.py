@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..errors.location import Location, hide_frame
+from ..errors.messages import old_attributes
 from ..recording.demands import Period, is_of_the_call, is_under_way
 from ..recording.failures import Failure, add_note, combined
 from ..transport.address import bind_pair, checked_host
@@ -41,6 +42,9 @@ class SockServer:
         self._fixture: str | None = None  # the name of the pytest fixture that it is: its hooks judge
         self._put_off: list[Failure] = []  # what is to be told when the servers stop
         self._followed = False  # another fixture of the running test was set up after it
+
+    if not TYPE_CHECKING:  # which would take any name for a known one
+        __getattr__ = old_attributes("sockserver")
 
     def tcp(self, **options: Any) -> StreamTestServer:
         """Return a running TCP server.

@@ -1,10 +1,10 @@
 """What can be waited for: each question about a server or a connection, ready to be asked.
 
 A question is asked under the recorder's lock, at each change, by a thread or by a coroutine; see
-``waits``.  It takes something (``accept``, ``take``) in the very moment in which it is answered.
+``waits``.  It takes something (``accept``, ``next_request``) in the very moment in which it is answered.
 
-A predicate is called without the lock, once for each request, in the thread or the coroutine that waits.  ``take`` then
-takes what it has chosen only if nobody else has taken it meanwhile; else it goes on to the next.
+A predicate is called without the lock, once for each request, in the thread or the coroutine that waits.
+``next_request`` then takes what it has chosen only if nobody else has taken it meanwhile; else it goes on to the next.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..connection.deadline import Deadline
 from ..connection.probes import has_left_in_silence, may_be_probe
-from ..connection.request import Request
+from ..connection.request import Request, with_match
 from ..connection.waits import PENDING, Undecided, Wait, failed_early
 from ..errors.exceptions import DeadlineExceeded, InvalidState, UnexpectedRequest, UnmetExpectation
 from ..errors.location import hide_frame
@@ -97,10 +97,10 @@ def untaken_request(server: BaseTestServer, match: Match, timeout: float | None)
         return PENDING
 
     def late(deadline: Deadline) -> Any:
-        server._refuse_unframed("take")
-        raise _late(server, f"take() waited {deadline} for {described(match)}")
+        server._refuse_unframed("next_request")
+        raise _late(server, f"next_request() waited {deadline} for {described(match)}")
 
-    return _wait(server, "take", ask, timeout, late)
+    return _wait(server, "next_request", ask, timeout, late)
 
 
 def quiet(server: BaseTestServer, seconds: float) -> Wait[None]:
@@ -273,7 +273,7 @@ class _Matched:
         answer = None
         if found:
             each._is_sure = True
-            answer = each.matched(found) if isinstance(found, (re.Match, HexMatch)) else each
+            answer = with_match(each, found) if isinstance(found, (re.Match, HexMatch)) else each
         self._known[id(each)] = each, answer
         return answer
 

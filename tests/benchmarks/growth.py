@@ -135,7 +135,7 @@ def wait_for_count(size: int) -> None:
         raise AssertionError("did not find what was there")
 
 
-def take(size: int) -> None:
+def next_request(size: int) -> None:
     """Take many requests one after the other."""
     conn = connection()
     recorder: Recorder = conn._tape.recorder

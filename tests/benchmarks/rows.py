@@ -97,7 +97,7 @@ ROWS = [
             ("wait-received-long", "wait_received() of 1 MB in chunks of 100 bytes", growth.wait_received_long, 10_000),
             ("wait-for", "wait_for() while 100,000 requests come", growth.wait_for, 100_000),
             ("wait-for-count", "wait_for(ANY, 100,000)", growth.wait_for_count, 100_000),
-            ("take", "take() of 100,000 requests", growth.take, 100_000),
+            ("next_request", "next_request() of 100,000 requests", growth.next_request, 100_000),
         )
     ),
     Row("crowd", "1,000 connections at once, without the stop", STANDARD, Bound(1.25), crowd.without_stop),

@@ -11,22 +11,19 @@ import pytest
 
 from pytest_sockserver import (
     CONNECT,
-    Alert,
-    Append,
     Certificate,
     Close,
     Cut,
     Request,
     Reset,
     SockServer,
-    Split,
     Stall,
     StartTLS,
     StreamTestServer,
-    cuts,
     lines,
-    splits,
 )
+from pytest_sockserver.faults import Alert, Append, Split
+from pytest_sockserver.sweeps import cuts, splits
 
 GO = b"220 go\r\n"
 TRUE = b"250-mx\r\n250 SIZE 1000\r\n"
@@ -46,7 +43,7 @@ def server(sockserver: SockServer) -> StreamTestServer:
     """A mail server that offers TLS, and after it another extension."""
     server = sockserver.tcp(tls=True, framing=lines(b"\r\n"))
     server.on(CONNECT).reply(b"220 mx ESMTP\r\n")
-    server.on(verb(rb"ehlo \S+")).reply(b"250-mx\r\n250 STARTTLS\r\n", times=1).then(TRUE)
+    server.on(verb(rb"ehlo \S+")).reply(b"250-mx\r\n250 STARTTLS\r\n", uses=1).then(TRUE)
     server.on(STARTTLS).reply(GO, StartTLS())
     server.on(verb(rb"quit")).reply(b"221 bye\r\n", Close())
     return server
@@ -96,7 +93,7 @@ def test_what_comes_after_the_220_meets_the_handshake(server: StreamTestServer) 
 
 
 def test_what_was_offered_before_tls_is_forgotten(server: StreamTestServer) -> None:
-    server.on(verb(rb"ehlo \S+")).reply(b"250-mx\r\n250-AUTH PLAIN\r\n250 STARTTLS\r\n", times=1).then(TRUE)
+    server.on(verb(rb"ehlo \S+")).reply(b"250-mx\r\n250-AUTH PLAIN\r\n250 STARTTLS\r\n", uses=1).then(TRUE)
 
     assert start_tls(server) == {"size": "1000"}
 

@@ -21,26 +21,19 @@ import pytest
 
 from pytest_sockserver import (
     ANY,
-    Append,
     Certificate,
     Close,
-    Corrupt,
     Cut,
     DatagramTestServer,
     Delay,
     Gate,
-    Overwrite,
-    Repeat,
-    Replace,
     Reset,
     SockServer,
-    Split,
-    Spoof,
     StreamTestServer,
-    cuts,
     length_prefixed,
-    splits,
 )
+from pytest_sockserver.faults import Append, Corrupt, Overwrite, Repeat, Replace, Split, Spoof
+from pytest_sockserver.sweeps import cuts, splits
 
 # With asyncio, dnspython 2.8 loses what comes while it looks at another datagram; 2.9 does not.
 MOMENT = Delay(0.01)
@@ -246,23 +239,23 @@ def test_a_second_answer_is_left(udp_server: DatagramTestServer, ask: Ask) -> No
 
 
 def test_a_late_answer_comes_to_a_socket_that_is_closed(udp_server: DatagramTestServer) -> None:
-    udp_server.on(ANY).reply(Gate("late"), wrong, times=1).then(answer)
+    udp_server.on(ANY).reply(Gate("late"), wrong, uses=1).then(answer)
     with pytest.raises(dns.exception.Timeout):
         ask(udp_server, timeout=0.05)
-    udp_server.open("late")
+    udp_server.open_gate("late")
 
     assert ask(udp_server) == ["192.0.2.7"]
 
 
 def test_a_late_answer_on_a_kept_socket_is_an_answer_to_another_question(udp_server: DatagramTestServer) -> None:
-    udp_server.on(ANY).reply(Gate("late"), wrong, times=1).then(answer)
+    udp_server.on(ANY).reply(Gate("late"), wrong, uses=1).then(answer)
     other = dns.message.make_query("a.test", "A", id=0x4321)
 
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as kept:
         kept.setblocking(False)
         with pytest.raises(dns.exception.Timeout):
             ask(udp_server, timeout=0.05, sock=kept)
-        udp_server.open("late")
+        udp_server.open_gate("late")
         with pytest.raises(dns.query.BadResponse):
             dns.query.udp(other, udp_server.host, port=udp_server.port, timeout=5, sock=kept)
 
@@ -270,7 +263,7 @@ def test_a_late_answer_on_a_kept_socket_is_an_answer_to_another_question(udp_ser
 def test_a_slow_nameserver_is_asked_again_and_answers_the_first_query_too_late(
     udp_server: DatagramTestServer, resolver: dns.resolver.Resolver
 ) -> None:
-    udp_server.on(ANY).reply(Delay(0.1), wrong, times=1).then(answer)
+    udp_server.on(ANY).reply(Delay(0.1), wrong, uses=1).then(answer)
     resolver.timeout = 0.05
 
     assert resolve(resolver) == ["192.0.2.7"]
@@ -308,7 +301,7 @@ def test_a_nameserver_whose_tcp_breaks_off_once_is_given_up(
     pair: tuple[StreamTestServer, DatagramTestServer], end: Close | Reset
 ) -> None:
     tcp, udp = pair
-    tcp.on(ANY).reply(Cut(over_tcp, 20), end, times=1).then(over_tcp)
+    tcp.on(ANY).reply(Cut(over_tcp, 20), end, uses=1).then(over_tcp)
 
     with pytest.raises(dns.resolver.NoNameservers):
         resolve(resolver_for(udp))

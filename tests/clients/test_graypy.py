@@ -27,7 +27,7 @@ def test_a_record_is_a_compressed_datagram(udp_server: DatagramTestServer) -> No
     with logging_to(graypy.GELFUDPHandler(*udp_server.address)) as logger:
         logger.warning("disk %s full", "sda")
 
-    record = json.loads(zlib.decompress(udp_server.take()))
+    record = json.loads(zlib.decompress(udp_server.next_request()))
     assert record["short_message"] == "disk sda full"
     assert record["level"] == 4
 
@@ -36,7 +36,7 @@ def test_a_long_record_is_cut_into_chunks_of_one_message(udp_server: DatagramTes
     with logging_to(graypy.GELFUDPHandler(*udp_server.address, compress=False)) as logger:
         logger.warning("B" * 3000)
 
-    chunks = [udp_server.take() for _ in range(3)]
+    chunks = [udp_server.next_request() for _ in range(3)]
     # Two bytes of magic, eight of the message's id, the chunk's number, how many there are.
     assert [chunk[:2] for chunk in chunks] == [b"\x1e\x0f"] * 3
     assert len({chunk[2:10] for chunk in chunks}) == 1

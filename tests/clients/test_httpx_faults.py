@@ -15,25 +15,18 @@ import pytest
 from pytest_sockserver import (
     ANY,
     HANDSHAKE,
-    Alert,
-    Append,
     Certificate,
     Close,
     Cut,
     Drip,
-    Raw,
-    Repeat,
-    Replace,
     Reset,
     SockServer,
-    Split,
     Stall,
     StreamTestServer,
-    cuts,
-    garbage,
     http1,
-    splits,
 )
+from pytest_sockserver.faults import Alert, Append, Raw, Repeat, Replace, Split, garbage
+from pytest_sockserver.sweeps import cuts, splits
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
@@ -153,7 +146,7 @@ def test_a_reply_that_is_reset(server: StreamTestServer, get: Get, n: int) -> No
 
 @both
 def test_a_kept_connection_that_is_reset_by_the_next_request(server: StreamTestServer, get: Get) -> None:
-    server.on(ANY).reply(OK, times=1).then(Reset())
+    server.on(ANY).reply(OK, uses=1).then(Reset())
 
     with pytest.raises(httpx.ReadError):
         get(server, times=2)
@@ -273,7 +266,7 @@ def test_a_length_that_is_too_small_cuts_the_body_unnoticed(server: StreamTestSe
 @both
 def test_a_second_reply_to_one_request_is_taken_for_the_reply_to_the_next(server: StreamTestServer, get: Get) -> None:
     """Whoever can append to a reply answers somebody else's request: the kept connection is not looked at again."""
-    server.on(ANY).reply(Append(OK, OK.replace(b"hello", b"wrong")), times=1).then(OK)
+    server.on(ANY).reply(Append(OK, OK.replace(b"hello", b"wrong")), uses=1).then(OK)
 
     assert get(server, times=2) == [b"hello", b"wrong"]
 

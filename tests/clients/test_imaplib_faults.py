@@ -8,19 +8,9 @@ import ssl
 
 import pytest
 
-from pytest_sockserver import (
-    CONNECT,
-    Append,
-    Certificate,
-    Close,
-    Cut,
-    SockServer,
-    StartTLS,
-    StreamTestServer,
-    Text,
-    cuts,
-    lines,
-)
+from pytest_sockserver import CONNECT, Certificate, Close, Cut, SockServer, StartTLS, StreamTestServer, Text, lines
+from pytest_sockserver.faults import Append
+from pytest_sockserver.sweeps import cuts
 
 DONE = Text(r"\g<tag> OK done\r\n")
 

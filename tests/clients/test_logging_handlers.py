@@ -43,7 +43,7 @@ def test_syslog_over_udp(udp_server: DatagramTestServer) -> None:
         logger.critical("fire")
 
     # The facility is "user", 1, eight times that and the severity (RFC 5424 section 6.2.1).
-    assert [udp_server.take(), udp_server.take()] == [b"<14>hello\0", b"<10>fire\0"]
+    assert [udp_server.next_request(), udp_server.next_request()] == [b"<14>hello\0", b"<10>fire\0"]
 
 
 def test_syslog_over_tcp_has_only_its_nul_between_records(tcp_server: StreamTestServer) -> None:
@@ -64,7 +64,7 @@ def test_syslog_over_a_unix_datagram_socket(unix_datagram_server: DatagramTestSe
     with logging_to(SysLogHandler(str(unix_datagram_server.path))) as logger:
         logger.info("hello")
 
-    assert unix_datagram_server.take() == b"<14>hello\0"
+    assert unix_datagram_server.next_request() == b"<14>hello\0"
 
 
 def test_syslog_falls_back_to_a_stream_where_the_path_is_one(unix_server: StreamTestServer) -> None:
@@ -125,7 +125,7 @@ def test_datagram_handler_sends_a_pickled_record_with_its_length(sockserver: Soc
     with logging_to(DatagramHandler(*where)) as logger:
         logger.info("hello")
 
-    datagram = server.take()
+    datagram = server.next_request()
     assert int.from_bytes(datagram[:4], "big") == len(datagram) - 4
     assert text(datagram[4:]) == "hello"
 

@@ -9,7 +9,8 @@ import nats
 import nats.errors
 import pytest
 
-from pytest_sockserver import CONNECT, Close, Cut, Replace, Reset, Stall, StreamTestServer, lines
+from pytest_sockserver import CONNECT, Close, Cut, Reset, Stall, StreamTestServer, lines
+from pytest_sockserver.faults import Replace
 
 INFO = b'INFO {"server_id":"x","version":"2.0.0","max_payload":1048576}\r\n'
 
@@ -47,7 +48,7 @@ def server(tcp_server: StreamTestServer) -> StreamTestServer:
 
 @pytest.mark.parametrize("parts", FAULTS.values(), ids=FAULTS)
 def test_a_first_connection_that_fails_is_tried_again(server: StreamTestServer, parts: list[object]) -> None:
-    server.on(CONNECT).reply(*parts, times=1).then(INFO)
+    server.on(CONNECT).reply(*parts, uses=1).then(INFO)
 
     asyncio.run(connect(server, attempts=2))
 

@@ -12,19 +12,9 @@ import pytest
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
-from pytest_sockserver import (
-    Certificate,
-    Close,
-    Cut,
-    Hex,
-    Overwrite,
-    Reset,
-    SockServer,
-    Split,
-    StreamTestServer,
-    cuts,
-    splits,
-)
+from pytest_sockserver import Certificate, Close, Cut, Hex, Reset, SockServer, StreamTestServer
+from pytest_sockserver.faults import Overwrite, Split
+from pytest_sockserver.sweeps import cuts, splits
 
 HELLO = Hex("10 0e 00 04 4d 51 54 54 04 02 00 3c 00 02 6d 65")  # CONNECT: clean session, 60 s of keep-alive, "me"
 ACCEPTED = Hex("20 02 00 00")  # CONNACK
@@ -119,7 +109,7 @@ def test_the_first_connect_is_not_tried_again(broker: StreamTestServer, client: 
 def test_a_connack_that_breaks_off(
     broker: StreamTestServer, client: Client, heard: Queue[str], cut: Cut, end: Close | Reset
 ) -> None:
-    broker.on(HELLO).reply(cut, end, times=1).then(ACCEPTED)
+    broker.on(HELLO).reply(cut, end, uses=1).then(ACCEPTED)
     start(client, broker)
 
     assert heard.get(timeout=5) == "disconnected: Unspecified error"
@@ -141,7 +131,7 @@ def test_a_connack_that_never_comes_is_waited_for_as_long_as_the_keepalive(
     tcp_server: StreamTestServer, client: Client, heard: Queue[str]
 ) -> None:
     """A minute, unless set; the shortest is a second.  There is no other timeout."""
-    tcp_server.on(Hex("10 0e 00 04 4d 51 54 54 04 02 00 01 00 02 6d 65")).reply(times=1).then(ACCEPTED)
+    tcp_server.on(Hex("10 0e 00 04 4d 51 54 54 04 02 00 01 00 02 6d 65")).reply(uses=1).then(ACCEPTED)
     tcp_server.on(GOODBYE).reply(Close())
 
     client.connect(*tcp_server.address, keepalive=1)
@@ -155,7 +145,7 @@ def test_a_connack_that_never_comes_is_waited_for_as_long_as_the_keepalive(
 
 
 def test_a_broker_that_is_busy_is_asked_again(broker: StreamTestServer, client: Client, heard: Queue[str]) -> None:
-    broker.on(HELLO).reply(BUSY, Close(), times=1).then(ACCEPTED)
+    broker.on(HELLO).reply(BUSY, Close(), uses=1).then(ACCEPTED)
     start(client, broker)
 
     assert heard.get(timeout=5) == "connected: Server unavailable"
@@ -166,7 +156,7 @@ def test_a_broker_that_is_busy_is_asked_again(broker: StreamTestServer, client: 
 def test_a_packet_of_an_unknown_type_ends_the_connection(
     broker: StreamTestServer, client: Client, heard: Queue[str]
 ) -> None:
-    broker.on(HELLO).reply(Overwrite(ACCEPTED, 0, b"\x00"), times=1).then(ACCEPTED)
+    broker.on(HELLO).reply(Overwrite(ACCEPTED, 0, b"\x00"), uses=1).then(ACCEPTED)
     start(client, broker)
 
     assert heard.get(timeout=5) == "disconnected: Protocol error"

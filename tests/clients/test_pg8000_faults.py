@@ -13,24 +13,19 @@ import pg8000.native
 import pytest
 
 from pytest_sockserver import (
-    Alert,
-    Append,
     Certificate,
     Close,
     Cut,
     Hex,
-    Overwrite,
-    Raw,
     Request,
     Reset,
     SockServer,
-    Split,
     Stall,
     StartTLS,
     StreamTestServer,
-    cuts,
-    splits,
 )
+from pytest_sockserver.faults import Alert, Append, Overwrite, Raw, Split
+from pytest_sockserver.sweeps import cuts, splits
 
 
 def postgres() -> Generator[int, bytes, None]:

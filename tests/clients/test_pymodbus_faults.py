@@ -9,21 +9,9 @@ import pytest
 from pymodbus.client import AsyncModbusTcpClient, ModbusTcpClient
 from pymodbus.exceptions import ConnectionException, ModbusIOException
 
-from pytest_sockserver import (
-    Close,
-    Cut,
-    Hex,
-    Overwrite,
-    Repeat,
-    Reset,
-    Split,
-    Stall,
-    StreamTestServer,
-    cuts,
-    garbage,
-    length_prefixed,
-    splits,
-)
+from pytest_sockserver import Close, Cut, Hex, Reset, Stall, StreamTestServer, length_prefixed
+from pytest_sockserver.faults import Overwrite, Repeat, Split, garbage
+from pytest_sockserver.sweeps import cuts, splits
 
 # An id that the answer repeats, 00 00, how many bytes follow; then the unit, the function and its data.
 READ = Hex("<tid:2> 00 00 00 06 01 03 00 0a 00 01")  # one register
@@ -124,7 +112,7 @@ def test_an_answer_after_somebody_elses(server: StreamTestServer, read: Read, re
 
 
 def test_a_late_answer_is_not_taken_for_the_next(server: StreamTestServer) -> None:
-    server.on(READ).reply(Repeat(ANSWER, 2), times=1).then(Overwrite(ANSWER, 10, b"\x2b"))
+    server.on(READ).reply(Repeat(ANSWER, 2), uses=1).then(Overwrite(ANSWER, 10, b"\x2b"))
 
     with ModbusTcpClient(server.host, port=server.port, timeout=5, retries=0) as client:
         assert client.read_holding_registers(10).registers == [42]

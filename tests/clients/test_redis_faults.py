@@ -16,23 +16,18 @@ from redis.retry import Retry
 from pytest_sockserver import (
     CONNECT,
     HANDSHAKE,
-    Alert,
     Certificate,
     Close,
     Cut,
     Drip,
-    Overwrite,
-    Repeat,
-    Replace,
     Reset,
     SockServer,
-    Split,
     Stall,
     StreamTestServer,
-    cuts,
     resp,
-    splits,
 )
+from pytest_sockserver.faults import Alert, Overwrite, Repeat, Replace, Split
+from pytest_sockserver.sweeps import cuts, splits
 
 GET = b"*2\r\n$3\r\nGET\r\n$8\r\ngreeting\r\n"
 HELLO = b"$5\r\nhello\r\n"
@@ -73,7 +68,7 @@ def redis_server(tcp_server: StreamTestServer) -> StreamTestServer:
 
 @both
 def test_two_connections_that_are_reset_are_survived_by_two_retries(redis_server: StreamTestServer, get: Get) -> None:
-    redis_server.on(CONNECT).reply(Reset(), times=2).then()
+    redis_server.on(CONNECT).reply(Reset(), uses=2).then()
 
     assert get(redis_server, retries=2) == b"hello"
 
@@ -192,7 +187,7 @@ def test_a_subscriber_that_is_reset_subscribes_again(tcp_server: StreamTestServe
 def test_a_reply_that_is_reset_midway_is_asked_for_on_another_connection(
     redis_server: StreamTestServer, get: Get
 ) -> None:
-    redis_server.on(GET).reply(Cut(HELLO, 6), Reset(), times=1).then(HELLO)
+    redis_server.on(GET).reply(Cut(HELLO, 6), Reset(), uses=1).then(HELLO)
 
     assert get(redis_server, retries=1) == b"hello"
 
@@ -248,7 +243,7 @@ def test_a_length_that_is_too_small_cuts_the_value_unnoticed(redis_server: Strea
 
 
 def test_what_is_left_of_a_reply_is_no_reply_to_the_next_command(redis_server: StreamTestServer) -> None:
-    redis_server.on(GET).reply(Repeat(HELLO, 2), times=1).then(b"$3\r\nbye\r\n")
+    redis_server.on(GET).reply(Repeat(HELLO, 2), uses=1).then(b"$3\r\nbye\r\n")
 
     with redis.Redis(*redis_server.address, **QUIET) as client:
         assert [client.get("greeting"), client.get("greeting")] == [b"hello", b"bye"]

@@ -15,26 +15,18 @@ from urllib3 import Retry
 from pytest_sockserver import (
     ANY,
     HANDSHAKE,
-    Alert,
-    Append,
     Certificate,
     Close,
-    Corrupt,
     Cut,
     Drip,
-    Raw,
-    Repeat,
-    Replace,
     Reset,
     SockServer,
-    Split,
     Stall,
     StreamTestServer,
-    cuts,
-    garbage,
     http1,
-    splits,
 )
+from pytest_sockserver.faults import Alert, Append, Corrupt, Raw, Repeat, Replace, Split, garbage
+from pytest_sockserver.sweeps import cuts, splits
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
@@ -153,7 +145,7 @@ def test_a_reply_that_is_reset(server: StreamTestServer, session: requests.Sessi
 def test_a_kept_connection_that_is_reset_by_the_next_request(
     server: StreamTestServer, session: requests.Session
 ) -> None:
-    server.on(ANY).reply(OK, times=1).then(Reset())
+    server.on(ANY).reply(OK, uses=1).then(Reset())
 
     assert get(session, server) == b"hello"
     with pytest.raises(requests.ConnectionError, match="Connection reset by peer"):
@@ -163,7 +155,7 @@ def test_a_kept_connection_that_is_reset_by_the_next_request(
 
 
 def test_a_kept_connection_that_is_reset_costs_a_retry(server: StreamTestServer, session: requests.Session) -> None:
-    server.on(ANY).reply(OK, times=1).then(Reset(), times=1).then(OK)
+    server.on(ANY).reply(OK, uses=1).then(Reset(), uses=1).then(OK)
     session.mount("http://", HTTPAdapter(max_retries=Retry(total=1, backoff_factor=0)))
 
     assert [get(session, server), get(session, server)] == [b"hello", b"hello"]
@@ -275,7 +267,7 @@ def test_a_byte_flipped_in_what_is_compressed(server: StreamTestServer, session:
 
 
 def test_a_second_reply_to_one_request_is_dropped(server: StreamTestServer, session: requests.Session) -> None:
-    server.on(ANY).reply(Append(OK, OK.replace(b"hello", b"wrong")), times=1).then(OK)
+    server.on(ANY).reply(Append(OK, OK.replace(b"hello", b"wrong")), uses=1).then(OK)
 
     assert [get(session, server), get(session, server)] == [b"hello", b"hello"]
 

@@ -33,17 +33,17 @@ def test_states_are_datagrams_from_nobody(unix_datagram_server: DatagramTestServ
     notifier.notify("READY=1")
     notifier.notify("STATUS=a\nMAINPID=1")
 
-    ready = unix_datagram_server.take()
+    ready = unix_datagram_server.next_request()
     assert ready == b"READY=1"
     assert ready.peer is None
-    assert unix_datagram_server.take() == b"STATUS=a\nMAINPID=1"
+    assert unix_datagram_server.next_request() == b"STATUS=a\nMAINPID=1"
 
 
 def test_nobody_can_be_answered(unix_datagram_server: DatagramTestServer, notifier_for: MakeNotifier) -> None:
     notifier_for(str(unix_datagram_server.path)).notify("READY=1")
 
     with pytest.raises(ValueError) as caught:
-        unix_datagram_server.take().reply(b"thank you")
+        unix_datagram_server.next_request().reply(b"thank you")
 
     assert str(caught.value) == (
         "the datagram b'thank you' cannot be sent: its client's socket is not bound to a path, "
@@ -57,7 +57,7 @@ def test_an_abstract_name(sockserver: SockServer, notifier_for: MakeNotifier) ->
 
     notifier_for("@" + server.path[1:].decode()).notify("READY=1")
 
-    assert server.take() == b"READY=1"
+    assert server.next_request() == b"READY=1"
 
 
 def test_a_manager_that_is_gone_is_noticed_in_debug_mode(

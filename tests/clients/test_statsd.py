@@ -25,7 +25,7 @@ def test_a_negative_gauge_is_reset_to_zero_first_in_the_same_datagram(udp_server
     with closing(statsd.StatsClient(*udp_server.address)) as client:
         client.gauge("depth", -5)
 
-    assert udp_server.take() == b"depth:0|g\ndepth:-5|g"
+    assert udp_server.next_request() == b"depth:0|g\ndepth:-5|g"
 
 
 def test_a_pipeline_is_one_datagram(udp_server: DatagramTestServer) -> None:
@@ -35,7 +35,7 @@ def test_a_pipeline_is_one_datagram(udp_server: DatagramTestServer) -> None:
             pipeline.incr("b", 3)
             udp_server.assert_no_traffic(0.01)
 
-    assert udp_server.take() == b"a:1|c\nb:3|c"
+    assert udp_server.next_request() == b"a:1|c\nb:3|c"
 
 
 def test_a_server_that_is_gone_is_no_error_of_the_client(udp_server: DatagramTestServer) -> None:

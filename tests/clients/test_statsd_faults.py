@@ -18,7 +18,7 @@ def test_a_port_that_refuses_is_not_noticed(udp_server: DatagramTestServer) -> N
             client.incr("lost as well")
         client.incr("heard")
 
-    assert udp_server.take() == b"heard:1|c"
+    assert udp_server.next_request() == b"heard:1|c"
 
 
 def test_a_connection_that_was_reset_is_never_made_again(tcp_server: StreamTestServer) -> None:

@@ -9,21 +9,9 @@ from base64 import b64encode
 import pytest
 import websocket
 
-from pytest_sockserver import (
-    ANY,
-    Close,
-    Corrupt,
-    Cut,
-    Overwrite,
-    Request,
-    Reset,
-    Split,
-    Stall,
-    StreamTestServer,
-    cuts,
-    http1,
-    splits,
-)
+from pytest_sockserver import ANY, Close, Cut, Request, Reset, Stall, StreamTestServer, http1
+from pytest_sockserver.faults import Corrupt, Overwrite, Split
+from pytest_sockserver.sweeps import cuts, splits
 
 HELLO = b"\x81\x05hello"  # the last frame of a text, and its length
 

@@ -7,27 +7,18 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from pytest_sockserver import (
-    CONNECT,
-    DATA,
-    Close,
+from pytest_sockserver import CONNECT, DATA, Close, Cut, Delay, Drip, Gate, Reset, SendEof, Stall
+from pytest_sockserver.faults import (
     Corrupt,
-    Cut,
-    Delay,
     Descriptors,
-    Drip,
     EndAfter,
-    Gate,
     Hold,
     Prepend,
     ReadSlowly,
     Repeat,
     Replace,
-    Reset,
-    SendEof,
     Split,
     Spoof,
-    Stall,
     garbage,
 )
 
@@ -135,7 +126,7 @@ def test_pieces_at_the_tests_own_pace(tcp_server):
     with socket.create_connection(tcp_server.address) as sock:
         sock.sendall(b"time\n")
         assert sock.recv(1024) == b"12:"
-        tcp_server.open("rest")
+        tcp_server.open_gate("rest")
         assert sock.recv(1024) == b"00\n"
 
 
@@ -157,7 +148,7 @@ def test_upload_is_held_up_by_a_slow_reader(sockserver):
 
 
 def test_first_two_connections_are_reset(tcp_server):
-    tcp_server.on(CONNECT).reply(Reset(), times=2).then()
+    tcp_server.on(CONNECT).reply(Reset(), uses=2).then()
     tcp_server.on(b"time\n").reply(b"12:00\n")
 
     assert ask(tcp_server, tries=3) == b"12:00\n"
@@ -165,7 +156,7 @@ def test_first_two_connections_are_reset(tcp_server):
 
 
 def test_first_two_requests_fail(tcp_server):
-    tcp_server.on(b"time\n").reply(Cut(b"12:00\n", 2), Close(), times=2).then(b"12:00\n")
+    tcp_server.on(b"time\n").reply(Cut(b"12:00\n", 2), Close(), uses=2).then(b"12:00\n")
 
     assert ask(tcp_server, tries=3) == b"12:00\n"
     assert tcp_server.requests == [b"time\n"] * 3
@@ -339,7 +330,7 @@ def test_answer_comes_when_nobody_waits_any_more(udp_server):
 
     with pytest.raises(TimeoutError):
         ask_by_udp(udp_server, timeouts=[0.05])
-    udp_server.open("late")
+    udp_server.open_gate("late")
 
 
 def test_nobody_asked(udp_server):

@@ -90,7 +90,7 @@ async def test_datagrams_that_take_their_time(udp_server):
         client.settimeout(5)
         client.send(b"TIME?")
 
-        request = await udp_server.aio.take()
+        request = await udp_server.aio.next_request()
         await request.aio.reply(Delay(0.01), b"noon")
 
         assert client.recv(10) == b"noon"

@@ -52,7 +52,7 @@ def test_number_of_answers_is_the_handlers_choice(udp_server):
 def test_the_test_itself_answers(udp_server):
     answer = udp_server.in_thread(ask, udp_server.address, b"ping")
 
-    request = udp_server.take(b"ping")
+    request = udp_server.next_request(b"ping")
     request.reply(b"pong")
 
     assert answer.result() == [b"pong"]

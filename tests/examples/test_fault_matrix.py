@@ -12,7 +12,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from pytest_sockserver import ANY, DatagramTestServer, FaultMatrix, SockServer, StreamTestServer, http1, resp
+from pytest_sockserver import ANY, DatagramTestServer, SockServer, StreamTestServer, http1, resp
+from pytest_sockserver.faults import FaultMatrix
 
 # Of a connection that was reset at once Python's ssl leaves an open socket behind, whoever asked it to wrap it.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")

@@ -37,7 +37,7 @@ def test_state_while_the_server_takes_its_time(tcp_server):
     tcp_server.wait_for(b"RUN\n")
     assert job.state == "running"
 
-    tcp_server.open("finish")
+    tcp_server.open_gate("finish")
     run.result()
     assert job.state == "done"
 
@@ -52,7 +52,7 @@ def test_cached_answer_is_given_while_the_first_question_is_open(tcp_server):
     assert ask(tcp_server.address, b"QUICK\n") == b"quick\n"
     assert not slow.done()
 
-    tcp_server.open("slow")
+    tcp_server.open_gate("slow")
     assert slow.result() == b"slow\n"
 
 
@@ -61,7 +61,7 @@ def test_cached_answer_is_given_while_the_first_question_is_open(tcp_server):
 
 def test_first_connection_is_answered_after_the_second(tcp_server):
     tcp_server.script().expect(b"1\n").send(Gate("second"), b"first\n")
-    tcp_server.script().expect(b"2\n").send(b"second\n").open("second")
+    tcp_server.script().expect(b"2\n").send(b"second\n").open_gate("second")
 
     with socket.create_connection(tcp_server.address) as first:
         first.sendall(b"1\n")
@@ -100,7 +100,7 @@ def test_gate_of_a_dialogue_is_opened_by_the_test(tcp_server):
     with socket.create_connection(tcp_server.address) as sock, sock.makefile("rb") as answers:
         sock.sendall(b"RUN\n")
         assert answers.readline() == b"begun\n"
-        tcp_server.open("finish")
+        tcp_server.open_gate("finish")
         assert answers.readline() == b"OK\n"
 
 
@@ -116,7 +116,7 @@ def test_answers_to_datagrams_overtake_each_other(udp_server):
         client.send(b"1")
         client.send(b"2")
         assert client.recv(100) == b"second"
-        udp_server.open("second")
+        udp_server.open_gate("second")
         assert client.recv(100) == b"first"
 
 
@@ -137,7 +137,7 @@ def test_client_in_another_process(tcp_server):
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         tcp_server.wait_for(b"RUN\n")
         assert process.poll() is None
-        tcp_server.open("finish")
+        tcp_server.open_gate("finish")
         assert process.stdout.read().strip() == b"b'OK\\n'"
 
 
@@ -151,7 +151,7 @@ async def test_coroutine(tcp_server):
     await tcp_server.aio.wait_for(b"RUN\n")
     assert not answer.done()
 
-    tcp_server.open("finish")  # never blocks
+    tcp_server.open_gate("finish")  # never blocks
     assert await answer == b"OK\n"
     writer.close()
     await writer.wait_closed()
@@ -164,7 +164,7 @@ def test_gate_stays_open(tcp_server):
     tcp_server.framing = lines(b"\n")
     tcp_server.on(b"RUN\n").reply(Gate("ready"), b"OK\n")
 
-    tcp_server.open("ready")  # before anybody waits for it
+    tcp_server.open_gate("ready")  # before anybody waits for it
 
     assert ask(tcp_server.address, b"RUN\n") == b"OK\n"
     assert ask(tcp_server.address, b"RUN\n") == b"OK\n"
@@ -177,7 +177,7 @@ def test_gate_for_each_turn(tcp_server):
     with socket.create_connection(tcp_server.address) as sock, sock.makefile("rb") as answers:
         for gate, answer in (("1st", b"1\n"), ("2nd", b"2\n")):
             sock.sendall(b"RUN\n")
-            tcp_server.open(gate)
+            tcp_server.open_gate(gate)
             assert answers.readline() == answer
 
 

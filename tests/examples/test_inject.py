@@ -4,7 +4,8 @@ import socket
 
 import pytest
 
-from pytest_sockserver import DATA, Append, Close, Cut, Delay, Drip, Repeat, Reset, UnsupportedFault, lines
+from pytest_sockserver import DATA, Close, Cut, Delay, Drip, Reset, UnsupportedFault, lines
+from pytest_sockserver.faults import Append, Repeat
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from pytest_sockserver import ANY, CONNECT, DATA, HANDSHAKE, Certificate, Close, Cut, Drip, Reset, StartTLS, cuts, resp
+from pytest_sockserver import ANY, CONNECT, DATA, HANDSHAKE, Certificate, Close, Cut, Drip, Reset, StartTLS, resp
+from pytest_sockserver.sweeps import cuts
 
 
 def test_get_returns_what_the_server_has(tcp_server):
@@ -64,7 +65,7 @@ def test_locked_mailbox(tcp_server):
 
 def test_ways_to_break_it(tcp_server, udp_server, tls_server):
     tcp_server.on(b"PING\r\n").reply(Cut(b"+PONG\r\n", 3), Reset())
-    tcp_server.on(CONNECT).reply(Reset(), times=2).then()
+    tcp_server.on(CONNECT).reply(Reset(), uses=2).then()
     tcp_server.inject(Drip(DATA, 0.01), connections=2)
     udp_server.inject(direction="received", at=0)
     tls_server.on(HANDSHAKE).reply(StartTLS(Certificate.expired()))

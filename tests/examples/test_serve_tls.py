@@ -13,17 +13,16 @@ from pytest_sockserver import (
     CONNECT,
     HANDSHAKE,
     TLS,
-    Alert,
     Certificate,
     Close,
     Cut,
-    Raw,
     Reset,
     ServerFailed,
     Stall,
     StartTLS,
     http1,
 )
+from pytest_sockserver.faults import Alert, Raw
 
 PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -182,7 +181,7 @@ def test_handshake_is_never_answered(tls_server):
 
 
 def test_first_two_handshakes_fail(web_server):
-    web_server.on(HANDSHAKE).reply(Reset(), times=2).then(StartTLS())
+    web_server.on(HANDSHAKE).reply(Reset(), uses=2).then(StartTLS())
     session = requests.Session()
     session.mount("https://", requests.adapters.HTTPAdapter(max_retries=2))
 

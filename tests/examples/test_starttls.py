@@ -8,7 +8,8 @@ import ssl
 import pytest
 import trustme
 
-from pytest_sockserver import Alert, Certificate, Close, Hex, ScriptMismatch, StartTLS
+from pytest_sockserver import Certificate, Close, Hex, ScriptMismatch, StartTLS
+from pytest_sockserver.faults import Alert
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import socket
 import pytest
 from hypothesis import find, given, settings
 
-from pytest_sockserver import Close, Cut, Script, StreamTestServer, cuts, resets, splits
+from pytest_sockserver import Close, Cut, Script, StreamTestServer
 from pytest_sockserver.strategies import faults, segmentations, truncations
+from pytest_sockserver.sweeps import cuts, resets, splits
 
 # The client under test
 

@@ -7,25 +7,8 @@ import socket
 from functools import partial
 from typing import Any
 
-from pytest_sockserver import (
-    ANY,
-    DATA,
-    Append,
-    Corrupt,
-    Cut,
-    Delay,
-    Gate,
-    Hold,
-    Jitter,
-    OpenGate,
-    Overwrite,
-    Prepend,
-    Repeat,
-    Replace,
-    Spoof,
-    Stall,
-    garbage,
-)
+from pytest_sockserver import ANY, DATA, Cut, Delay, Gate, OpenGate, Stall
+from pytest_sockserver.faults import Append, Corrupt, Hold, Jitter, Overwrite, Prepend, Repeat, Replace, Spoof, garbage
 
 from .client import IN_TIME, PATIENCE, QUIET, SILENCE, Client, Watch, after, named
 from .rows import ASK, BYE, BYTE, DATAGRAMS, NEXT, SAID, Row, in_places, reply
@@ -112,7 +95,7 @@ def never_from_elsewhere(client: Client) -> object:
 def gate(client: Client) -> object:
     sock = asked(client)
     before = after(sock)
-    client.server.open("gate")
+    client.server.open_gate("gate")
     return before, sock.recv(100)
 
 
@@ -122,7 +105,7 @@ def late(client: Client) -> object:
     sock.settimeout(QUIET)
     first = after(sock)
     sock.send(NEXT)
-    client.server.open("gate")
+    client.server.open_gate("gate")
     return first, sock.recv(100), sock.recv(100)
 
 
@@ -278,7 +261,7 @@ LOOKED_AT = [
         "D17",
         "no more than two replies",
         DATAGRAMS,
-        lambda server: (server.on(ASK).reply(SAID, times=2).then(), server.on(BYE).reply(BYTE)),
+        lambda server: (server.on(ASK).reply(SAID, uses=2).then(), server.on(BYE).reply(BYTE)),
         three_asks,
         [SAID, SAID],
     ),
@@ -320,7 +303,7 @@ def overtaken(client: Client) -> object:
     for each in (SAID, NEXT, BYTE):
         sock.send(each)
     seen = [sock.recv(100), sock.recv(100), after(sock)]
-    client.server.open("gate")
+    client.server.open_gate("gate")
     return [*seen, sock.recv(100)]
 
 

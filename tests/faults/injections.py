@@ -7,25 +7,8 @@ import socketserver
 from functools import partial
 from typing import Any
 
-from pytest_sockserver import (
-    DATA,
-    Append,
-    Close,
-    Corrupt,
-    Cut,
-    Delay,
-    Drip,
-    Gate,
-    Jitter,
-    OpenGate,
-    Overwrite,
-    Prepend,
-    ReadSlowly,
-    Reset,
-    Split,
-    Stall,
-    Throttle,
-)
+from pytest_sockserver import DATA, Close, Cut, Delay, Drip, Gate, OpenGate, Reset, Stall
+from pytest_sockserver.faults import Append, Corrupt, Jitter, Overwrite, Prepend, ReadSlowly, Split, Throttle
 
 from .client import END, IN_TIME, SILENCE, Client, Watch, after, read
 from .rows import DATAGRAMS, SAID, STREAMS, TCP, Row, types_in

@@ -8,30 +8,21 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from pytest_sockserver import (
-    CONNECT,
+from pytest_sockserver import CONNECT, Close, Cut, Delay, Drip, Gate, OpenGate, Reset, SendEof, Stall
+from pytest_sockserver.faults import (
     Alert,
     Append,
-    Close,
     Corrupt,
-    Cut,
-    Delay,
-    Drip,
     EndAfter,
-    Gate,
     Hold,
     Jitter,
-    OpenGate,
     Overwrite,
     Prepend,
     Raw,
     ReadSlowly,
     Repeat,
     Replace,
-    Reset,
-    SendEof,
     Split,
-    Stall,
     Throttle,
     Urgent,
     garbage,
@@ -69,7 +60,7 @@ def unread_input(client: Client) -> object:
     """Most of the reply is on its way when the server closes: a reset would destroy that."""
     sock = client.connected()
     sock.sendall(BIG)
-    client.server.open("all-sent")
+    client.server.open_gate("all-sent")
     data, end = client.rest(sock)
     return len(data), end
 
@@ -210,7 +201,7 @@ def gate(client: Client) -> object:
     sock = client.connected()
     sock.sendall(ASK)
     before = after(sock)
-    client.server.open("gate")
+    client.server.open_gate("gate")
     return before, read(sock, len(SAID))
 
 
@@ -218,7 +209,7 @@ def split_at_a_gate(client: Client) -> object:
     sock = client.connected()
     sock.sendall(ASK)
     seen = [read(sock, 4), after(sock)]
-    client.server.open("gate")
+    client.server.open_gate("gate")
     seen += [read(sock, 6)]
     sock.sendall(BYE)
     return *seen, client.rest(sock)
@@ -393,7 +384,7 @@ def limited_segments(client: Client) -> object:
 def pushed(client: Client) -> object:
     sock = client.connected()
     before = after(sock)
-    client.server.open("gate")
+    client.server.open_gate("gate")
     return before, read(sock, len(SAID))
 
 
@@ -414,7 +405,7 @@ def no_greeting(client: Client) -> object:
 
 
 def flapping(server: Any, *, cycle: bool = False) -> None:
-    rule = server.on(CONNECT).reply(Reset(), times=2).then()
+    rule = server.on(CONNECT).reply(Reset(), uses=2).then()
     if cycle:
         rule.cycle()
     server.on(ASK).reply(SAID)
@@ -460,7 +451,7 @@ CONNECTIONS = [
         "T22",
         "the third reply fails",
         STREAMS,
-        lambda server: server.on(ASK).reply(SAID, times=2).then(Cut(SAID, 1), Close()),
+        lambda server: server.on(ASK).reply(SAID, uses=2).then(Cut(SAID, 1), Close()),
         requests_in_turn,
         (SAID * 2 + SAID[:1], END),
     ),

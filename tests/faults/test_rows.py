@@ -7,34 +7,36 @@ import pytest
 import pytest_sockserver
 from pytest_sockserver import (
     DATA,
-    Alert,
-    Append,
     Close,
-    Corrupt,
     Cut,
     Delay,
-    Descriptors,
     Drip,
-    EndAfter,
     Gate,
+    OpenGate,
+    Reset,
+    SendEof,
+    SockServer,
+    Stall,
+    StartTLS,
+    UnsupportedFault,
+)
+from pytest_sockserver.faults import (
+    Alert,
+    Append,
+    Corrupt,
+    Descriptors,
+    EndAfter,
     Hold,
     Jitter,
-    OpenGate,
     Overwrite,
     Prepend,
     Raw,
     ReadSlowly,
     Repeat,
     Replace,
-    Reset,
-    SendEof,
-    SockServer,
     Split,
     Spoof,
-    Stall,
-    StartTLS,
     Throttle,
-    UnsupportedFault,
     Urgent,
 )
 from pytest_sockserver.scripting.parts import Effect, Modifier
@@ -187,7 +189,7 @@ def test_a_part_is_refused_live_where_it_is_refused_when_declared(
         if transport in DATAGRAMS:
             sock = client.socket()
             sock.sendto(ASK, server.address)
-            answer, verb = server.take(ASK).reply, "reply()"
+            answer, verb = server.next_request(ASK).reply, "reply()"
         else:
             sock = client.connected()
             answer, verb = server.accept().send, "send()"

@@ -120,7 +120,7 @@ def test_a_corrupt_byte_that_was_drawn_is_named_with_its_seed_in_the_report(inne
     run = inner(
         """
         from client import ask
-        from pytest_sockserver import Corrupt
+        from pytest_sockserver.faults import Corrupt
 
         def test_it(tcp_server):
             tcp_server.on(b"hi\\n").reply(Corrupt(b"0123456789", seed=7))
@@ -137,7 +137,7 @@ def test_jitter_that_was_drawn_is_named_with_its_seed_in_the_report_and_is_the_s
         run = inner(
             """
             from client import ask
-            from pytest_sockserver import Jitter
+            from pytest_sockserver.faults import Jitter
 
             def test_it(tcp_server):
                 tcp_server.on(b"hi\\n").reply(Jitter(0, 0.01, seed=5), b"ok")

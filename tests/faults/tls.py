@@ -6,7 +6,8 @@ import ssl
 from functools import partial
 from typing import Any
 
-from pytest_sockserver import HANDSHAKE, TLS, Alert, Certificate, Close, Raw, Reset, SendEof, Stall, StartTLS
+from pytest_sockserver import HANDSHAKE, TLS, Certificate, Close, Reset, SendEof, Stall, StartTLS
+from pytest_sockserver.faults import Alert, Raw
 from pytest_sockserver.scripting.tls_effects import ALERTS as NAMES
 
 from .client import END, RAGGED, SILENCE, Client, named, read
@@ -34,7 +35,7 @@ def refused_then_served(client: Client) -> object:
 
 
 def fails_once(server: Any) -> None:
-    server.on(HANDSHAKE).reply(Alert("internal_error"), times=2).then(StartTLS())
+    server.on(HANDSHAKE).reply(Alert("internal_error"), uses=2).then(StartTLS())
     server.on(ASK).reply(SAID)
     server.on(BYE).reply(Close())
 

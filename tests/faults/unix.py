@@ -12,7 +12,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from pytest_sockserver import Descriptors
+from pytest_sockserver.faults import Descriptors
 
 from .client import END, Client, named, read
 from .listeners import (

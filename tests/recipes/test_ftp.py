@@ -103,12 +103,12 @@ def scripts_of_a_transfer(server: StreamTestServer) -> None:
         .send(b"227 connect to (%b)\r\n" % numbers(server))
         .expect(b"RETR report.txt\r\n")
         .send(b"150 here it comes\r\n")
-        .open("transfer")
+        .open_gate("transfer")
         .send(Gate("transferred"), b"226 done\r\n")
         .expect(b"QUIT\r\n")
         .send(b"221 bye\r\n")
     )
-    server.script().send(Gate("transfer"), b"all is well\r\n").close().open("transferred")
+    server.script().send(Gate("transfer"), b"all is well\r\n").close().open_gate("transferred")
 
 
 @pytest.fixture

@@ -216,7 +216,7 @@ async def test_requests_at_the_same_time(tcp_server: StreamTestServer) -> None:
         await tcp_server.aio.wait_for(slow_request)
         assert (await client.get("/fast")).text == "hello"
         assert not slow.done()
-        tcp_server.open("fast-is-answered")
+        tcp_server.open_gate("fast-is-answered")
         assert (await slow).text == "hello"
 
 

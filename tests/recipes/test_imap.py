@@ -180,7 +180,7 @@ def test_mail_arrives_while_the_client_is_idle(tcp_server: StreamTestServer) -> 
 
     with IMAPClient(*tcp_server.address, ssl=False) as client:
         client.idle()
-        tcp_server.open("mail")
+        tcp_server.open_gate("mail")
         assert client.idle_check(timeout=5) == [(2, b"EXISTS")]
         client.idle_done()
 

@@ -128,7 +128,7 @@ async def test_the_test_opens_a_gate(tcp_server: StreamTestServer) -> None:
         subscription = await client.subscribe("temp")
         with pytest.raises(nats.errors.TimeoutError):
             await subscription.next_msg(timeout=0.01)
-        tcp_server.open("warmer")
+        tcp_server.open_gate("warmer")
 
         assert (await subscription.next_msg(timeout=5)).data == b"21.5"
 

@@ -94,7 +94,7 @@ def test_live(tcp_server: StreamTestServer) -> None:
 async def test_awaitable(tcp_server: StreamTestServer) -> None:
     conn = await tcp_server.aio.accept()
     assert_type(await conn.recv_line(), Request)
-    request = assert_type(await tcp_server.aio.take(), Request)
+    request = assert_type(await tcp_server.aio.next_request(), Request)
     await assert_type(request.aio, AsyncRequest).reply(b"ok", Delay(0.1))
     if request.connection is not None:
         await assert_type(request.connection.aio, AsyncConnection).send(Delay(0.1), b"ok")
@@ -159,7 +159,7 @@ def test_conversations(tcp_server: StreamTestServer, udp_server: DatagramTestSer
     script.maybe(b"x", b"y")
     script.framing(None).rules(lines())
     tcp_server.dialogue("S: hi", timed=True, name=b"bob", other=lambda conn: b"x")
-    tcp_server.open("go")
+    tcp_server.open_gate("go")
     conn = tcp_server.connections[0]
     captured: dict[str, bytes] = conn.captured
     frames: list[Request] = list(conn.frames(resp))
