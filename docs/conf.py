@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import sys
-import types
+from importlib import import_module
 from typing import Any
 
 from docutils import nodes
@@ -33,12 +33,11 @@ python_display_short_literal_types = True
 # A name that a page or a docstring mentions must be documented.
 nitpicky = True
 
+# Each public name, and the module that a test imports it from.
 PUBLIC = {
-    name
-    for name in dir(pytest_sockserver)
-    if not name.startswith("_")
-    and name not in ("TYPE_CHECKING", "annotations")
-    and not isinstance(getattr(pytest_sockserver, name), types.ModuleType)
+    name: module
+    for module in ("pytest_sockserver", "pytest_sockserver.faults", "pytest_sockserver.sweeps")
+    for name in import_module(module).__all__
 }
 
 # Type variables, what is imported for type checkers only, and what another project documents.
@@ -71,7 +70,7 @@ def resolve(app: Any, env: Any, node: Any, contnode: nodes.TextElement) -> nodes
         return contnode
     if name in PUBLIC:
         py = env.get_domain("py")
-        return py.resolve_xref(env, node["refdoc"], app.builder, "obj", f"pytest_sockserver.{name}", node, contnode)
+        return py.resolve_xref(env, node["refdoc"], app.builder, "obj", f"{PUBLIC[name]}.{name}", node, contnode)
     ours = [module for at, module in list(sys.modules.items()) if at.partition(".")[0] == "pytest_sockserver"]
     return contnode if any(hasattr(module, name) for module in ours) else None
 
@@ -79,9 +78,9 @@ def resolve(app: Any, env: Any, node: Any, contnode: nodes.TextElement) -> nodes
 def check_complete(app: Any, env: Any) -> None:
     """Warn of each public name that the reference does not have."""
     documented = {entry[0] for entry in env.get_domain("py").get_objects()}
-    for name in PUBLIC:
-        if f"pytest_sockserver.{name}" not in documented:
-            getLogger("docs").warning("the reference lacks pytest_sockserver.%s", name)
+    for name, module in PUBLIC.items():
+        if f"{module}.{name}" not in documented:
+            getLogger("docs").warning("the reference lacks %s.%s", module, name)
 
 
 def setup(app: Any) -> None:

@@ -23,6 +23,8 @@ __tracebackhide__ = hide_frame
 
 
 class AnyMatch:
+    """The type of :data:`ANY`, which matches every request; for annotations."""
+
     def __repr__(self) -> str:
         return "ANY"
 

@@ -65,16 +65,17 @@ class _Written:
 
 
 class Effect(_Written):
-    """What is done, beside what is said.
+    """A part that sends no bytes: it waits, ends the connection, or changes how it goes on, as ``Delay`` and ``Close``.
+
+    The set of effects is closed: a test uses those that there are, and the class in annotations.
 
     Attributes:
         fits: The transports that can show it.
-        why_not: What to say of a transport that cannot, by transport; ``""`` for all others.
+        why_not: Why another transport cannot, by transport; ``""`` for all others.
         is_last: Nothing after it is ever reached.
-        ends_saying: No bytes can be said after it.
-        takes_time: It has to do with time, or with when the client says something: no plain ``send()`` in a coroutine
-            does it.
-        lacks_context: It wants the server's ``tls=``.
+        ends_saying: No bytes can follow it.
+        takes_time: It waits for a time, or for the client: a plain ``send()`` in a coroutine refuses it.
+        lacks_context: It needs the server's ``tls=``.
     """
 
     fits: frozenset[str] = EVERYWHERE
@@ -86,13 +87,15 @@ class Effect(_Written):
 
 
 class Modifier(_Written):
-    """What holds a part, and changes how it is said.
+    """A part that holds another part, and changes how that is sent, as ``Cut`` and ``Drip``.
+
+    The set of modifiers is closed: a test uses those that there are, and the class in annotations.
 
     Attributes:
-        data: The part.
-        fits, why_not: As those of an act.
+        data: The part that it holds.
+        fits, why_not: As those of :class:`Effect`.
         is_last: It never comes to an end.
-        takes_time: As that of an act; what its part does is not meant.
+        takes_time: As that of :class:`Effect`, without what its part does.
     """
 
     fits: frozenset[str] = EVERYWHERE
@@ -107,6 +110,8 @@ class Modifier(_Written):
 
 
 class Data:
+    """The type of :data:`DATA`, for annotations."""
+
     def __repr__(self) -> str:
         return "DATA"
 
