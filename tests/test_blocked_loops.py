@@ -212,7 +212,7 @@ async def test_a_function_that_reads_in_a_coroutine_is_refused(tcp_server: Strea
             await request.aio.reply(lambda request: request.connection.recv_line())
 
 
-async def test_a_plain_push_that_a_injection_delays_is_refused(
+async def test_a_plain_push_that_an_injection_delays_is_refused(
     tcp_server: StreamTestServer, udp_server: DatagramTestServer
 ) -> None:
     for server in (tcp_server, udp_server):

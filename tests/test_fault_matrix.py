@@ -205,7 +205,7 @@ def test_an_async_client_is_run_by_asyncio(sockserver: SockServer) -> None:
     assert isinstance(matrix["reply half said, closed"].value, asyncio.IncompleteReadError)
 
 
-def test_each_reply_gets_an_injected_fault_by_itself_and_of_many_the_first_ones_and_the_last(
+def test_faults_are_injected_into_each_reply_by_itself_and_of_many_into_the_first_ones_and_the_last(
     sockserver: SockServer,
 ) -> None:
     def chat(server: Any) -> list[bytes]:

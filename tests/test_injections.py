@@ -76,7 +76,7 @@ class Upper(socketserver.StreamRequestHandler):
 # An injection that cannot be performed is a failure of the test, and no business of the handler's
 
 
-def test_a_injection_that_fails_is_told_though_the_handler_catches_everything(tcp_server: StreamTestServer) -> None:
+def test_an_injection_that_fails_is_told_though_the_handler_catches_everything(tcp_server: StreamTestServer) -> None:
     @tcp_server.handler
     def careful(conn: Connection) -> None:
         conn.recv_line()
@@ -93,7 +93,7 @@ def test_a_injection_that_fails_is_told_though_the_handler_catches_everything(tc
     assert caught.failure is not None
 
 
-def test_a_function_of_a_injection_that_raises_says_nothing_to_the_client(tcp_server: StreamTestServer) -> None:
+def test_a_function_of_an_injection_that_raises_says_nothing_to_the_client(tcp_server: StreamTestServer) -> None:
     class Careful(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             self.request.recv(10)
@@ -112,7 +112,7 @@ def test_a_function_of_a_injection_that_raises_says_nothing_to_the_client(tcp_se
         assert ask(tcp_server) == (b"", "reset")
 
 
-def test_a_injection_of_datagrams_that_fails_is_told_as_well(udp_server: DatagramTestServer) -> None:
+def test_an_injection_of_datagrams_that_fails_is_told_as_well(udp_server: DatagramTestServer) -> None:
     udp_server.on(ANY).reply(b"abc")
     udp_server.inject(Cut(DATA, 100))
 
@@ -344,7 +344,7 @@ def test_what_is_left_over_after_a_script_is_told_though_it_is_heard_in_pieces(t
         seen_at_the_end(client)
 
 
-def test_bytes_that_came_before_the_handler_get_injected_faults_as_well(tcp_server: StreamTestServer) -> None:
+def test_faults_are_injected_into_bytes_that_came_before_the_handler_as_well(tcp_server: StreamTestServer) -> None:
     with connect(tcp_server) as client:
         client.sendall(b"abcd")
         tcp_server.wait_connection().wait_received(b"abcd")
@@ -361,7 +361,7 @@ def test_bytes_that_came_before_the_handler_get_injected_faults_as_well(tcp_serv
     assert heard == [b"ab"]
 
 
-def test_a_server_with_nothing_declared_hears_what_gets_an_injected_fault(tcp_server: StreamTestServer) -> None:
+def test_a_fault_is_injected_into_what_a_server_with_nothing_declared_receives(tcp_server: StreamTestServer) -> None:
     limit = tcp_server.inject(Cut(DATA, 5), Reset(), direction="received")
 
     assert ask(tcp_server, b"0123456789") == (b"", "reset")
@@ -385,7 +385,7 @@ def test_a_server_with_nothing_declared_reads_slowly(sockserver: SockServer) -> 
 
 
 @pytest.mark.parametrize("_", range(5))
-def test_a_connection_that_stands_gets_an_injected_fault_from_the_next_byte_on(
+def test_a_fault_is_injected_into_an_existing_connection_from_the_next_byte_on(
     tcp_server: StreamTestServer, _: int
 ) -> None:
     @tcp_server.handler
@@ -421,7 +421,7 @@ def test_two_threads_that_write_on_one_connection_of_a_handler_class_take_turns(
     assert (end, drip.count) == ("end", 2)
 
 
-def test_what_is_said_after_a_half_close_of_a_injection_is_dropped_whatever_stood_between(
+def test_what_is_said_after_a_half_close_of_an_injection_is_dropped_whatever_stood_between(
     tcp_server: StreamTestServer,
 ) -> None:
     jitters = [Jitter(0, 0.001)] * 4
@@ -443,7 +443,7 @@ def test_what_is_said_after_a_half_close_of_a_injection_is_dropped_whatever_stoo
     assert tcp_server.connections[0].closed_by == "client"
 
 
-def test_a_injection_that_stalls_a_datagram_stalls_the_rest_of_its_reply(udp_server: DatagramTestServer) -> None:
+def test_an_injection_that_stalls_a_datagram_stalls_the_rest_of_its_reply(udp_server: DatagramTestServer) -> None:
     udp_server.on(b"x").reply(b"one", b"two")
     udp_server.on(b"y").reply(b"three")
     udp_server.inject(Stall(), at=0)

@@ -692,9 +692,7 @@ def in_child(do: Callable[[], None]) -> int:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork()")
 @pytest.mark.parametrize("transport", STREAMS)
-def test_a_forked_child_that_stops_does_not_disturb_the_parents_connections(
-    transport: str, sockserver: SockServer
-) -> None:
+def test_a_forked_child_that_stops_leaves_alone_the_parents_connections(transport: str, sockserver: SockServer) -> None:
     server = getattr(sockserver, transport)()
     server.handler(echo)
     with connect(server) as client:
@@ -713,9 +711,7 @@ def test_a_forked_child_that_stops_does_not_disturb_the_parents_connections(
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork()")
 @pytest.mark.parametrize("transport", ["udp", "unix_datagram"])
-def test_a_forked_child_that_stops_does_not_disturb_the_parents_datagrams(
-    transport: str, sockserver: SockServer
-) -> None:
+def test_a_forked_child_that_stops_leaves_alone_the_parents_datagrams(transport: str, sockserver: SockServer) -> None:
     server = getattr(sockserver, transport)()
 
     assert in_child(server.stop) == 0

@@ -181,7 +181,7 @@ def test_a_reply_function_and_another_thread_share_a_lock(tcp_server: StreamTest
         assert read_exactly(client, 3) == b"ok\n"
 
 
-def test_a_injection_and_another_thread_share_a_lock(tcp_server: StreamTestServer, order: bool) -> None:
+def test_an_injection_and_another_thread_share_a_lock(tcp_server: StreamTestServer, order: bool) -> None:
     crossing = Crossing(tcp_server, theirs_first=order)
     tcp_server.handler(echo)
     tcp_server.inject(lambda data: crossing.code() or data.upper())
@@ -191,7 +191,7 @@ def test_a_injection_and_another_thread_share_a_lock(tcp_server: StreamTestServe
         assert read_exactly(client, 2) == b"X\n"
 
 
-def test_a_injection_of_datagrams_and_another_thread_share_a_lock(udp_server: DatagramTestServer, order: bool) -> None:
+def test_an_injection_of_datagrams_and_another_thread_share_a_lock(udp_server: DatagramTestServer, order: bool) -> None:
     crossing = Crossing(udp_server, theirs_first=order)
     udp_server.on(ANY).reply(b"ok")
     udp_server.inject(lambda data: crossing.code() or data, direction="received")

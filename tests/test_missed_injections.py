@@ -104,7 +104,7 @@ def test_datagrams_are_counted_over_all_peers(udp_server: DatagramTestServer) ->
     assert "direction='received', at=[7]" in str(other) and "\n  since then 2 datagrams came\n" in str(other)
 
 
-def test_where_nothing_answers_nothing_that_is_received_gets_an_injected_fault(udp_server: DatagramTestServer) -> None:
+def test_where_nothing_answers_no_fault_is_injected_into_what_is_received(udp_server: DatagramTestServer) -> None:
     udp_server.inject(direction="received", at=0)
 
     with datagram_client(udp_server) as client:
@@ -112,8 +112,8 @@ def test_where_nothing_answers_nothing_that_is_received_gets_an_injected_fault(u
         assert udp_server.next_request() == b"x"
 
     assert missed(udp_server).endswith(
-        "since then 0 datagrams came\n  nothing is declared that answers, and what is received gets an injected fault "
-        "on its way to that: the record, next_request() and wait_for() have what the client sent\n"
+        "since then 0 datagrams came\n  nothing is declared that answers, and faults are injected into what that would "
+        "receive: the record, next_request() and wait_for() have what the client sent\n"
         "  if it may miss, write times=(0, None)"
     )
 
@@ -132,7 +132,7 @@ def test_a_detached_connection_is_told(tcp_server: StreamTestServer) -> None:
     assert missed(tcp_server) == (
         "inject(Cut(DATA, 1)), here, was to hit at least once, and never did\n"
         "  since then 0 writes were made\n"
-        "  connection 0 was detached: what passes its own socket gets no injected fault\n"
+        "  connection 0 was detached: no fault is injected into what its socket sends and receives\n"
         "  if it may miss, write times=(0, None)"
     )
 

@@ -367,7 +367,7 @@ def test_a_greeting_is_left_for_the_next_client(server: StreamTestServer, probe:
         assert ask(server, b"x\n", 3, greeting) == b"ok\n"
 
 
-def test_a_hit_of_a_injection_is_left_for_the_next_client(
+def test_a_hit_of_an_injection_is_left_for_the_next_client(
     server: StreamTestServer, probe: Callable[[Any], None]
 ) -> None:
     server.on(CONNECT).reply(b"hello")
@@ -392,7 +392,7 @@ def test_a_hit_of_what_is_received_is_left_for_the_next_client(
     assert ask(server, b"i", 2) == b"ho"
 
 
-def test_a_injection_that_has_hit_only_probes_is_missing(server: StreamTestServer) -> None:
+def test_an_injection_that_has_hit_only_probes_is_missing(server: StreamTestServer) -> None:
     server.on(CONNECT).reply(b"hello")
     server.inject(b"HELLO")
 

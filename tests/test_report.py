@@ -1226,7 +1226,7 @@ def test_a_large_conversation_is_shown_whole_if_asked_for(inner: Runner) -> None
     assert len([line for line in run.block("test_exchanges").splitlines() if line == "[T] C: " + "x" * 1_500]) == 100
 
 
-def test_a_report_names_a_injection_that_never_hit(inner: Runner) -> None:
+def test_a_report_names_an_injection_that_never_hit(inner: Runner) -> None:
     run = inner(
         """
         import socket

@@ -639,7 +639,7 @@ def datagrams_seen(server: DatagramTestServer, *, ours: bool = True) -> list[byt
 @pytest.mark.parametrize("transport", STREAMS)
 @ON_SOCKETS
 @given(data=st.data())
-def test_a_injection_of_a_stream_shows_what_it_says(transport: Any, data: st.DataObject, servers: Servers) -> None:
+def test_an_injection_of_a_stream_shows_what_it_says(transport: Any, data: st.DataObject, servers: Servers) -> None:
     parts = data.draw(injections(transport))
     server = servers.stream(transport)
     server.on(b"PING\r\n").reply(REPLY)
@@ -659,7 +659,7 @@ def test_a_injection_of_a_stream_shows_what_it_says(transport: Any, data: st.Dat
 @pytest.mark.parametrize("transport", DATAGRAMS)
 @ON_SOCKETS
 @given(data=st.data())
-def test_a_injection_of_a_datagram_shows_what_it_says(transport: Any, data: st.DataObject, servers: Servers) -> None:
+def test_an_injection_of_a_datagram_shows_what_it_says(transport: Any, data: st.DataObject, servers: Servers) -> None:
     parts = data.draw(injections(transport))
     server = servers.datagram(transport)
     server.on(b"PING").reply(REPLY)

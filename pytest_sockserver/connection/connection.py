@@ -594,12 +594,12 @@ class Connection(Verbs):
         return bool(len(buffer) or buffer.ended) or self._await_news(happened, lambda: None)
 
     def _is_misheard(self) -> bool:
-        """Whether what comes gets an injected fault before it is heard."""
+        """Whether faults are injected into what comes before the driver reads it."""
         fault_state = self._fault_state
         return fault_state is not None and (bool(self._server._injections.received) or fault_state.intake is not None)
 
     def _begin_inbound_fault(self) -> None:
-        """Let what has come before a driver, if it is to get an injected fault, be heard as what comes later."""
+        """Put what came before a driver through an injection, if there is one, as what comes later."""
         fault_state, buffer = self._fault_state, self._stream.buffer
         if fault_state is None or fault_state.intake is not None or not self._is_misheard():
             return

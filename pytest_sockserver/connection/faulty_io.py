@@ -142,7 +142,7 @@ class Interposer:
         """Say what the handler says; tell whether that was done."""
         connection = self._connection
         if self._sayer == original.get_ident() or connection._writing.is_held_here():
-            return False  # what a verb sends got its injected fault there
+            return False  # the fault was injected where the verb sends
         if not connection._writing.acquire(connection._timeout):
             # What a socket raises whose client does not read.
             raise TimeoutError(f"timed out: {connection._writing.holder()}")
@@ -156,7 +156,7 @@ class Interposer:
         return True
 
     def recv(self, sock: Any, size: int) -> bytes | None:
-        """Return what the handler hears; ``None`` if nothing gets an injected fault."""
+        """Return what the handler receives; ``None`` if no fault is injected."""
         connection, fault_state = self._connection, self._connection._begin_fault_state()
         faulty = (
             connection._server._injections.received or fault_state.intake is not None or fault_state.pace is not None

@@ -240,7 +240,7 @@ class Injections:
         has_come: bool = True,
         used: Callable[[Callable[[], object]], object] | None = None,
     ) -> Injection | None:
-        """Count a unit of a tape, a write or a datagram; return injected faults it, and note that it does.
+        """Count a unit of a tape, a write or a datagram; return the injection that hits it, and note the hit.
 
         Args:
             used: Called with what gives a hit back, in one step with the hit, the recorder's lock held.

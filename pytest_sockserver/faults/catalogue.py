@@ -1,7 +1,7 @@
 """The faults that a fault matrix tries, each with a name and with what a sound client makes of it.
 
 A :class:`Fault` is put on a server whose own behaviour was declared already; that is not touched.  The list is made for
-one conversation, from what the server said when nothing was wrong: each reply gets an injected fault by itself.
+one conversation, from what the server said when nothing was wrong: faults are injected into each reply by itself.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def faults_for(transport: str, replies: Sequence[bytes], *, most: int, seed: int
 
     Args:
         replies: What the server said when nothing was wrong: its writes, or its datagrams.
-        most: How many of the replies get an injected fault at most; beyond that the first ones, and the last.
+        most: Faults are injected into so many replies at most; if there are more, into the first ones and the last.
         seed: What garbage is drawn from.
     """
     lost = ERROR if replies else SAME_OR_ERROR  # who wants no answer cannot miss it

@@ -176,7 +176,8 @@ def fault_matrix(
         serve: Called with each server before: declares what it answers when nothing is wrong.
         transport: ``"tcp"``, ``"tls"``, ``"unix"``, ``"udp"`` or ``"unix_datagram"``.
         patience: Seconds after which a client that has not ended hangs; its server is gone then.
-        replies: How many replies get an injected fault, each by itself; of more the first ones, and the last.
+        replies: Faults are injected into so many replies, each by itself; if there are more, into the first ones and
+            the last.
         only: Try the faults alone whose name has this in it.
         workers: How many are tried at a time; 1 for a client that cannot be run beside itself.
         seed: What garbage is drawn from.

@@ -1,9 +1,9 @@
 """What is said in answer: parts, performed from left to right.
 
 ``bytes`` are sent as written.  ``Text`` and ``Hex`` are filled with what was captured.  A function of the request
-returns parts.  An :class:`Act` says what else happens, to time or to the connection (``effects``, ``tls_effects``); a
-:class:`Modifier` holds the part that it modifies (``modifiers``).  ``DATA`` stands for what a server says anyway, where
-that a fault is injected into from outside.
+returns parts.  An :class:`Effect` sends nothing: it waits, or changes the connection (``effects``, ``tls_effects``).  A
+:class:`Modifier` holds the part that it modifies (``modifiers``).  ``DATA`` stands for what the server would send
+anyway, in ``server.inject()``.
 
 Their ``__init__`` are written out: a generated one has no source, and would show as a line of nowhere in the traceback
 of what it refuses.

@@ -80,9 +80,8 @@ class DatagramTestServer(BaseTestServer):
         self._handler: Handler | None = None
         self._scripts: list[DatagramScript | Sections] = []  # in order of declaration
         self._captured: dict[Any, dict[str, bytes]] = {}  # by peer, then by name
-        self._todo: deque[tuple[Request, DatagramPeer, bool]] = (
-            deque()
-        )  # and whether injected faults were applied already
+        # With whether faults were injected already.
+        self._todo: deque[tuple[Request, DatagramPeer, bool]] = deque()
         self._held: dict[int, list[Holding]] = {}  # replies that are said later, by the tape's index
         self._heard_later: dict[int, list[Holding]] = {}  # and what came, and is heard later
         self._draws: dict[int, int] = {}  # how often each peer's replies have drawn, by the tape's index
@@ -128,8 +127,8 @@ class DatagramTestServer(BaseTestServer):
         if not came or self._answers():
             return ""
         return (
-            "\n  nothing is declared that answers, and what is received gets an injected fault on its way to that: the "
-            "record, next_request() and wait_for() have what the client sent"
+            "\n  nothing is declared that answers, and faults are injected into what that would receive: the record, "
+            "next_request() and wait_for() have what the client sent"
         )
 
     def _answers(self) -> bool:

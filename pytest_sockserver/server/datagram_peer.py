@@ -66,7 +66,7 @@ class DatagramPeer:
                 yield from self._send(each.data)  # past injections, which it met
 
     def heard(self, request: Request) -> Iterator[Need | bytes]:
-        """Yield what is heard of a datagram that came, after injected faults; and what has to be waited for."""
+        """Yield what is heard of a datagram that came, after the injection of faults; and what has to be waited for."""
         injection = self.server._injections.hit(RECEIVED, self.tape, by_datagram=True)
         hit = injection.fault_rule if injection is not None else None
         held = self.server._held_for(self.tape, heard=True)

@@ -272,7 +272,7 @@ class StreamTestServer(Admitting):
         with self._recorder.lock:
             away = [each for each in self._connections if each._stream.detached or each._tape.handed_over is not None]
         return (
-            f"\n  connection {away[0].index} was detached: what passes its own socket gets no injected fault"
+            f"\n  connection {away[0].index} was detached: no fault is injected into what its socket sends and receives"
             if away
             else ""
         )

@@ -217,7 +217,7 @@ def test_body_is_cut_off(web_server):
         get(web_server)
 
 
-def test_only_the_second_connection_gets_an_injected_fault(web_server):
+def test_a_fault_on_the_second_connection_only(web_server):
     web_server.inject(Reset(), connections=1)
 
     assert get(web_server) == b"hello"

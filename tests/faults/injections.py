@@ -185,7 +185,7 @@ def ended(client: Client) -> object:
 
 
 def standing(client: Client, direction: str = "sent") -> object:
-    """A connection that stands already gets an injected fault, and then it is not any more."""
+    """A fault is injected into an existing connection, and then not any more."""
     sock, seen = client.connected(), []
     for part in (None, UPPER[0] if direction == "sent" else Corrupt(DATA, 0), None):
         injection = client.server.inject(part, direction=direction) if part is not None else None

@@ -19,6 +19,7 @@ from pytest_sockserver import (
     Stall,
     StartTLS,
     UnsupportedFault,
+    faults,
 )
 from pytest_sockserver.faults import (
     Alert,
@@ -112,8 +113,9 @@ SAMPLES = [
 
 PARTS = {
     value
-    for name in pytest_sockserver.__all__
-    if isinstance(value := getattr(pytest_sockserver, name), type) and issubclass(value, (Effect, Modifier))
+    for module in (pytest_sockserver, faults)
+    for name in module.__all__
+    if isinstance(value := getattr(module, name), type) and issubclass(value, (Effect, Modifier))
 }
 
 ON = {

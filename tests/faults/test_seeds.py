@@ -9,13 +9,14 @@ import trustme
 
 from ..plugin_runs import Runner
 
-# Of each kind of server: echoes forty bytes, one by one, half of which get an injected fault.
+# Of each kind of server: echoes forty bytes, one by one; a fault is injected into half of them.
 TEST = """
 import socket
 
 import pytest
 
-from pytest_sockserver import {imports}
+from pytest_sockserver import DATA
+from pytest_sockserver.faults import Corrupt
 
 def test_it({fixture}):
     server = {fixture}
@@ -84,9 +85,7 @@ def got(inner: Runner, case: str, inject: str) -> tuple[str, list[str]]:
     fixture, declare, client, begin = CASES[case]
     if case.endswith("received"):
         inject += ", direction='received'"
-    source = TEST.format(
-        imports="DATA, Corrupt", fixture=fixture, declare=declare, inject=inject, client=client, begin=begin
-    )
+    source = TEST.format(fixture=fixture, declare=declare, inject=inject, client=client, begin=begin)
     run = inner(source)
     assert run.phases("test_it") == ["call failed"], run.stdout
     said = re.search(r"^the client got ([a-]{40})$", run.stdout, re.MULTILINE)
