@@ -18,6 +18,7 @@ from typing_extensions import assert_type
 from pytest_sockserver import (
     ANY,
     CONNECT,
+    DATA,
     AsyncConnection,
     AsyncRequest,
     Close,
@@ -40,6 +41,8 @@ from pytest_sockserver import (
     resp,
     socketserver,
 )
+from pytest_sockserver.faults import Corrupt, Injection, garbage
+from pytest_sockserver.sweeps import cuts
 
 
 def ask(address: tuple[str, int], question: bytes) -> bytes:
@@ -130,12 +133,16 @@ def without_pytest() -> None:
 
 
 def mistakes(tcp_server: StreamTestServer) -> None:
+    from pytest_sockserver import Corrupt as Moved  # type: ignore[attr-defined] # noqa: F401
     from pytest_sockserver import StreamTestServr  # type: ignore[attr-defined] # noqa: F401
 
     tcp_server.wait_for(count="2")  # type: ignore[arg-type]
     tcp_server.handlr()  # type: ignore[attr-defined]
     tcp_server.handler("no function")  # type: ignore[type-var]
     tcp_server.accept().send("text")  # type: ignore[arg-type]
+    tcp_server.take()  # type: ignore[attr-defined]
+    tcp_server.on(b"a").reply(b"b", times=2)  # type: ignore[call-arg]
+    Script().open("go")  # type: ignore[attr-defined]
 
 
 def memcache() -> Generator[int | bytes, bytes, None]:
@@ -160,6 +167,9 @@ def test_conversations(tcp_server: StreamTestServer, udp_server: DatagramTestSer
     script.framing(None).rules(lines())
     tcp_server.dialogue("S: hi", timed=True, name=b"bob", other=lambda conn: b"x")
     tcp_server.open_gate("go")
+    assert_type(tcp_server.inject(Corrupt(DATA, 2), at=1), Injection).end()
+    tcp_server.on(b"x").reply(garbage(3), uses=2).then(Cut(b"abc", 2))
+    print(cuts(b"abc"))
     conn = tcp_server.connections[0]
     captured: dict[str, bytes] = conn.captured
     frames: list[Request] = list(conn.frames(resp))
