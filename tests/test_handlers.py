@@ -544,7 +544,7 @@ def test_a_handler_may_drive_another_server(sockserver: SockServer) -> None:
 
     @first.handler
     def forward(conn: Connection) -> None:
-        conn.send(second.take())
+        conn.send(second.next_request())
 
     with connect(first) as stream, datagram_client(second) as datagrams:
         datagrams.send(b"by datagram")

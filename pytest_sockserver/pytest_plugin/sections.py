@@ -151,7 +151,7 @@ def _concerns_this_test(server: BaseTestServer, tape: Tape) -> bool:
 
 
 def _has_streams(server: BaseTestServer) -> bool:
-    return hasattr(server, "connections")
+    return hasattr(type(server), "connections")
 
 
 def without_surrogates(shown: Any) -> None:
