@@ -298,7 +298,7 @@ def ssl_module() -> Any:
     """
     with _making_ssl:
         for module in (sys.modules.get("ssl"), _copies.get("ssl")):
-            if module is not None and module.SSLSocket.__module__ == "ssl":
+            if module is not None and not _is_patched(module):
                 return module
         from importlib.util import find_spec, module_from_spec
 
@@ -319,6 +319,19 @@ def ssl_module() -> Any:
             socket.socket = replaced  # type: ignore[misc]
             if known is not None:
                 sys.modules["ssl"] = known
+
+
+def _is_patched(ssl: Any) -> bool:
+    """Tell whether gevent or eventlet have patched a module ``ssl``.
+
+    The classes alone do not tell: eventlet puts the original ones back while it wraps a client's socket, and another
+    thread may look at that moment.
+    """
+    if ssl.SSLSocket.__module__ != "ssl":
+        return True
+    # Missing while eventlet is imported.  It patches socket and ssl together, and calls that "socket".
+    is_monkey_patched = getattr(sys.modules.get("eventlet.patcher"), "is_monkey_patched", None)
+    return ssl is sys.modules.get("ssl") and is_monkey_patched is not None and bool(is_monkey_patched("socket"))
 
 
 _copies: dict[str, Any] = {}
