@@ -61,7 +61,6 @@ class Handler:
         if self.is_class:
             self.target(connection._tape.socket, connection.peer, connection._server._framework)
             return
-        connection._stream.make_nonblocking()
         result = self.target(connection)
         if result:  # the b"" of a recv() at the end of the stream is no forgotten reply
             text = f"handler {self.name} returned {result!r}: expected None, what is to be said goes to conn.send()"

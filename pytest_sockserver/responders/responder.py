@@ -66,7 +66,6 @@ def perform(connection: Connection, driver: Responder, failures: Failures) -> No
             connection._stream.make_blocking()
             connection._interpose()
         else:
-            connection._stream.make_nonblocking()
             connection._begin_inbound_fault()
         driver.run(connection)
         if driver.is_raw:
@@ -86,7 +85,6 @@ def begin_tls(connection: Connection, failures: Failures) -> bool:
         Whether the connection speaks TLS now; if not, it is over.
     """
     try:
-        connection._stream.make_nonblocking()
         connection._say((StartTLS(),), None, connection._timeout)
     except BaseException as error:
         _end(connection, error, failures)

@@ -113,6 +113,8 @@ class Admitting(Listening):
             self._admitted += 1
             tape = self._recorder.add_tape(address)
             request = adopt(accepted, self._connection_for, tape)
+            # Before another thread can find it: a test may send before the driver's thread has begun.
+            request.settimeout(0.0)
             if self._place is None:
                 # A second send must not wait 40 ms for the client to acknowledge the first (Nagle, delayed ACK).
                 request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

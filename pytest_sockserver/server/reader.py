@@ -62,7 +62,6 @@ class Sink:
             sock = tape.socket
             if sock is None or sock.fileno() < 0 or connection._stream.buffer.ended:
                 return
-            sock.settimeout(0.0)
             tape.state = PARKED
             with self._lock:
                 self._fed[sock.fileno()] = connection

@@ -294,7 +294,6 @@ class StreamTestServer(Admitting):
         with connection._tape.lock:  # the loop's thread may be about to hand it to the sink
             reader.release(connection)
             connection._mode = "live"
-            connection._stream.make_nonblocking()
         with self._recorder.lock:
             connection._cut_no_frames()
             gone = self._recorder.forget_requests(connection)  # its frames; the test reads them anew

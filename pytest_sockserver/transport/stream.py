@@ -24,7 +24,7 @@ from ..recording.recorder import PARKED, Tape
 from ..scripting.buffer import Buffer
 from ..scripting.matching import shortened
 from .kernel import acknowledge_now, begins_tls, cut, hard_close, unacknowledged, unread
-from .tapped_socket import PlainSocket, TappedSocket, ready
+from .tapped_socket import DONTWAIT, PlainSocket, TappedSocket, ready
 from .tapped_socket import start_tls as wrap_tls
 
 if TYPE_CHECKING:
@@ -120,17 +120,15 @@ class Stream:
         if self.detached and sock is not None and sock.fileno() >= 0:
             raise InvalidState(f"cannot {verb} connection {self.tape.index}: it was detached, its new owner closes it")
 
-    def make_nonblocking(self) -> None:
-        """Make the socket non-blocking, if it is open: the verbs wait by themselves, under their deadlines."""
+    def make_blocking(self) -> None:
+        """Make the socket of a handler class as sockets are accepted: it blocks, without a time-out.
+
+        All others do not block, from before they can be found: the verbs wait by themselves, under their deadlines.
+        """
         with self.tape.lock:
             sock = self.tape.socket
             if sock is not None and sock.fileno() >= 0:
-                sock.settimeout(0.0)
-
-    def make_blocking(self) -> None:
-        """Make the socket of a handler class as it was accepted: it blocks, without a time-out."""
-        if self.secured:  # else nobody has touched it
-            self.socket_for("read").settimeout(None)
+                sock.settimeout(None)
 
     # Receiving
 
@@ -208,6 +206,8 @@ class Stream:
         sock, rest = self.socket_for("send on"), memoryview(data)
         while rest:
             try:
+                if sock.gettimeout() != 0.0 and _would_block(sock):
+                    raise BlockingIOError
                 chunk = data if len(rest) == len(data) <= CHUNK else rest[:CHUNK]  # usually all of it, without a view
                 rest = rest[sock.send(chunk) :]
             except BlockingIOError:
@@ -222,7 +222,9 @@ class Stream:
         sock, rest = self.socket_for("send on"), memoryview(data)
         while rest:
             try:
-                rest = rest[PlainSocket.send(sock, rest) :]
+                if sock.gettimeout() != 0.0 and _would_block(sock):
+                    raise BlockingIOError
+                rest = rest[PlainSocket.send(sock, rest[:CHUNK], DONTWAIT) :]
             except BlockingIOError:
                 yield True
             except OSError as error:
@@ -245,9 +247,11 @@ class Stream:
         rest = memoryview(data)
         while rest:
             try:
+                if sock.gettimeout() != 0.0 and _would_block(sock):
+                    raise BlockingIOError
                 if len(rest) == len(data):
                     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", numbers))]
-                    rest = rest[sock.sendmsg([rest], rights) :]
+                    rest = rest[sock.sendmsg([rest], rights, DONTWAIT) :]
                 else:
                     rest = rest[sock.send(rest) :]
             except BlockingIOError:
@@ -496,6 +500,14 @@ class Stream:
         self.tls.error = self.quiet_end = error
         self.tape.note(NOTE, f"the TLS handshake failed: {str(error).partition(chr(10))[0]}".encode())
         return error
+
+
+def _would_block(sock: TappedSocket) -> bool:
+    """Tell whether a send on the socket of a handler class, which blocks, may not return at once."""
+    try:
+        return not ready(sock, True, 0)
+    except (OSError, ValueError):
+        return False  # it was closed by another thread, which the send explains
 
 
 def _readable(sock: TappedSocket) -> bool:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 # Plain ints: an operation on socket's enum flags is a dozen Python calls, and these stand in each receive and send.
 _PEEK = int(socket.MSG_PEEK)
 _UNTAPPED = int(socket.MSG_PEEK | socket.MSG_OOB)  # a look takes nothing; urgent data is beside the stream
-_DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))  # Windows has none
+DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))  # Windows has none
 _NOT_WAITALL = ~int(getattr(socket, "MSG_WAITALL", 0))  # a look for all of it would not return at the first byte
 _SENDFILE_CHUNK = 65536  # bytes; what shutil.copyfileobj uses
 _SEND_CHUNK = 262144  # bytes offered to the kernel at once: it takes about as many, and the rest is noted anew
@@ -327,11 +327,11 @@ class RecordingSocket(TappedSocket):
         """
         tape, timeout = self.tape, self.gettimeout()
         assert tape is not None
-        if timeout == 0.0 or not _DONTWAIT:
+        if timeout == 0.0 or flags & DONTWAIT or not DONTWAIT:
             return super().send(data, flags)
         while True:
             try:
-                return PlainSocket.send(self, data, flags | _DONTWAIT)
+                return PlainSocket.send(self, data, flags | DONTWAIT)
             except BlockingIOError:
                 tape.state = SENDING
                 in_time = ready(self, True, timeout)
