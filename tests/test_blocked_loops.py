@@ -472,6 +472,31 @@ async def test_a_plain_push_that_finds_no_room_is_refused_after_a_moment(sockser
         assert "await connection.aio.send(...)" in said
 
 
+@pytest.mark.parametrize("parts", [(b"x" * 50_000_000,), (Text("x"), b"x" * 50_000_000)], ids=["bytes", "parts"])
+async def test_a_plain_push_that_finds_a_little_room_again_and_again_is_refused_after_a_moment(
+    sockserver: SockServer, parts: tuple[Any, ...]
+) -> None:
+    """No single wait is a long one; all of them would be."""
+    server = sockserver.tcp(timeout=30)
+    server.on(CONNECT)
+    over = threading.Event()
+    with connect(server) as client:
+
+        def read_slowly() -> None:
+            while not over.wait(0.01) and client.recv(300_000):
+                pass
+
+        await server.aio.wait_connection()
+        reading = server.in_thread(read_slowly)
+        try:
+            said = refused(lambda: server.connections[0].send(*parts), 4)
+        finally:
+            over.set()
+            await anyio.to_thread.run_sync(reading.result)
+
+        assert "await connection.aio.send(...)" in said
+
+
 BEFORE_ITS_THREAD: dict[str, Callable[[StreamTestServer], object]] = {
     "rules": lambda server: server.on(CONNECT),
     "a handler": lambda server: server.handler(lambda conn: None),

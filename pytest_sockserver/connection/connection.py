@@ -212,8 +212,9 @@ class Connection(Verbs):
             UnsupportedFault: The transport cannot do a part.
             ConnectionResetError, BrokenPipeError: The client is gone; this ends a handler quietly.
             DeadlineExceeded: The client did not read, and the kernel's buffers are full; or a gate was not opened.
-            BlockingCallInCoroutine: In a coroutine, where a part takes time, the test accepted the connection, or for
-                0.1 seconds there was no room, or another send was under way: ``await connection.aio.send(...)``.
+            BlockingCallInCoroutine: In a coroutine, where a part takes time, the test accepted the connection, or there
+                was no room for 0.1 seconds in all, or another send was under way for as long:
+                ``await connection.aio.send(...)``.
         """
         if self._mode == "live":
             _refuse("send")
@@ -384,7 +385,7 @@ class Connection(Verbs):
         plain = all([isinstance(part, bytes) for part in parts])
         if not plain and (takes_time(parts) or (ends(parts) and self._may_wait_to_end())):
             _refuse(verb)
-        deadline: Deadline | None = None  # where nothing has to be waited for, none is needed
+        deadline = moment = None  # where nothing has to be waited for, none is needed
         if not self._writing.acquire(0.0):
             deadline = Deadline(timeout)
             self._take_turn(verb, deadline)
@@ -392,11 +393,12 @@ class Connection(Verbs):
             if plain and self._fault_state is None:  # the usual case, the short way
                 data = b"".join(parts)  # type: ignore[arg-type]
                 for _ in self._stream.send(data):
-                    deadline = deadline or Deadline(timeout)
-                    self._await_room_for(data, deadline, verb)
+                    deadline, moment = deadline or Deadline(timeout), moment or Deadline(MOMENT)
+                    self._await_room_for(data, deadline, verb, moment)
             else:
                 for need in self._needs(parts, request, timeout):
-                    self._await(need, verb)
+                    moment = moment or Deadline(MOMENT)
+                    self._await(need, verb, moment)
         finally:
             self._writing.release()
 
@@ -408,16 +410,20 @@ class Connection(Verbs):
         if not self._writing.acquire(deadline.left() or 0.0):
             raise self._late_turn(f"{verb}()", deadline)
 
-    def _await_room_for(self, data: bytes, deadline: Deadline, verb: str) -> None:
-        if not self._await_room(deadline.left, verb) and not deadline.left():
+    def _await_room_for(self, data: bytes, deadline: Deadline, verb: str, moment: Deadline) -> None:
+        if not self._await_room(deadline.left, verb, moment) and not deadline.left():
             raise self._unread(data, deadline)
 
-    def _await_room(self, left: Callable[[], float | None], verb: str) -> bool:
-        """Wait, in this thread, until the kernel takes bytes again; tell whether it does."""
+    def _await_room(self, left: Callable[[], float | None], verb: str, moment: Deadline) -> bool:
+        """Wait, in this thread, until the kernel takes bytes again; tell whether it does.
+
+        Args:
+            moment: When the whole call is refused in a coroutine, though there was room now and then.
+        """
         sock = self._stream.socket_for("send on")
-        seconds = left()
-        if seconds is None or seconds > MOMENT:
-            if sock.await_room(MOMENT):
+        seconds, soon = left(), moment.left() or 0.0
+        if seconds is None or seconds > soon:
+            if soon and sock.await_room(soon):
                 return True
             _refuse(verb)
             sock, seconds = self._stream.socket_for("send on"), left()
@@ -465,10 +471,10 @@ class Connection(Verbs):
         """Return what saying the parts has to wait for."""
         return perform_parts(self, parts, request, timeout)
 
-    def _await(self, need: Need, verb: str = "send") -> None:
+    def _await(self, need: Need, verb: str = "send", moment: Deadline | None = None) -> None:
         """Wait, in this thread: what a function, or an injection, has brought is known here at the latest."""
         if need.kind is ROOM:
-            self._await_room(need.left, verb)
+            self._await_room(need.left, verb, moment or Deadline(MOMENT))
             return
         _refuse(verb)
         if need.kind is INPUT:
