@@ -317,16 +317,22 @@ class Connection(Verbs):
         may return and leave the connection open; one that raises resets it.  ``disconnect()`` and the server's stop
         shut the socket down and leave closing it to the owner, whose reading raises ``ServerStopping`` then.
 
+        What was received already, and no verb has returned, the socket returns first.  ``select()``, ``poll()`` and
+        ``MSG_PEEK`` do not see those bytes, and ``MSG_WAITALL`` does not wait for more than them; a library that waits
+        for the socket to become readable must receive them before it waits, or the test must, by ``conn.recv()``.
+
         Does not block.  On TLS the socket is an ``ssl.SSLSocket``.
 
         Raises:
-            InvalidState: Bytes were read ahead and not taken: they would be lost.  Or the connection is closed or
-                detached already, was not accepted yet, or another thread drives it.
+            InvalidState: The connection is closed or detached already, was not accepted yet, or another thread drives
+                it.
+            RecordLimitExceeded: Bytes came before ``accept()`` that were not kept.
         """
         self._refuse_unreadable("detach")
         if self._driven_elsewhere():
             raise InvalidState(f"cannot detach connection {self.index}: another thread drives it")
-        return self._stream.detach()
+        intake = self._fault_state.intake if self._fault_state is not None else None
+        return self._stream.detach(intake.arrived if intake is not None else None)
 
     def start_tls(self, context: Context | None = None, *, timeout: float | None = None) -> None:
         """Start TLS as the server; return after the handshake.

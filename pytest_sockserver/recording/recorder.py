@@ -239,7 +239,9 @@ class Tape:
         cut: Why this side has ended the connection from outside its driver, empty while it has not: whatever the
             driver's socket says next is our own doing.
         saw_cut: The driver has been told.
-        in_front: Of a handler class's socket: its ``send`` and ``recv`` apply faults, and return whether they did.
+        interposer: What the socket asks before it sends or receives, by ``send`` and ``recv``, which return whether
+            that is done: on a handler class's socket the injected faults, on a detached one what was read ahead.  Any
+            thread may change it, so it is read once for each use.
         uncut: Where what was received waits to be cut into frames, if no verb reads.  Guarded by the recorder's lock.
         tap: Called without a lock after something was received, by the thread of a handler class: cuts these frames.
         lock: Guards ``socket``, ``cut`` and ``handed_over``, and is held while a descriptor is closed or shut

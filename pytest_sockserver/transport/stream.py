@@ -24,6 +24,7 @@ from ..recording.recorder import PARKED, Tape
 from ..scripting.buffer import Buffer
 from ..scripting.matching import shortened
 from .kernel import acknowledge_now, begins_tls, cut, hard_close, unacknowledged, unread
+from .read_ahead import ReadAhead
 from .tapped_socket import DONTWAIT, PlainSocket, TappedSocket, ready
 from .tapped_socket import start_tls as wrap_tls
 
@@ -343,15 +344,19 @@ class Stream:
                 pass  # the client was faster
             sock.close()
 
-    def detach(self) -> TappedSocket:
-        """Give the socket away, blocking and without a time-out."""
+    def detach(self, unheard: Buffer | None = None) -> TappedSocket:
+        """Give the socket away, blocking and without a time-out, and with it what was received and not taken.
+
+        Args:
+            unheard: What was received after that, for an injection, which has not handed it on.
+        """
         sock = self.socket_for("detach")
-        if len(self.buffer):
-            raise InvalidState(
-                f"cannot detach connection {self.tape.index}: {len(self.buffer)} bytes were read ahead and not taken "
-                f"yet: {shortened(bytes(self.buffer))}; take them first"
-            )
+        ahead, self.buffer = self.buffer, Buffer()
+        if unheard is not None:
+            ahead.feed(unheard.take(len(unheard)))
+            ahead.ended, ahead.broken = ahead.ended or unheard.ended, ahead.broken or unheard.broken
         sock.settimeout(None)
+        self.tape.interposer = ReadAhead(self.tape, ahead) if len(ahead) or ahead.ended else None
         self.tape.state = PARKED
         self.detached = True
         return sock

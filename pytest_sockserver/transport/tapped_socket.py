@@ -235,7 +235,7 @@ class RecordingSocket(TappedSocket):
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         if self.tape is None or flags & _UNTAPPED:
             return super().recv(bufsize, flags)
-        if self.tape.interposer is not None and (heard := self.tape.interposer.recv(self, bufsize)) is not None:
+        if (front := self.tape.interposer) is not None and (heard := front.recv(self, bufsize)) is not None:
             return heard  # type: ignore[no-any-return]
         if bufsize:
             self._peek(flags & _NOT_WAITALL)
@@ -251,7 +251,7 @@ class RecordingSocket(TappedSocket):
             return super().recv_into(buffer, nbytes, flags)
         with memoryview(buffer) as given, given if given.format == "B" and given.ndim == 1 else given.cast("B") as view:
             wanted = nbytes or len(view)
-            if self.tape.interposer is not None and (heard := self.tape.interposer.recv(self, wanted)) is not None:
+            if (front := self.tape.interposer) is not None and (heard := front.recv(self, wanted)) is not None:
                 view[: len(heard)] = heard
                 return len(heard)
             if wanted:
@@ -278,7 +278,7 @@ class RecordingSocket(TappedSocket):
         def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> tuple[bytes, list[Any], int, Any]:
             if self.tape is None or flags & _UNTAPPED:
                 return super().recvmsg(bufsize, ancbufsize, flags)
-            if self.tape.interposer is not None and (heard := self.tape.interposer.recv(self, bufsize)) is not None:
+            if (front := self.tape.interposer) is not None and (heard := front.recv(self, bufsize)) is not None:
                 return heard, [], 0, None
             self._peek()
             try:
@@ -292,8 +292,8 @@ class RecordingSocket(TappedSocket):
             if self.tape is None or flags & _UNTAPPED:
                 return super().recvmsg_into(buffers, ancbufsize, flags)
             views = [memoryview(each).cast("B") for each in buffers]
-            if self.tape.interposer is not None:
-                heard = self.tape.interposer.recv(self, sum(map(len, views)))
+            if (front := self.tape.interposer) is not None:
+                heard = front.recv(self, sum(map(len, views)))
                 if heard is not None:
                     return _scattered(heard, views), [], 0, None
             self._peek()
@@ -308,7 +308,7 @@ class RecordingSocket(TappedSocket):
             if self.tape is None:
                 return super().sendmsg(buffers, ancdata, flags, address)
             chunk = b"".join(bytes(each) for each in buffers)
-            if self.tape.interposer is not None and not ancdata and self.tape.interposer.send(chunk):
+            if (front := self.tape.interposer) is not None and not ancdata and front.send(chunk):
                 return len(chunk)
             send_message = super().sendmsg
             return self._send_noted(chunk, flags, lambda data, flags: send_message([data], ancdata, flags))
@@ -316,7 +316,7 @@ class RecordingSocket(TappedSocket):
     def send(self, data: Any, flags: int = 0, /) -> int:
         if self.tape is None:
             return super().send(data, flags)
-        if self.tape.interposer is not None and self.tape.interposer.send(data):
+        if (front := self.tape.interposer) is not None and front.send(data):
             return memoryview(data).nbytes
         return self._send_noted(data, flags, self._send_waiting)
 
@@ -342,7 +342,7 @@ class RecordingSocket(TappedSocket):
     def sendall(self, data: Any, flags: int = 0, /) -> None:
         if self.tape is None:
             return super().sendall(data, flags)
-        if self.tape.interposer is not None and self.tape.interposer.send(data):
+        if (front := self.tape.interposer) is not None and front.send(data):
             return None
         sent = 0
         if type(data) is bytes and len(data) <= _SEND_CHUNK:  # the usual case, without a view
@@ -403,7 +403,7 @@ def _recording_ssl_socket(plain: type[ssl.SSLSocket]) -> type[ssl.SSLSocket]:
             if tape is None:
                 return super().read(len, buffer)
             self._refuse_after_reset()
-            if tape.interposer is not None and (heard := tape.interposer.recv(self, len)) is not None:
+            if (front := tape.interposer) is not None and (heard := front.recv(self, len)) is not None:
                 if buffer is None:
                     return heard
                 memoryview(buffer)[: heard.__len__()] = heard
@@ -429,7 +429,7 @@ def _recording_ssl_socket(plain: type[ssl.SSLSocket]) -> type[ssl.SSLSocket]:
         def send(self, data: Any, flags: int = 0) -> int:
             if self.tape is None:
                 return super().send(data, flags)
-            if self.tape.interposer is not None and self.tape.interposer.send(data):
+            if (front := self.tape.interposer) is not None and front.send(data):
                 return memoryview(data).nbytes
             return self._send_noted(data, flags, super().send)
 
