@@ -443,12 +443,33 @@ def _recording_ssl_socket(plain: type[ssl.SSLSocket]) -> type[ssl.SSLSocket]:
     return RecordingSSLSocket
 
 
+_lent: dict[int, tuple[int, type[ssl.SSLSocket]]] = {}  # by the context's id: how many calls, and the usual class
+_lending = original.Lock()  # guards _lent, and the class of each context in it
+
+
+def _lend(context: ssl.SSLContext, ours: type[ssl.SSLSocket]) -> None:
+    """Make a context wrap sockets by our class, until each such call was followed by ``_give_back()``."""
+    with _lending:
+        calls, usual = _lent.get(id(context)) or (0, context.sslsocket_class)
+        context.sslsocket_class = ours
+        _lent[id(context)] = calls + 1, usual
+
+
+def _give_back(context: ssl.SSLContext) -> None:
+    with _lending:
+        calls, usual = _lent.pop(id(context))
+        if calls > 1:
+            _lent[id(context)] = calls - 1, usual
+        else:
+            context.sslsocket_class = usual
+
+
 def start_tls(plain: TappedSocket, context: ssl.SSLContext, *, noted: bool = True) -> ssl.SSLSocket:
     """Turn ``plain`` into a TLS socket of the same tape, without a byte of handshake yet; it does not block.
 
-    The context is the user's: its ``sslsocket_class`` is ours for the length of one call, under the
-    connection's lock.  Another thread that wraps a socket by the same context at that moment gets a socket
-    of our class without a tape, which behaves as the plain one.
+    The context is the user's: its ``sslsocket_class`` is ours for the length of the call.  Another thread that wraps
+    a socket by the same context at that moment gets a socket of our class without a tape, which behaves as the plain
+    one; if it is a thread of ours, the last one puts the usual class back.
 
     The ``wrap_socket()`` of a class of the user's own is called without that lock.  Until it returns, the connection is
     ended through the detached descriptor, and counts as busy.
@@ -458,8 +479,7 @@ def start_tls(plain: TappedSocket, context: ssl.SSLContext, *, noted: bool = Tru
     assert tape is not None
     tape.wrapping = True
     with tape.lock if type(context) is ssl.SSLContext else nullcontext():
-        usual = context.sslsocket_class
-        context.sslsocket_class = _recording_ssl_socket(ssl.SSLSocket)
+        _lend(context, _recording_ssl_socket(ssl.SSLSocket))
         try:
             secured = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
         except OSError:  # the client has reset at this moment, and the socket is closed
@@ -467,7 +487,7 @@ def start_tls(plain: TappedSocket, context: ssl.SSLContext, *, noted: bool = Tru
             tape.note(CLIENT_RESET)
             raise
         finally:
-            context.sslsocket_class = usual
+            _give_back(context)
             tape.wrapping = False
         with tape.lock:
             secured.tape = tape  # type: ignore[attr-defined]
