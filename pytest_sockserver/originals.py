@@ -2,13 +2,14 @@
 
 Tests freeze ``time.monotonic``, forbid ``socket.socket``, put a mock in the place of ``threading.Thread``; gevent and
 eventlet put greenlets in the place of threads.  A deadline must run out all the same, and a server must serve.  So what
-the package uses of these modules is bound once, when the plugin is loaded, and all else takes it from here.
+the package uses of these modules is bound once, as it was when the plugin was loaded, and all else takes it from here.
 
 Rules:
 
-- It is kept in a class, :class:`original` of ``bound.py``, which is all that the plugin loads.  freezegun walks through
-  the attributes of every module and replaces those which *are* ``time.monotonic``; a class it leaves alone.  So no
-  module of the package binds one of these by itself.
+- The plugin's load copies the modules' dictionaries, which costs next to nothing; the first use takes from the copies.
+- It is kept in a class, :class:`original` of ``bound.py``.  freezegun walks through the attributes of every module and
+  replaces those which *are* ``time.monotonic``; a class, or a dictionary, it leaves alone.  So no module of the package
+  binds one of these by itself.
 - What was replaced before we were loaded is found again: functions of C modules in a second copy of the module, which
   the import system makes afresh; the socket class among the subclasses of ``_socket.socket``; ``Thread`` among the
   bases of the main thread's class.

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import pytest_sockserver
+from pytest_sockserver import public
 
 PACKAGE = Path(pytest_sockserver.__file__).parent
 FOLDERS = (
@@ -128,7 +129,7 @@ def test_the_standard_librarys_socketserver_is_never_imported(name: str) -> None
 
 @pytest.mark.parametrize("name", BOTTOM)
 def test_the_bottom_imports_nothing_above_it(name: str) -> None:
-    assert ours(name, lazy=True) <= {*BOTTOM, "errors"}
+    assert ours(name, lazy=True) <= {*BOTTOM, "errors", ""}  # the package itself imports nothing before it is used
 
 
 def test_nothing_below_the_plugin_imports_pytest() -> None:
@@ -184,7 +185,6 @@ def test_importing_the_plugin_loads_nothing_that_pytest_has_not() -> None:
     assert {name for name in new if not name.startswith("pytest_sockserver")} == set()
     assert {name for name in new if name.startswith("pytest_sockserver")} == {
         "pytest_sockserver",
-        "pytest_sockserver.bound",
         "pytest_sockserver.pytest_plugin",
         "pytest_sockserver.pytest_plugin.plugin",
     }
@@ -233,6 +233,20 @@ def test_every_public_name_is_there() -> None:
     assert {"SockServer", "StreamTestServer", "DatagramTestServer", "Connection", "Request", "ANY"} <= set(names)
     for name in names:
         getattr(pytest_sockserver, name)
+
+
+def test_type_checkers_are_shown_every_public_name_from_where_it_is() -> None:
+    stub = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
+
+    shown = {
+        alias.asname: node.module
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom) and node.level
+        for alias in node.names
+        if alias.asname == alias.name
+    }
+    assert shown == public.HOMES
+    assert pytest_sockserver.__all__ == sorted(public.HOMES)
 
 
 def test_a_name_that_is_not_there_is_an_attributeerror() -> None:

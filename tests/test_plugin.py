@@ -607,8 +607,8 @@ def test_a_run_without_our_fixtures_imports_nothing_and_registers_no_hook(instal
             assert plugins.has_plugin("sockserver") and not plugins.has_plugin("sockserver-reports")
             assert [name for name in {COSTLY!r} if name in sys.modules] == []
             assert sorted(name for name in sys.modules if name.partition(".")[0] == "pytest_sockserver") == [
-                "pytest_sockserver", "pytest_sockserver.bound", "pytest_sockserver.pytest_plugin",
-                "pytest_sockserver.pytest_plugin.plugin",
+                "pytest_sockserver", "pytest_sockserver.pytest_plugin",
+                "pytest_sockserver.pytest_plugin.plugin", "pytest_sockserver.pytest_plugin.settings",
             ]
             ours = sys.modules["pytest_sockserver.pytest_plugin.plugin"]
             hooks = [name for name in dir(ours) if name.startswith("pytest_") and callable(getattr(ours, name))]

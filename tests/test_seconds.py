@@ -27,7 +27,7 @@ from pytest_sockserver import (
     splits,
 )
 from pytest_sockserver.errors.messages import format_seconds
-from pytest_sockserver.pytest_plugin import plugin
+from pytest_sockserver.pytest_plugin import settings
 from pytest_sockserver.scripting import arguments
 
 from .peers import connect, datagram_client, until
@@ -200,7 +200,7 @@ def test_the_marker_the_flag_and_the_setting(pytester: pytest.Pytester, monkeypa
 
 
 def test_the_plugin_knows_the_bound_without_an_import() -> None:
-    assert plugin.LONGEST_WAIT == arguments.LONGEST_WAIT
+    assert settings.LONGEST_WAIT == arguments.LONGEST_WAIT
 
 
 @pytest.mark.parametrize(

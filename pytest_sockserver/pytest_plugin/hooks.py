@@ -188,6 +188,21 @@ def run_ends(session: pytest.Session, exitstatus: int) -> Iterator[None]:
             _warn_of(config, place, failure)
 
 
+def tell_forgotten(session: pytest.Session, errors: Iterable[Warning]) -> None:
+    """Warn of servers that were started by hand and never stopped, where a filter makes errors of such warnings.
+
+    No test is left whose error it could be: it fails the run, which goes on to its report.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        for error in errors:
+            assert error.__traceback__ is not None
+            at = error.__traceback__
+            warnings.warn_explicit(error, ResourceWarning, at.tb_frame.f_code.co_filename, at.tb_lineno)
+    if session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def _warn_of(config: pytest.Config, place: str, failure: Failure) -> None:
     """Report a failure as a warning.  Not by ``warnings.warn()``, which ``-W error`` would make an exception."""
     path, line = "", 0
