@@ -613,8 +613,8 @@ def test_a_run_without_our_fixtures_imports_nothing_and_registers_no_hook(instal
             ours = sys.modules["pytest_sockserver.pytest_plugin.plugin"]
             hooks = [name for name in dir(ours) if name.startswith("pytest_") and callable(getattr(ours, name))]
             assert hooks == [
-                "pytest_addoption", "pytest_configure", "pytest_keyboard_interrupt", "pytest_sessionfinish",
-                "pytest_timeout_cancel_timer", "pytest_timeout_set_timer",
+                "pytest_addoption", "pytest_collection_finish", "pytest_configure", "pytest_keyboard_interrupt",
+                "pytest_sessionfinish", "pytest_timeout_cancel_timer", "pytest_timeout_set_timer",
             ]
         """,
         *NO_OTHERS,

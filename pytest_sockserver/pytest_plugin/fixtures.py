@@ -41,7 +41,7 @@ def one(request: pytest.FixtureRequest, transport: str) -> Iterator[BaseTestServ
 
 def factory_of(request: pytest.FixtureRequest) -> Generator[SockServer, None, None]:
     """Yield a factory; stop and judge its servers."""
-    hooks.register(request)
+    hooks.register_late(request)
     hooks.limit_deadlines(request.node)
     factory = SockServer(**_defaults(request))
     factory._fixture = request.fixturename

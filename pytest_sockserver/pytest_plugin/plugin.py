@@ -85,6 +85,14 @@ def _is_given(config: pytest.Config, name: str) -> bool:
     return ini not in (None, "") or config.getoption(f"sockserver_{name}") is not None
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Watch all tests if they may make servers by themselves: something has imported a server's class."""
+    if "pytest_sockserver.server.base" in sys.modules and session.items and not session.config.option.collectonly:
+        from .hooks import register
+
+        register(session.config)
+
+
 @pytest.hookimpl(optionalhook=True, wrapper=True)
 def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> Iterator[Any]:
     """Keep our deadlines below the test's time limit: pytest-timeout's report would name a lock of ours."""

@@ -65,7 +65,7 @@ from ..errors.messages import format_peer, refuse_misspelt, with_conversation
 from ..faults.active import Injection, Injections
 from ..faults.fault_rule import SENT, checked_fault_rule
 from ..originals import Thread, current_thread, original
-from ..recording.demands import Demands, is_in_a_tests_body, running
+from ..recording.demands import Demands, adopt, is_in_a_tests_body, running
 from ..recording.events import Event
 from ..recording.failures import Expected, Failures, add_note, combined
 from ..recording.recorder import Recorder
@@ -246,6 +246,8 @@ class BaseTestServer(Judged, Addressed):
             self._state = "started"
             self._over = self._stopping = False
             forgotten.note_start(self)
+            if not self._demands.are_judged_by_hooks:
+                adopt(self)
 
     def stop(self) -> None:
         """End everything this server has: its loop, its connections, its threads, its socket file.
