@@ -331,3 +331,30 @@ def test_three():
         assert run.phases(name) == ["call failed"]
     for name in ("test_two[1]", "test_two[2]", "test_three"):
         assert run.phases(name) == ["call passed"]
+
+
+@pytest.mark.parametrize(
+    ("block", "server"),
+    [("StreamTestServer()", "owner"), ("SockServer()", "owner.tcp()"), ("SockServer()", "owner.udp()")],
+)
+def test_what_a_parametrized_fixture_missed_is_told_when_the_server_stops(
+    inner: Runner, block: str, server: str
+) -> None:
+    run = inner(
+        HEAD
+        + SHARED.format(scope="module", block=block, server=server)
+        + """
+@pytest.fixture(scope="module", params=["one", "two"])
+def declared(shared, request):
+    if request.param == "one":
+        shared.on(b"a", times=1).reply(b"A")
+
+def test_it(shared, declared):
+    pass
+""",
+        *IN_ORDER,
+    )
+
+    assert run.phases("test_it[one]") == ["call passed"]
+    assert run.phases("test_it[two]") == ["call passed", "teardown failed"]
+    assert run.stdout.count("  pytest_sockserver.UnmetExpectation: ") == 1
