@@ -517,7 +517,7 @@ def test_what_was_replaced_before_we_were_loaded_is_found_again(patch: str) -> N
         "threading.Thread = None",
         "threading.enumerate = threading.main_thread = None",
         "threading.Thread.start = threading.Thread.join = threading.Thread.is_alive = threading.Thread.run = None",
-        "_thread.start_new_thread = _thread.get_ident = lambda *args: 1; _thread.RLock = None",
+        "_thread.start_new_thread = _thread.get_ident = lambda *args: 1; threading.RLock = None",
         "select.poll = select.select = None; selectors.PollSelector = selectors.SelectSelector = None",
     ],
 )

@@ -22,7 +22,7 @@ def one(request: pytest.FixtureRequest, transport: str) -> Iterator[BaseTestServ
     factories = factory_of(request)
     factory = next(factories)
     try:
-        server: BaseTestServer = getattr(factory, transport)(name=f"{transport}_server")
+        server = _make(factory, transport)
     except BaseException as error:
         factories.close()
         if not isinstance(error, (TypeError, ValueError, OSError)):
@@ -39,13 +39,17 @@ def one(request: pytest.FixtureRequest, transport: str) -> Iterator[BaseTestServ
     next(factories, None)  # its end stops and verifies
 
 
+def _make(factory: SockServer, transport: str) -> BaseTestServer:
+    server: BaseTestServer = getattr(factory, transport)(name=f"{transport}_server")  # the line that a report shows
+    return server
+
+
 def factory_of(request: pytest.FixtureRequest) -> Generator[SockServer, None, None]:
     """Yield a factory; stop and judge its servers."""
     hooks.register_late(request)
     hooks.limit_deadlines(request.node)
     factory = SockServer(**_defaults(request))
-    factory._fixture = request.fixturename
-    hooks.begin(factory, request.node)
+    hooks.begin(factory, request.node, str(request.fixturename))
     try:
         yield factory
     finally:

@@ -106,10 +106,15 @@ def limit_deadlines(node: Any) -> None:
         deadline.limit_test(*limit)
 
 
-def begin(factory: SockServer, node: Any) -> None:
-    """List a factory that a fixture of the node's scope has made."""
-    node.stash.setdefault(factories_key, []).append(factory)
+def begin(factory: SockServer, node: Any, name: str) -> None:
+    """List a factory that a fixture of the node's scope is."""
+    _list(factory, node, name)
     node.config.stash.setdefault(_unfinished_key, []).append((factory, node))
+
+
+def _list(factory: SockServer, node: Any, name: str) -> None:
+    factory._belong_to(name)
+    node.stash.setdefault(factories_key, []).append(factory)
 
 
 def _adopt(period: Period, node: Any, name: str, owner: SockServer | BaseTestServer) -> None:
@@ -122,24 +127,18 @@ def _adopt(period: Period, node: Any, name: str, owner: SockServer | BaseTestSer
     else:
         factory = SockServer()
         factory.servers.append(owner)
-    factory._fixture = name
-    for server in factory.servers:
-        server._demands.are_judged_by_hooks = True
-    node.stash.setdefault(factories_key, []).append(factory)
+    _list(factory, node, name)
     node.stash.setdefault(_adopted_key, []).append((period, factory))
 
 
-def _let_go(period: Period, node: Any) -> list[SockServer]:
-    """Forget what a fixture has begun by itself, and return it."""
+def _let_go(period: Period, node: Any) -> list[Failure]:
+    """Forget what a fixture has begun by itself; return the failures that were put off."""
     adopted = node.stash.get(_adopted_key, [])
     gone = [factory for owner, factory in adopted if owner is period]
     node.stash[_adopted_key] = [each for each in adopted if each[0] is not period]
     for factory in gone:
         node.stash[factories_key].remove(factory)
-        factory._fixture = None
-        for server in factory.servers:
-            server._demands.are_judged_by_hooks = False
-    return gone
+    return [failure for factory in gone for failure in factory._let_go()]
 
 
 def finish(factory: SockServer, node: Any) -> None:
@@ -330,8 +329,7 @@ class Reports:
         try:
             self._end_period(period, node)
         finally:
-            put_off = [failure for factory in _let_go(period, node) for failure in factory._take_put_off()]
-            _raise_late(node, [], put_off)
+            _raise_late(node, [], _let_go(period, node))
 
     def _end_period(self, period: Period, node: Any) -> None:
         """Raise what a test, or a fixture of a wider scope, has demanded and not got, and what went wrong by now.
@@ -364,9 +362,7 @@ class Reports:
         self._begin_test(item)
         item.stash[_left_key] = False
         for factory in factories_of(item):
-            factory._followed = False
-            for server in factory.servers:
-                server._begin_test()
+            factory._begin_test()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, Any, Any]:

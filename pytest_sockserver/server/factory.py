@@ -171,6 +171,28 @@ class SockServer:
         put_off, self._put_off = self._put_off, []
         return put_off
 
+    def _belong_to(self, fixture: str) -> None:
+        """Be judged by pytest's hooks from now on, as the fixture's."""
+        self._fixture = fixture
+        for server in self.servers:
+            self._tell_who_judges(server)
+
+    def _let_go(self) -> list[Failure]:
+        """Be judged by what stops it alone; return what was put off."""
+        self._fixture = None
+        for server in self.servers:
+            self._tell_who_judges(server)
+        return self._take_put_off()
+
+    def _tell_who_judges(self, server: BaseTestServer) -> None:
+        server._demands.are_judged_by_hooks = self._fixture is not None
+
+    def _begin_test(self) -> None:
+        """Begin to count for a further test, on servers of a wider scope."""
+        self._followed = False
+        for server in self.servers:
+            server._begin_test()
+
     def _take_wrong(self, *, is_last: bool = True) -> list[Failure]:
         """Return what went wrong in all servers, each once."""
         return [failure for server in self.servers for failure in server._take_wrong(is_last=is_last)]
@@ -236,7 +258,7 @@ class SockServer:
     def _begin(self, server: BaseTestServer, bound: socket.socket | None) -> None:
         self._be_adopted()
         server._bound = bound
-        server._demands.are_judged_by_hooks = self._fixture is not None
+        self._tell_who_judges(server)
         self.servers.append(server)  # before its start: Ctrl-C in the midst of that is followed by its stop
         try:
             server.start()
