@@ -246,7 +246,7 @@ class Pipe:
     def tell(self, data: bytes) -> None:
         os.write(self.writer, data)
 
-    def receive_faulty(self, seconds: float | None = None) -> bytes:
+    def receive(self, seconds: float | None = None) -> bytes:
         """What has been told, or nothing if nothing comes in time."""
         readable(self.reader, patience() if seconds is None else seconds)
         try:

@@ -621,7 +621,7 @@ def test_loop_goes_on_while_max_children_are_busy(module: ModuleType) -> None:
                 leave(self)
 
     def be_busy(self: Any) -> None:
-        release.receive_faulty(1.0)  # not for ever, should the loop wait for this child
+        release.receive(1.0)  # not for ever, should the loop wait for this child
 
     with Pipe() as release, Server(LOCALHOST, quiet(module, be_busy)) as server, visitor(server), visitor(server):
         serve_here(module, server)

@@ -126,7 +126,7 @@ def max_children_bounds_the_children(module: Any) -> Trace:
     def company(self: Any) -> None:
         at_work.tell(b"*")
         time.sleep(GRACE)
-        answers.tell(b"%d " % len(at_work.receive_faulty(0)))
+        answers.tell(b"%d " % len(at_work.receive(0)))
 
     class Server(module.ForkingTCPServer):
         max_children = 1
@@ -145,7 +145,7 @@ def max_children_bounds_the_children(module: Any) -> Trace:
         with Server(LOCALHOST, quiet(module, company)) as server, connect(server), connect(server):
             serve_here(module, server)
             server.server_close()
-            trace.append(f"handled: {server.handled}, at work together: {answers.hear()!r}")
+            trace.append(f"handled: {server.handled}, at work together: {answers.receive()!r}")
     return trace
 
 
@@ -182,7 +182,7 @@ def error_is_handled_in_the_child(module: Any) -> Trace:
     with Pipe() as told, Server(LOCALHOST, fail) as server:
         trace.append(handle_one(server))
         server.server_close()
-        trace.append(repr(told.receive_faulty()))
+        trace.append(repr(told.receive()))
     return trace
 
 
@@ -219,7 +219,7 @@ def server_close_waits_for_children(module: Any) -> Trace:
         with forking_server(module, quiet(module, linger)) as server, connect(server):
             serve_one(server)
             server.server_close()
-            return [repr(told.receive_faulty(0)), f"children: {server.active_children or 'none'}"]
+            return [repr(told.receive(0)), f"children: {server.active_children or 'none'}"]
 
 
 @program("fork: block_on_close=False: server_close does not wait", needs=("fork",))
@@ -262,7 +262,7 @@ def atexit_does_not_run_in_the_child(module: Any) -> Trace:
     with Pipe() as told:
         with forking_server(module, quiet(module, register)) as server:
             handle_one(server)
-        return [repr(told.receive_faulty())]
+        return [repr(told.receive())]
 
 
 @program("defect 35: fork with threads about warns on 3.12 and later", needs=("fork",))
