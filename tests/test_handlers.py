@@ -17,7 +17,15 @@ from unittest import mock
 
 import pytest
 
-from pytest_sockserver import Connection, DatagramTestServer, Request, SockServer, StreamTestServer, socketserver
+from pytest_sockserver import (
+    Connection,
+    DatagramTestServer,
+    DeadlineExceeded,
+    Request,
+    SockServer,
+    StreamTestServer,
+    socketserver,
+)
 
 from .peers import PATIENCE, connect, connect_to, datagram_client, read_to_end, until
 
@@ -73,6 +81,30 @@ def test_the_latest_declared_takes_new_connections(server: StreamTestServer) -> 
         assert asked(server, b"") == b"second"
         early.shutdown(socket.SHUT_WR)
         assert read_to_end(early) == b"first "
+
+
+def test_a_connection_that_was_waited_for_has_the_handler_of_its_time(
+    server: StreamTestServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is listed a moment before it is given to what is declared."""
+    listed, go_on = threading.Event(), threading.Event()
+
+    def decide_late(connection: Connection, decide: Callable[[Connection], bool] = server._is_driven) -> bool:
+        listed.set()
+        go_on.wait(PATIENCE)
+        return decide(connection)
+
+    monkeypatch.setattr(server, "_is_driven", decide_late)
+    server.handler(lambda conn: conn.send(b"first"))
+    with connect(server) as early:
+        assert listed.wait(PATIENCE)
+        with pytest.raises(DeadlineExceeded):
+            server.wait_connection(timeout=0.05)
+        go_on.set()
+        server.wait_connection()
+        server.handler(lambda conn: conn.send(b"second"))
+
+        assert read_to_end(early) == b"first"
 
 
 def with_default(conn: Connection, greeting: bytes = b"hi") -> None:

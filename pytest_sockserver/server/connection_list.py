@@ -120,7 +120,8 @@ class Admitting(Listening):
                 request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._connections.append(request.connection)  # type: ignore[attr-defined]
             self._live[request.connection] = None  # type: ignore[attr-defined]
-            self._recorder.changed()
+            if self.transport == "tls":
+                self._recorder.changed()  # else _is_driven(), which follows in this thread, does so
             return request
 
     def _begin_tls(self, connection: Connection) -> bool:
@@ -156,7 +157,9 @@ class Admitting(Listening):
     def _is_driven(self, connection: Connection) -> bool:
         """Give the connection to what was declared; if nothing was, let it wait for that, or for ``accept()``."""
         if self._limit is not None and self.transport != "tls" and self._is_too_many(connection):
-            connection._responder = self._limit[1]
+            with self._recorder.lock:
+                connection._responder = self._limit[1]
+                self._recorder.changed()
             return True
         if self._probes.look():
             self._give_waiting_connections()  # who came before goes first
@@ -166,12 +169,19 @@ class Admitting(Listening):
                 driver = connection._responder = ReadOnly()
             if driver is None or driver.is_raw:
                 connection._cut_frames()
-            if driver is not None:
-                return True
-            connection._mode = "sunk"
-            self._untaken.append(connection)
+            if driver is None:
+                connection._mode = "sunk"
+                self._untaken.append(connection)
             self._recorder.changed()
-            return False
+            return driver is not None
+
+    def _is_undecided(self, connection: Connection) -> bool:
+        """Whether a connection was accepted, and was not given to what is declared yet.  The lock must be held.
+
+        A moment of the loop's thread: a test that has waited for a connection may declare something for the next one.
+        On TLS it lasts as long as the handshake, and does not count.
+        """
+        return self.transport != "tls" and connection._responder is None and connection._mode == "handled"
 
     def _keep_framer(self, thread: threading.Thread) -> None:
         """Keep a thread that runs a framing, to be joined when the server stops."""

@@ -144,7 +144,9 @@ def connection(server: StreamTestServer, index: int, timeout: float | None) -> W
     checked_index(index, "wait_connection() expected an index from 0 on", least=0)
 
     def ask() -> Any:
-        return server._connections[index] if index < len(server._connections) else PENDING
+        if index >= len(server._connections) or server._is_undecided(server._connections[index]):
+            return PENDING
+        return server._connections[index]
 
     def late(deadline: Deadline) -> Any:
         have = len(server._connections)
