@@ -202,6 +202,8 @@ class StreamTestServer(Admitting):
     def wait_connection(self, index: int = 0, *, timeout: float | None = None) -> Connection:
         """Return the connection with this index; wait for it if need be.
 
+        What is declared has the connection by then; on TLS it gets the connection after the handshake.
+
         Raises:
             DeadlineExceeded: It did not come in time.
         """
