@@ -1,6 +1,7 @@
-"""What the package uses of the standard library's clock, threads and sockets, bound when the plugin is loaded.
+"""What the package uses of the standard library's clock, threads and sockets.
 
-Small, since each run of pytest pays for it: see ``originals``, which everything else imports.
+Bound at first use, out of what there was when the plugin was loaded, which the package has kept: see ``originals``,
+which everything else imports.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import threading
 import time
 from types import BuiltinFunctionType
 
+from . import _as_loaded
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -22,9 +25,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+def _as_it_was(module: ModuleType) -> dict[str, Any]:
+    """Return what a module had when the package was loaded; what it has now if it came later."""
+    return _as_loaded.get(module.__name__, vars(module))
+
+
 def _unpatched(module: ModuleType, name: str) -> Any:
     """Return a function of a C module; from a second copy of the module if somebody has put another in its place."""
-    found = getattr(module, name, None)
+    found = _as_it_was(module).get(name)
     if type(found) is BuiltinFunctionType and found.__name__ == name:
         return found
     from importlib.util import find_spec, module_from_spec
@@ -45,8 +53,13 @@ def named(found: Iterable[Any], module: str, name: str, otherwise: Any) -> Any:
     return otherwise
 
 
+_threading = _as_it_was(threading)
 if not TYPE_CHECKING:
-    _Thread = named(type(threading.main_thread()).__mro__, "threading", "Thread", threading.Thread)
+    _main_thread = type(_threading["main_thread"]())
+    _Thread = named([_threading["Thread"], *_main_thread.__mro__], "threading", "Thread", threading.Thread)
+# Its functions, which a test may have replaced since.
+_is_as_loaded = _Thread is _as_loaded.get("threading", {}).get("Thread")
+_methods = _as_loaded["Thread"] if _is_as_loaded else {**vars(_Thread)}
 
 
 class original:  # a namespace, as a module is
@@ -59,22 +72,25 @@ class original:  # a namespace, as a module is
     getpid: Callable[[], int] = _unpatched(sys.modules[os.name], "getpid")  # a fake one would pass for a fork
 
     Lock: Callable[[], threading.Lock] = _unpatched(_thread, "allocate_lock")
-    RLock: Callable[[], Any] = _thread.RLock
+    RLock: Callable[[], Any] = _as_it_was(_thread)["RLock"]
     get_ident: Callable[[], int] = _unpatched(_thread, "get_ident")
     start_new_thread: Callable[..., int] = _unpatched(_thread, "start_new_thread")
-    current_thread = staticmethod(threading.current_thread)
-    main_thread = staticmethod(threading.main_thread)
-    all_threads = staticmethod(threading.enumerate)
+    current_thread: Callable[[], threading.Thread] = staticmethod(_threading["current_thread"])
+    main_thread: Callable[[], threading.Thread] = staticmethod(_threading["main_thread"])
+    all_threads: Callable[[], list[threading.Thread]] = staticmethod(_threading["enumerate"])
 
     # Of which those of originals.py are made.
     library_thread = _Thread
-    thread_init, thread_start, thread_run = _Thread.__init__, _Thread.start, _Thread.run
-    thread_join, thread_is_alive = _Thread.join, _Thread.is_alive
-    library_condition = threading.Condition
+    thread_init: Callable[..., None] = _methods["__init__"]
+    thread_start: Callable[..., None] = _methods["start"]
+    thread_run: Callable[..., None] = _methods["run"]
+    thread_join: Callable[..., None] = _methods["join"]
+    thread_is_alive: Callable[..., bool] = _methods["is_alive"]
+    library_condition = _threading["Condition"]
     thread_parts = tuple(
-        (name, getattr(threading, name)) for name in ("Condition", "Event", "Lock", "_allocate_lock", "get_ident")
+        (name, _threading[name]) for name in ("Condition", "Event", "Lock", "_allocate_lock", "get_ident")
     )
 
     poll: Any = _unpatched(select, "poll") if sys.platform != "win32" else None
     select: Callable[..., Any] = _unpatched(select, "select")
-    PollSelector = getattr(selectors, "PollSelector", selectors.SelectSelector)
+    PollSelector: Any = _as_it_was(selectors).get("PollSelector", selectors.SelectSelector)

@@ -2,13 +2,14 @@
 
 Tests freeze ``time.monotonic``, forbid ``socket.socket``, put a mock in the place of ``threading.Thread``; gevent and
 eventlet put greenlets in the place of threads.  A deadline must run out all the same, and a server must serve.  So what
-the package uses of these modules is bound once, when the plugin is loaded, and all else takes it from here.
+the package uses of these modules is bound once, as it was when the plugin was loaded, and all else takes it from here.
 
 Rules:
 
-- It is kept in a class, :class:`original` of ``bound.py``, which is all that the plugin loads.  freezegun walks through
-  the attributes of every module and replaces those which *are* ``time.monotonic``; a class it leaves alone.  So no
-  module of the package binds one of these by itself.
+- The plugin's load copies the modules' dictionaries, which costs next to nothing; the first use takes from the copies.
+- It is kept in a class, :class:`original` of ``bound.py``.  freezegun walks through the attributes of every module and
+  replaces those which *are* ``time.monotonic``; a class, or a dictionary, it leaves alone.  So no module of the package
+  binds one of these by itself.
 - What was replaced before we were loaded is found again: functions of C modules in a second copy of the module, which
   the import system makes afresh; the socket class among the subclasses of ``_socket.socket``; ``Thread`` among the
   bases of the main thread's class.
@@ -29,7 +30,7 @@ import sys
 import threading
 import time
 from types import BuiltinFunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from . import bound
 from .bound import named
@@ -59,6 +60,10 @@ class original(bound.original):  # a namespace, as a module is
     accept = _Socket.accept
     getaddrinfo = _getaddrinfo
 
+
+#: Events of poll(2), for the same reason: their values are the same on all systems that have it.
+POLLIN: Final = 1
+POLLOUT: Final = 4
 
 # Seconds between two looks of a wait in a greenlet: a client's answer takes a tenth of a millisecond at best.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1e-4, 2e-3
@@ -176,9 +181,12 @@ _natives: dict[int, Thread] = {}
 
 def _threading_is_intact() -> bool:
     starts = getattr(threading, "_start_joinable_thread", None) or threading._start_new_thread  # type: ignore[attr-defined]
-    return type(starts) is BuiltinFunctionType and all(
-        getattr(threading, name) is part for name, part in original.thread_parts
-    )
+    if type(starts) is not BuiltinFunctionType:
+        return False
+    for name, part in original.thread_parts:  # noqa: SIM110 - a generator is five calls, for each thread
+        if getattr(threading, name) is not part:
+            return False
+    return True
 
 
 class Thread(_Thread):
@@ -298,7 +306,7 @@ def ssl_module() -> Any:
     """
     with _making_ssl:
         for module in (sys.modules.get("ssl"), _copies.get("ssl")):
-            if module is not None and module.SSLSocket.__module__ == "ssl":
+            if module is not None and not _is_patched(module):
                 return module
         from importlib.util import find_spec, module_from_spec
 
@@ -319,6 +327,19 @@ def ssl_module() -> Any:
             socket.socket = replaced  # type: ignore[misc]
             if known is not None:
                 sys.modules["ssl"] = known
+
+
+def _is_patched(ssl: Any) -> bool:
+    """Tell whether gevent or eventlet have patched a module ``ssl``.
+
+    The classes alone do not tell: eventlet puts the original ones back while it wraps a client's socket, and another
+    thread may look at that moment.
+    """
+    if ssl.SSLSocket.__module__ != "ssl":
+        return True
+    # Missing while eventlet is imported.  It patches socket and ssl together, and calls that "socket".
+    is_monkey_patched = getattr(sys.modules.get("eventlet.patcher"), "is_monkey_patched", None)
+    return ssl is sys.modules.get("ssl") and is_monkey_patched is not None and bool(is_monkey_patched("socket"))
 
 
 _copies: dict[str, Any] = {}

@@ -127,7 +127,7 @@ class Taken:
 def arrived(conn: Connection) -> bool:
     """Tell whether something is in our kernel that nobody has received."""
     try:
-        return bool(conn._tape.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        return bool(conn.conversation.tape.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
     except BlockingIOError:
         return False
 

@@ -100,7 +100,7 @@ async def waiting() -> None:
 def unread(conn: AsyncConnection) -> bool:
     """Tell whether something has arrived that nobody has received."""
     try:
-        return bool(conn._tape.socket.recv(1, socket.MSG_PEEK))
+        return bool(conn.conversation.tape.socket.recv(1, socket.MSG_PEEK))
     except BlockingIOError:
         return False
 
@@ -359,7 +359,7 @@ async def test_a_cancelled_close_closes_all_the_same(server: StreamTestServer) -
             task.scope.cancel()
             await task.done.wait()
 
-        assert conn._connection._tape.socket.fileno() == -1
+        assert conn._connection.conversation.tape.socket.fileno() == -1
         client.settimeout(1)
         assert await in_thread(client.recv, 1) == b""
 

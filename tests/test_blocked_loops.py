@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from time import monotonic
 from typing import Any
 
@@ -38,10 +40,11 @@ from pytest_sockserver import (
     Text,
     fault_matrix,
     lines,
+    socketserver,
 )
 from pytest_sockserver.faults import Corrupt, Hold, Jitter, ReadSlowly, Repeat, Split, Throttle
 
-from .peers import connect, datagram_client, tls_contexts
+from .peers import PATIENCE, connect, datagram_client, tls_contexts
 
 pytestmark = pytest.mark.anyio
 
@@ -459,6 +462,93 @@ async def test_a_plain_push_that_finds_no_room_is_refused_after_a_moment(sockser
         await server.aio.wait_connection()
 
         said = refused(lambda: server.connections[0].send(b"x" * 50_000_000), 5)
+
+        assert "await connection.aio.send(...)" in said
+
+
+@pytest.mark.parametrize("parts", [(b"x" * 50_000_000,), (Text("x"), b"x" * 50_000_000)], ids=["bytes", "parts"])
+async def test_a_plain_push_that_finds_a_little_room_again_and_again_is_refused_after_a_moment(
+    sockserver: SockServer, parts: tuple[Any, ...]
+) -> None:
+    """No single wait is a long one; all of them would be."""
+    server = sockserver.tcp(timeout=30)
+    server.on(CONNECT)
+    over = threading.Event()
+    with connect(server) as client:
+
+        def read_slowly() -> None:
+            while not over.wait(0.01) and client.recv(300_000):
+                pass
+
+        await server.aio.wait_connection()
+        reading = server.in_thread(read_slowly)
+        try:
+            said = refused(lambda: server.connections[0].send(*parts), 4)
+        finally:
+            over.set()
+            await anyio.to_thread.run_sync(reading.result)
+
+        assert "await connection.aio.send(...)" in said
+
+
+BEFORE_ITS_THREAD: dict[str, Callable[[StreamTestServer], object]] = {
+    "rules": lambda server: server.on(CONNECT),
+    "a handler": lambda server: server.handler(lambda conn: None),
+    "a handler class": lambda server: server.handler(socketserver.StreamRequestHandler),
+}
+
+
+@pytest.mark.parametrize("transport", ["tcp", "unix"])
+@pytest.mark.parametrize("driver", BEFORE_ITS_THREAD)
+async def test_a_plain_push_before_the_drivers_thread_has_begun_is_refused_after_a_moment(
+    sockserver: SockServer, monkeypatch: pytest.MonkeyPatch, transport: str, driver: str
+) -> None:
+    """Its socket was made non-blocking by that thread once: a push that was faster blocked without any bound."""
+    server: StreamTestServer = getattr(sockserver, transport)(timeout=30)
+    BEFORE_ITS_THREAD[driver](server)
+    go_on, perform = threading.Event(), server._perform
+
+    def late(connection: Connection) -> None:
+        go_on.wait(PATIENCE)
+        perform(connection)
+
+    monkeypatch.setattr(server, "_perform", late)
+    with connect(server):
+        try:
+            await server.aio.wait_connection()
+
+            said = refused(lambda: server.connections[0].send(b"x" * 50_000_000), 4)
+        finally:
+            go_on.set()
+        assert "await connection.aio.send(...)" in said
+
+
+@pytest.mark.parametrize("transport", ["tcp", "unix", "tls"])
+@pytest.mark.parametrize("seconds", [None, 30.0], ids=["blocking", "with a time-out"])
+async def test_a_plain_push_past_a_handler_class_is_refused_after_a_moment(
+    sockserver: SockServer, transport: str, seconds: float | None
+) -> None:
+    """The socket of a handler class blocks; a verb that sends on it does not."""
+    server: StreamTestServer = getattr(sockserver, transport)(timeout=30)
+    begun, go_on = threading.Event(), threading.Event()
+
+    @server.handler
+    class Waits(socketserver.StreamRequestHandler):
+        timeout = seconds
+
+        def handle(self) -> None:
+            begun.set()
+            go_on.wait(PATIENCE)
+
+    with ExitStack() as stack:
+        stack.callback(go_on.set)
+        client = stack.enter_context(await anyio.to_thread.run_sync(connect, server))
+        if transport == "tls":
+            secure = functools.partial(server.client_context().wrap_socket, client, server_hostname="localhost")
+            stack.enter_context(await anyio.to_thread.run_sync(secure))
+        await anyio.to_thread.run_sync(begun.wait, PATIENCE)
+
+        said = refused(lambda: server.connections[0].send(b"x" * 50_000_000), 4)
 
         assert "await connection.aio.send(...)" in said
 

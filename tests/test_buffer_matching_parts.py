@@ -15,10 +15,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_sockserver import ANY
-from pytest_sockserver.scripting import readers
+from pytest_sockserver.faults import modifiers
+from pytest_sockserver.scripting import effects, parts, tls_effects
 from pytest_sockserver.scripting.buffer import Buffer
 from pytest_sockserver.scripting.matching import checked_match, described, difference, matches, shortened
 from pytest_sockserver.scripting.parts import checked_parts, parts_of
+
+from . import reading as readers
 
 # Few letters, so that delimiters, their beginnings and repetitions come about.
 LETTERS = st.lists(st.sampled_from([b"a", b"b", b"\r", b"\n"]), max_size=40).map(b"".join)
@@ -337,3 +340,18 @@ def test_parts_that_are_no_bytes_are_named() -> None:
         checked_parts([b"a", None], "send()")
 
     assert str(raised.value) == "send() expected bytes, not None"
+
+
+@pytest.mark.parametrize("transport", sorted(parts.EVERYWHERE))
+def test_the_names_in_a_refusal_are_those_of_the_parts_that_fit(transport: str) -> None:
+    shown = [
+        each.__name__
+        for home in (effects, tls_effects, modifiers)
+        for each in vars(home).values()
+        if isinstance(each, type)
+        and each.__module__ == home.__name__
+        and issubclass(each, (parts.Effect, parts.Modifier))
+        and transport in each.fits
+    ]
+
+    assert parts._CAN_SHOW[transport].split() == sorted(shown)

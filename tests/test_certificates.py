@@ -524,7 +524,7 @@ def test_a_server_speaks_tls_with_a_certificate_of_ours(sockserver: SockServer) 
     @server.handler
     def serve(conn: Connection) -> None:
         conn.start_tls()
-        asked.append(conn._tape.socket.server_name)
+        asked.append(conn.conversation.tape.socket.server_name)
         conn.send(b"hi")
 
     for host in ("localhost", "127.0.0.1", "a.test"):

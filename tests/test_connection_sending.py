@@ -40,7 +40,7 @@ def talk(tcp_server: StreamTestServer) -> Any:
 
 def test_a_second_reader_is_refused(talk: Talk, tcp_server: StreamTestServer) -> None:
     line = tcp_server.in_thread(talk.conn.recv_line)
-    until(talk.conn._reader.locked)
+    until(talk.conn.conversation.reader_lock.locked)
 
     with pytest.raises(InvalidState) as raised:
         talk.conn.recv()
@@ -224,7 +224,7 @@ def test_a_failing_handler_ends_a_unix_client_plainly(unix_server: StreamTestSer
         with connect(unix_server) as client:
             client.sendall(b"never read")
             go_on.set()
-            until(lambda: len(unix_server.connections) > len(read) and unix_server.connections[-1]._done)
+            until(lambda: len(unix_server.connections) > len(read) and unix_server.connections[-1].conversation.done)
             try:
                 read.append(client.recv(1))
             except ConnectionResetError as error:
@@ -283,17 +283,14 @@ def test_detach_gives_a_blocking_socket_that_records(server: StreamTestServer) -
         conn.send(b"x")
 
 
-def test_detach_with_bytes_read_ahead_is_refused(talk: Talk) -> None:
+def test_detach_hands_on_the_bytes_that_a_verb_has_left(talk: Talk) -> None:
     talk.client_says(b"one\ntwo\n")
     talk.conn.recv_line()
 
-    with pytest.raises(InvalidState) as raised:
-        talk.conn.detach()
-
-    assert str(raised.value) == (
-        "cannot detach connection 0: 4 bytes were read ahead and not taken yet: b'two\\n'; take them first"
-    )
-    assert talk.conn.recv_line() == b"two\n"
+    with talk.conn.detach() as sock:
+        assert sock.recv(100) == b"two\n"
+        with pytest.raises(InvalidState, match="it was detached"):
+            talk.conn.recv()
 
 
 # What is captured

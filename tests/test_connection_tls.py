@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 import pytest
+import trustme
 
 from pytest_sockserver import (
     TLS,
@@ -165,7 +166,7 @@ def test_plain_text_already_there_when_tls_starts_is_refused(server: StreamTestS
             conn.start_tls(tls_contexts()[0])
 
     assert untimed(str(raised.value)) == (
-        f"{conn._where()}: expected a TLS handshake, but the client had sent plain text already, "
+        f"{conn.conversation.where()}: expected a TLS handshake, but the client had sent plain text already, "
         "which would be taken for protected (STARTTLS injection)\n"
         "  got b'MAIL FROM:<evil>\\r\\n'\n"
         "    C: STARTTLS\n"
@@ -265,9 +266,52 @@ def test_a_handshake_that_does_not_end_has_a_deadline(server: StreamTestServer, 
             conn.start_tls(tls_contexts()[0], timeout=0.1)
 
     assert untimed(str(raised.value)) == (
-        f"{conn._where()}: start_tls() waited 0.1 s for the client's handshake\n    S! start-tls"
+        f"{conn.conversation.where()}: start_tls() waited 0.1 s for the client's handshake\n    S! start-tls"
     )
     assert conn.tls.error is raised.value
+
+
+class TwoAtOnce(ssl.SSLContext):
+    """Wraps a second socket while it wraps the first, and for longer."""
+
+    def prepare(self) -> None:
+        self.count = 0
+        self.second_has_begun, self.first_is_over = threading.Event(), threading.Event()
+
+    def wrap_socket(self, *args: Any, **options: Any) -> ssl.SSLSocket:
+        self.count += 1
+        if self.count == 1:
+            assert self.second_has_begun.wait(PATIENCE)
+        else:
+            self.second_has_begun.set()
+            assert self.first_is_over.wait(PATIENCE)
+        return super().wrap_socket(*args, **options)
+
+
+def test_two_connections_that_begin_tls_by_one_context_at_once_are_both_recorded(tcp_server: StreamTestServer) -> None:
+    authority, context = trustme.CA(), TwoAtOnce(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    context.prepare()
+    usual = context.sslsocket_class
+
+    @tcp_server.handler
+    def answer(conn: Connection) -> None:
+        conn.start_tls(context)
+        context.first_is_over.set()
+        conn.send(conn.recv_line())
+
+    def talk() -> bytes:
+        with connect(tcp_server) as raw, trusting.wrap_socket(raw, server_hostname="localhost") as client:
+            client.sendall(b"hello\n")
+            return client.recv(100)
+
+    clients = [tcp_server.in_thread(talk) for _ in range(2)]
+
+    assert [each.result() for each in clients] == [b"hello\n"] * 2
+    assert [(conn.received, conn.sent) for conn in tcp_server.connections] == [(b"hello\n", b"hello\n")] * 2
+    assert context.sslsocket_class is usual
 
 
 def test_the_context_is_left_as_it_was(server: StreamTestServer, contexts: Any) -> None:

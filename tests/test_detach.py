@@ -5,14 +5,18 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import anyio
 import pytest
 
 from pytest_sockserver import (
+    DATA,
     Close,
     Connection,
+    Delay,
     InvalidState,
     RecordLimitExceeded,
     Reset,
@@ -22,7 +26,7 @@ from pytest_sockserver import (
     lines,
 )
 
-from .peers import PATIENCE, Taken, connect, read_to_end, until
+from .peers import LINGER_ZERO, PATIENCE, Taken, connect, read_to_end, until
 
 
 @pytest.fixture(params=["tcp", "unix"])
@@ -137,6 +141,170 @@ def talk_tls(server: StreamTestServer) -> bytes:
         return client.recv(100)
 
 
+# What was received before
+
+
+@pytest.fixture(params=["tcp", "unix", "tls"])
+def ahead(request: pytest.FixtureRequest, sockserver: SockServer) -> StreamTestServer:
+    return getattr(sockserver, request.param)()
+
+
+@contextmanager
+def read_ahead(server: StreamTestServer, data: bytes, *, ended: bool = False) -> Iterator[tuple[Any, Any]]:
+    """Make a client whose bytes, and the end of whose stream, the server receives before ``accept()``."""
+    with ExitStack() as stack:
+        client = stack.enter_context(connect(server))
+        if server.transport == "tls":
+            context = server.client_context()
+            client = stack.enter_context(context.wrap_socket(client, server_hostname="localhost"))
+        client.sendall(data)
+        if ended:
+            client.shutdown(socket.SHUT_WR)
+        conn = server.wait_connection()
+        until(lambda: conn.received_count == len(data) and len(conn.conversation.stream.buffer) == len(data))
+        until(lambda: conn.conversation.stream.buffer.ended == ended)
+        yield client, server.accept()
+
+
+def into(sock: Any) -> bytes:
+    buffer = bytearray(100)
+    return bytes(buffer[: sock.recv_into(buffer)])
+
+
+def message_into(sock: Any) -> bytes:
+    one, other = bytearray(1), bytearray(100)
+    count = sock.recvmsg_into([one, other])[0]
+    return bytes(one + other)[:count]
+
+
+RECEIVING: dict[str, Any] = {
+    "recv": lambda sock: sock.recv(100),
+    "recv_into": into,
+    "recvfrom": lambda sock: sock.recvfrom(100)[0],
+    "recvmsg": lambda sock: sock.recvmsg(100)[0],
+    "recvmsg_into": message_into,
+    "read": lambda sock: sock.read(100),
+    "makefile": lambda sock: sock.makefile("rb", buffering=0).read(100),
+}
+
+
+MISSING = {"tcp": ["read"], "unix": ["read"], "tls": ["recvfrom", "recvmsg", "recvmsg_into"]}
+
+
+@pytest.mark.parametrize(
+    ("ahead", "way"),
+    [(transport, way) for transport in MISSING for way in RECEIVING if way not in MISSING[transport]],
+    indirect=["ahead"],
+)
+def test_what_was_read_ahead_is_received_first(ahead: StreamTestServer, way: str) -> None:
+    with read_ahead(ahead, b"early") as (client, conn), conn.detach() as sock:
+        assert RECEIVING[way](sock) == b"early"
+        client.sendall(b"late")
+        assert RECEIVING[way](sock) == b"late"
+        sock.sendall(b"pong")
+        assert client.recv(100) == b"pong"
+
+    assert (conn.received, conn.sent) == (b"earlylate", b"pong")
+
+
+def test_it_is_received_in_pieces_and_lines(ahead: StreamTestServer) -> None:
+    with read_ahead(ahead, b"abcde\nfg") as (client, conn), conn.detach() as sock:
+        assert [sock.recv(2), sock.recv(0), sock.recv(1)] == [b"ab", b"", b"c"]
+        sock.sendall(b"in between")
+        assert client.recv(100) == b"in between"
+        client.sendall(b"h\n")
+        with sock.makefile("rb") as file:
+            assert [file.readline(), file.readline()] == [b"de\n", b"fgh\n"]
+
+    assert conn.received == b"abcde\nfgh\n"
+
+
+@pytest.mark.parametrize("data", [b"early", b""])
+def test_the_end_of_the_stream_that_was_read_ahead_is_received_after_it(ahead: StreamTestServer, data: bytes) -> None:
+    with read_ahead(ahead, data, ended=True) as (_client, conn), conn.detach() as sock:
+        if data:
+            assert sock.recv(100) == data
+        assert [sock.recv(100), sock.recv(100)] == [b"", b""]
+    assert [event.kind for event in conn.events].count("client-eof") == 1
+
+
+def test_the_end_of_tls_that_was_read_ahead_is_received_though_tcp_goes_on(tls_server: StreamTestServer) -> None:
+    with read_ahead(tls_server, b"early") as (client, conn):
+        client.settimeout(0)
+        with pytest.raises(ssl.SSLWantReadError):
+            client.unwrap()  # sends close_notify, and would wait for the server's
+        assert conn.recv() == b"early"
+        assert conn.recv() == b""
+
+        with conn.detach() as sock:
+            sock.settimeout(PATIENCE)
+            assert sock.recv(100) == b""
+
+
+def test_a_reset_that_was_read_ahead_is_raised_once(tcp_server: StreamTestServer) -> None:
+    with connect(tcp_server) as client:
+        client.sendall(b"early")
+        conn = tcp_server.wait_connection()
+        until(lambda: conn.received_count == 5)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
+    until(lambda: conn.conversation.stream.buffer.broken)
+
+    with tcp_server.accept().detach() as sock:
+        assert sock.recv(100) == b"early"
+        with pytest.raises(ConnectionResetError):
+            sock.recv(100)
+        assert sock.recv(100) == b""
+
+
+def test_what_a_injection_has_not_handed_on_is_received(tcp_server: StreamTestServer) -> None:
+    given: list[socket.socket] = []
+    with connect(tcp_server) as client:
+        client.sendall(b"early")
+        conn = tcp_server.wait_connection()
+        until(lambda: len(conn.conversation.stream.buffer) == 5)
+        with tcp_server.inject(Delay(0), DATA, direction="received") as injection:
+            tcp_server.handler(lambda conn: given.append(conn.detach()))
+            until(lambda: given)
+            injection.end()
+        with given[0] as sock:
+            assert sock.recv(100) == b"early"
+
+
+def test_two_threads_receive_each_byte_once(tcp_server: StreamTestServer) -> None:
+    with read_ahead(tcp_server, bytes(range(256)) * 4, ended=True) as (_client, conn), conn.detach() as sock:
+
+        def read() -> list[int]:
+            return [byte for piece in iter(lambda: sock.recv(1), b"") for byte in piece]
+
+        readings = [tcp_server.in_thread(read) for _ in range(4)]
+        assert sorted(byte for each in readings for byte in each.result()) == sorted([*range(256)] * 4)
+
+
+def test_once_it_is_closed_nothing_is_received(tcp_server: StreamTestServer) -> None:
+    with read_ahead(tcp_server, b"early") as (_client, conn):
+        sock = conn.detach()
+        sock.close()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            sock.recv(100)
+
+
+def test_a_coroutine_detaches_with_what_was_read_ahead(ahead: StreamTestServer) -> None:
+    async def take() -> socket.socket:
+        sock: socket.socket = (await ahead.aio.accept()).detach()
+        return sock
+
+    with ExitStack() as stack:
+        client = stack.enter_context(connect(ahead))
+        if ahead.transport == "tls":
+            context = ahead.client_context()
+            client = stack.enter_context(context.wrap_socket(client, server_hostname="localhost"))
+        client.sendall(b"early")
+        conn = ahead.wait_connection()
+        until(lambda: len(conn.conversation.stream.buffer) == 5)
+        with anyio.run(take) as sock:
+            assert sock.recv(100) == b"early"
+
+
 def test_injections_do_not_reach_it(tcp_server: StreamTestServer) -> None:
     with Taken(tcp_server) as (client, conn):
         with conn.detach() as sock, tcp_server.inject(b"injected") as injection:
@@ -151,7 +319,7 @@ def test_a_handler_may_return_and_leave_it_open(server: StreamTestServer) -> Non
     server.handler(lambda conn: given.append(conn.detach()))
 
     with connect(server) as client:
-        until(lambda: server.connections and server.connections[0]._done)
+        until(lambda: server.connections and server.connections[0].conversation.done)
         with given[0] as sock:
             sock.sendall(b"after the handler")
             assert client.recv(100) == b"after the handler"
@@ -181,7 +349,7 @@ def test_a_handler_that_ends_quietly_leaves_it_open(server: StreamTestServer) ->
         raise ServerStopping("enough")
 
     with connect(server) as client:
-        until(lambda: server.connections and server.connections[0]._done)
+        until(lambda: server.connections and server.connections[0].conversation.done)
         with given[0] as sock:
             sock.sendall(b"still open")
             assert client.recv(100) == b"still open"
@@ -248,7 +416,7 @@ def test_one_that_another_thread_drives_is_refused(server: StreamTestServer) -> 
 def test_one_that_another_thread_reads_is_refused(server: StreamTestServer) -> None:
     with Taken(server) as (client, conn):
         reading = server.in_thread(conn.recv_line)
-        until(conn._reader.locked)
+        until(conn.conversation.reader_lock.locked)
         with pytest.raises(InvalidState, match="another thread drives it$"):
             conn.detach()
 

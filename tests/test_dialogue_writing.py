@@ -346,7 +346,7 @@ def test_a_connection_prints_as_its_conversation_whole(tcp_server: StreamTestSer
     assert client_says.endswith("] C: " + "x" * 5000)
     assert server_says.endswith("] S: hello " + "x" * 5000)
     assert end.endswith("] S! close")
-    assert of_connection(conn._tape).splitlines()[2].startswith("#! ... ")
+    assert of_connection(conn.conversation.tape).splitlines()[2].startswith("#! ... ")
 
 
 # Scripts

@@ -34,12 +34,12 @@ from pytest_sockserver import (
 )
 from pytest_sockserver.faults import Hold
 from pytest_sockserver.scripting.buffer import Buffer
-from pytest_sockserver.scripting.framing import Cutter, agrees, may_be_empty, take_frame
+from pytest_sockserver.scripting.framing import Cutter, may_be_empty
 from pytest_sockserver.scripting.matching import Shape
-from pytest_sockserver.scripting.readers import Ended, EndedWithin
 
 from .peers import connect, datagram_client, read_to_end, reset, until
 from .plugin_runs import Runner
+from .reading import Ended, EndedWithin, agrees, take_frame
 
 # Datagrams
 

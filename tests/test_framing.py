@@ -39,8 +39,9 @@ from pytest_sockserver.scripting.frame_formats import (
     until_eof,
     websocket,
 )
-from pytest_sockserver.scripting.framing import EOF, Cutter, Framing, Need, checked_framing, name_of, take_frame
-from pytest_sockserver.scripting.readers import Ended, EndedWithin, Mismatch
+from pytest_sockserver.scripting.framing import EOF, Cutter, Framing, Need, checked_framing, name_of
+
+from .reading import Ended, EndedWithin, Mismatch, take_frame
 
 UNLIMITED = 1 << 40
 

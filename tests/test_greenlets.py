@@ -272,6 +272,54 @@ def test_gevents_own_sockets_without_any_patch(runs: Runner) -> None:
     run.result.assert_outcomes(passed=2)
 
 
+def test_eventlet_wraps_a_clients_socket_while_a_server_looks_for_the_module(runs: Runner) -> None:
+    """It puts the original classes back meanwhile, in the module that it has patched."""
+    if importlib.util.find_spec("eventlet") is None:
+        pytest.skip("no eventlet")
+    runs.write(PATCH["eventlet"], "conftest")
+    runs.write(GREEN, "green")
+
+    run = runs.outside(
+        """
+        import contextlib, socket, ssl
+        import eventlet.green.ssl
+        import pytest
+        from green import outcome, spawn
+        from pytest_sockserver.originals import ssl_module
+
+        @pytest.fixture
+        def moments(monkeypatch):
+            found, original_classes = [], eventlet.green.ssl._original_ssl_context
+
+            @contextlib.contextmanager
+            def look():
+                with original_classes():
+                    assert ssl.SSLSocket.__module__ == "ssl"
+                    found.append(ssl_module())  # as another thread may look
+                    yield
+
+            monkeypatch.setattr(eventlet.green.ssl, "_original_ssl_context", look)
+            return found
+
+        def test_tls(tls_server, moments):
+            tls_server.on(b"x\\n").reply(b"y\\n")
+            context = tls_server.client_context()
+            def talk():
+                with socket.create_connection(tls_server.address, 5) as plain:
+                    with context.wrap_socket(plain, server_hostname="localhost") as client:
+                        client.sendall(b"x\\n")
+                        return client.recv(100)
+
+            assert [outcome(each) for each in [spawn(talk) for _ in range(3)]] == [b"y\\n"] * 3
+            assert moments == [ssl_module()] * 3
+            assert ssl_module() is not ssl
+        """,
+        *("-W", "ignore::ResourceWarning"),
+    )
+
+    run.result.assert_outcomes(passed=1)
+
+
 @pytest.mark.parametrize("library", PATCH)
 def test_a_handler_that_never_ends_is_named_under_a_patch_too(runs: Runner, library: str) -> None:
     if importlib.util.find_spec(library) is None:

@@ -17,7 +17,14 @@ from unittest import mock
 
 import pytest
 
-from pytest_sockserver import Connection, DatagramTestServer, Request, SockServer, StreamTestServer, socketserver
+from pytest_sockserver import (
+    Connection,
+    DatagramTestServer,
+    Request,
+    SockServer,
+    StreamTestServer,
+    socketserver,
+)
 
 from .peers import PATIENCE, connect, connect_to, datagram_client, read_to_end, until
 
@@ -73,6 +80,27 @@ def test_the_latest_declared_takes_new_connections(server: StreamTestServer) -> 
         assert asked(server, b"") == b"second"
         early.shutdown(socket.SHUT_WR)
         assert read_to_end(early) == b"first "
+
+
+def test_a_connection_that_was_waited_for_has_the_handler_of_its_time(
+    server: StreamTestServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is listed in the same step in which it is given to what is declared."""
+    listed = threading.Event()
+
+    def decide_late(*args: Any, decide: Callable[..., bool] = server._decide) -> bool:
+        listed.set()
+        threading.Event().wait(0.1)  # for which the other thread would have time
+        return decide(*args)
+
+    monkeypatch.setattr(server, "_decide", decide_late)
+    server.handler(lambda conn: conn.send(b"first"))
+    with connect(server) as early:
+        assert listed.wait(PATIENCE)
+        server.wait_connection()
+        server.handler(lambda conn: conn.send(b"second"))
+
+        assert read_to_end(early) == b"first"
 
 
 def with_default(conn: Connection, greeting: bytes = b"hi") -> None:

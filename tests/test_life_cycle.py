@@ -733,7 +733,7 @@ def test_stop_in_a_forked_child_closes_its_descriptors(transport: str, sockserve
         number = server._framework.socket.fileno()
         assert number == -1
         assert not server.is_running
-        assert all(conn._tape.socket.fileno() == -1 for conn in getattr(server, "connections", ()))
+        assert all(conn.conversation.tape.socket.fileno() == -1 for conn in getattr(server, "connections", ()))
 
     if transport in STREAMS:
         with connect(server):

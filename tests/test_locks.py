@@ -685,7 +685,7 @@ def test_a_verb_that_waits_for_a_part_says_which_and_where(tcp_server: StreamTes
         conn = tcp_server.accept()
         pushing = tcp_server.in_thread(lambda: conn.send(b"a", Gate("go"), b"b"))
         assert read_exactly(client, 1) == b"a"
-        conn._timeout = 0.2
+        conn.conversation.timeout = 0.2
 
         with pytest.raises(DeadlineExceeded) as raised:
             conn.send(b"c") if verb == "send" else conn.send_eof()
@@ -704,7 +704,7 @@ def test_a_reply_that_waits_for_a_push_says_which_and_where(tcp_server: StreamTe
     tcp_server.on(b"x\n").reply(b"ok\n")
     with connect(tcp_server) as client:
         conn = tcp_server.wait_connection()
-        conn._timeout = 0.2
+        conn.conversation.timeout = 0.2
         pushing = tcp_server.in_thread(lambda: conn.send(b"a", Gate("go"), timeout=PATIENCE))
         assert read_exactly(client, 1) == b"a"
         client.sendall(b"x\n")
@@ -725,7 +725,7 @@ async def test_a_coroutine_that_waits_for_another_says_where_that_stands(tcp_ser
             await conn.send(b"a", Gate("go"), b"b")
 
         pushing = asyncio.ensure_future(push())
-        while not conn._writing.locked():
+        while not conn.conversation.send_lock.locked():
             await asyncio.sleep(0)
         with pytest.raises(DeadlineExceeded) as raised:
             await conn.send(b"c", timeout=0.2)
@@ -757,7 +757,7 @@ def test_a_handler_class_that_waits_for_a_push_says_where_that_stands(tcp_server
         conn = tcp_server.wait_connection()
         pushing = tcp_server.in_thread(lambda: conn.send(b"a", Gate("go")))
         assert read_exactly(client, 1) == b"a"
-        conn._timeout = 0.2
+        conn.conversation.timeout = 0.2
         ready.set()
         until(lambda: bool(raised))
         tcp_server.open_gate("go")

@@ -502,6 +502,45 @@ def test_a_guard_at_the_first_use_in_a_run_spoils_nothing_for_the_rest(
     ],
 )
 def test_what_was_replaced_before_we_were_loaded_is_found_again(patch: str) -> None:
+    said = used_after(patch)
+
+    assert (said.returncode, said.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "time.monotonic = time.perf_counter = time.sleep = lambda *args: 42.0",
+        "os.getpid = os.__dict__['getpid'] = sys.modules[os.name].getpid = lambda: 42",
+        "import freezegun; freezegun.freeze_time('2020-01-01').start()",
+        "threading.Thread = None",
+        "threading.enumerate = threading.main_thread = None",
+        "threading.Thread.start = threading.Thread.join = threading.Thread.is_alive = threading.Thread.run = None",
+        "_thread.start_new_thread = _thread.get_ident = lambda *args: 1; threading.RLock = None",
+        "select.poll = select.select = None; selectors.PollSelector = selectors.SelectSelector = None",
+    ],
+)
+def test_what_is_replaced_between_the_load_of_the_plugin_and_our_first_use_is_as_it_was(patch: str) -> None:
+    """By a conftest, or in the first test of all, before it asks for the first fixture."""
+    said = used_after(
+        f"""
+import os, selectors, sys
+import pytest_sockserver
+assert "pytest_sockserver.bound" not in sys.modules
+{patch}
+""",
+        """
+original.PollSelector().close()
+assert original.getpid() != 42 and original.current_thread() in original.all_threads() and original.main_thread()
+with original.RLock(), original.Lock():
+    original.sleep(0)
+""",
+    )
+
+    assert (said.returncode, said.stderr) == (0, "")
+
+
+def used_after(patch: str, more: str = "") -> subprocess.CompletedProcess[str]:
     program = f"""
 import select, socket, threading, _thread, time
 original_socket = socket.socket
@@ -518,11 +557,9 @@ thread.start()
 assert done.wait(5)
 thread.join()
 assert not thread.is_alive() and thread.ident
+{more}
 """
-
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
-
-    assert (said.returncode, said.stderr) == (0, "")
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
 
 
 # The pieces

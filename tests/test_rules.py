@@ -593,7 +593,7 @@ def test_who_stands_at_a_gate_goes_on_though_it_was_closed_again(line_server: St
     with connect(line_server) as client:
         assert ask(client, b"a\n") == b"1"
         conn = line_server.connections[0]
-        until(lambda: conn._tape.state is PARKED)
+        until(lambda: conn.conversation.tape.state is PARKED)
         line_server.open_gate("go")
         line_server.clear()
         assert client.recv(9) == b"2\n"

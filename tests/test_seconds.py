@@ -23,7 +23,7 @@ from pytest_sockserver import (
 )
 from pytest_sockserver.errors.messages import format_seconds
 from pytest_sockserver.faults import EndAfter, Jitter, ReadSlowly, Split
-from pytest_sockserver.pytest_plugin import plugin
+from pytest_sockserver.pytest_plugin import settings
 from pytest_sockserver.scripting import arguments
 from pytest_sockserver.sweeps import splits
 
@@ -197,7 +197,7 @@ def test_the_marker_the_flag_and_the_setting(pytester: pytest.Pytester, monkeypa
 
 
 def test_the_plugin_knows_the_bound_without_an_import() -> None:
-    assert plugin.LONGEST_WAIT == arguments.LONGEST_WAIT
+    assert settings.LONGEST_WAIT == arguments.LONGEST_WAIT
 
 
 @pytest.mark.parametrize(

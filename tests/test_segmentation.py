@@ -45,7 +45,10 @@ from pytest_sockserver import (
     length_prefixed,
     lines,
 )
-from pytest_sockserver.recording.recorder import WAITING, Tape
+from pytest_sockserver.connection import conversation
+from pytest_sockserver.connection.waits import Operation
+from pytest_sockserver.recording.recorder import RECEIVING, WAITING, Tape
+from pytest_sockserver.scripting.buffer import NEED_MORE, NeedMore
 from pytest_sockserver.scripting.framing import Framing
 
 from .peers import PATIENCE, connect, read_exactly, read_to_end, until
@@ -107,15 +110,15 @@ def said_in_pieces(server: StreamTestServer, pieces: Sequence[bytes]) -> bytes |
             client.shutdown(socket.SHUT_WR)
             return read_to_end(client)
     except OSError:
-        assert server.wait_connection()._tape.server_ended
+        assert server.wait_connection().conversation.tape.server_ended
         return None
 
 
 def is_received(conn: Connection, count: int) -> bool:
     """Wait until the server has so many bytes; tell whether it has, and has not ended the connection instead."""
-    recorder, deadline = conn._tape.recorder, monotonic() + PATIENCE
+    recorder, deadline = conn.conversation.tape.recorder, monotonic() + PATIENCE
     with recorder.lock:
-        while conn.received_count < count and not conn._tape.server_ended:
+        while conn.received_count < count and not conn.conversation.tape.server_ended:
             left = deadline - monotonic()
             assert left > 0, f"the server has received {conn.received_count} of {count} bytes, and reads no more"
             recorder.sleep(left)
@@ -958,7 +961,7 @@ def test_a_literal_that_is_declared_while_its_client_waits_answers_it(tcp_server
     with connect(tcp_server) as client:
         client.sendall(b"one\n")
         assert client.recv(1) == b"1"
-        until(lambda: tcp_server.connections[0]._tape.state == WAITING)
+        until(lambda: tcp_server.connections[0].conversation.tape.state in (WAITING, RECEIVING))
         tcp_server.on(b"two\n").reply(b"2")
         client.sendall(b"two\n")
         assert client.recv(1) == b"2"
@@ -996,7 +999,7 @@ def test_a_line_that_is_too_long_is_so_before_its_stream_has_ended(sockserver: S
             with contextlib.suppress(OSError):  # reset already
                 client.shutdown(socket.SHUT_WR)
             if not declared_first:
-                until(lambda server=server: server.wait_connection()._stream.buffer.ended)
+                until(lambda server=server: server.wait_connection().conversation.stream.buffer.ended)
                 server.script().expect_line(b"x")
             with pytest.raises(ConnectionResetError):
                 read_to_end(client)
@@ -1258,8 +1261,8 @@ def test_a_line_without_an_end_takes_as_much_memory_as_a_frame_may(
             tracemalloc.stop()
 
     (conn,) = server.connections
-    assert MAX_FRAME <= len(conn._stream.buffer) <= MAX_FRAME + ONE_READ
-    assert conn.received_count == len(conn._stream.buffer)
+    assert MAX_FRAME <= len(conn.conversation.stream.buffer) <= MAX_FRAME + ONE_READ
+    assert conn.received_count == len(conn.conversation.stream.buffer)
     # A bytearray that grows has an eighth to spare.  A read is on its way here, one in the client, and one is kept.
     assert most < 1.125 * (MAX_FRAME + ONE_READ) + 5 * ONE_READ
 
@@ -1289,28 +1292,37 @@ def test_a_length_that_is_too_large_takes_no_memory_at_all(sockserver: SockServe
 # Time
 
 
-class Fed(Connection):
+class Fed(conversation.Conversation):
     """A connection that receives a byte whenever it wants more; without a socket, whose cost would hide what is asked.
 
-    The end of the stream follows the last byte.  What is said goes nowhere.
+    The end of the stream follows the last byte.  What is sent goes nowhere.
     """
 
     def __init__(self, server: StreamTestServer, data: bytes) -> None:
-        super().__init__(Tape(server._recorder, 0, ("127.0.0.1", 1)), server)
+        super().__init__(Tape(server._recorder, 0, ("127.0.0.1", 1)), server, Connection)
         self._bytes = iter(data)
 
-    def _fill(self, verb: str, deadline: object, wanted: object) -> None:
+    def _receive_in_kernel(self) -> bool:
         byte = next(self._bytes, None)
         if byte is None:
-            self._stream.buffer.ended = True
+            self.stream.buffer.ended = True
         else:
-            self._tape.received(bytes((byte,)))
-            self._stream.buffer.feed(bytes((byte,)))
-
-    def _await_input_or(self, happened: Callable[[], bool]) -> bool:
+            self.tape.received(bytes((byte,)))
+            self.stream.buffer.feed(bytes((byte,)))
         return True
 
-    def _say(self, parts: object, request: object, timeout: object) -> None:
+    def _receive(self, verb: object, deadline: object, name: object) -> Operation[NeedMore]:
+        self._receive_in_kernel()
+        return NEED_MORE
+        yield
+
+    def await_input_or(self, happened: Callable[[], bool]) -> bool:
+        return True
+
+    def send_in_thread(self, parts: object, request: object, timeout: object, verb: object = None) -> None:
+        pass
+
+    def send_bytes(self, data: bytes, timeout: float, verb: str) -> None:
         pass
 
 
@@ -1324,7 +1336,7 @@ def seconds_for(declare: Declare, data: bytes, framing: Framing | None) -> float
     began = process_time()
     driver.run(conn)
     seconds = process_time() - began
-    assert b"".join(conn.requests) == data
+    assert b"".join(conn.face.requests) == data
     return seconds
 
 

@@ -18,7 +18,7 @@ import pytest
 from pytest_sockserver import ANY, SendEof, lines
 from pytest_sockserver.connection import transcript
 from pytest_sockserver.recording.recorder import Recorder, Tape
-from pytest_sockserver.scripting import dialogue_writer, notation, readers
+from pytest_sockserver.scripting import dialogue_writer, notation
 from pytest_sockserver.scripting.buffer import Buffer
 from pytest_sockserver.scripting.dialogue_reader import Dialogue, parse
 from pytest_sockserver.scripting.framing import Cutter
@@ -26,6 +26,7 @@ from pytest_sockserver.scripting.matching import Hex, Shape, Text, described, sh
 from pytest_sockserver.scripting.rules import Rule
 from pytest_sockserver.scripting.script import Script
 
+from . import reading as readers
 from .plugin_runs import Runner
 
 MIB = 1 << 20
@@ -266,7 +267,7 @@ def test_event_that_was_not_kept_is_not_looked_for_among_all() -> None:
             return super().__getitem__(at)
 
     tape = tape_of(*[("sent", b"x")] * 1000)
-    tape.recorder.limit = 0
+    tape.recorder.room = -1
     lost = tape.sending(b"lost")
     tape.events = Counted(tape.events)
 

@@ -386,7 +386,7 @@ def test_after_accept_nothing_is_read_unless_asked_for(tcp_server: StreamTestSer
 
 def _peek(conn: Connection) -> bytes:
     try:
-        return conn._tape.socket.recv(100, socket.MSG_PEEK)
+        return conn.conversation.tape.socket.recv(100, socket.MSG_PEEK)
     except BlockingIOError:
         return b""
 
@@ -501,11 +501,11 @@ def test_wait_received_looks_at_each_byte_once(tcp_server: StreamTestServer) -> 
         conn = tcp_server.wait_connection()
 
         def seconds(chunks: int) -> float:
-            wait = queries.received(conn, b"never", None)
+            wait = queries.received(conn.conversation, b"never", None)
             began = thread_time()
             with tcp_server._recorder.lock:
                 for _ in range(chunks):
-                    conn._tape.received(b"x" * 10)
+                    conn.conversation.tape.received(b"x" * 10)
                     wait.poll()
             return thread_time() - began
 

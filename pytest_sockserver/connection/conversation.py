@@ -1,166 +1,185 @@
-"""One client's connection, as it is known on this side: what was captured, what a message says, what its server needs.
+"""One client's conversation: what is known of it, and what can be done on it, as operations.
 
-No verb is here; nothing waits.
+This is what the package itself holds of a connection: the responders drive it, the server keeps it in its lists.
+:class:`~.connection.Connection` is its face for tests and handlers, which blocks; ``aio`` has the awaitable one.
+
+Theory.  Receiving and sending are operations (``waits``): generators that look, do what can be done at once, and yield
+what they wait for.  Faults are applied inside of them, to bytes: after the kernel has given them, before it gets them.
+There are *two short ways and no third*, and both are here: a receive that waits in the kernel, in a thread and without
+a deadline (``_receive_in_kernel``), and a send of bytes that the kernel takes at once (``send_in_thread``).
+
+Rules:
+
+- One reader: ``reader_lock`` is a claim, never waited for.  One writer: ``send_lock``, whose release rings.
+- Nothing is taken from the buffer before a unit is whole, and between that and the return nothing waits.  So a read
+  that is given up has taken nothing.  What a fault has made of bytes and not handed on yet is kept in ``fault_state``.
+- A deadline is asked *after* the last look: bytes that are there win over the clock.
+- Each look after a wait finds out by itself whether this side has ended the connection meanwhile.
+
+What is not done here: how a connection ends its driver, and whose fault that is (``responders``).
 """
 
 from __future__ import annotations
 
 import re
+import socket
+import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from ..errors.exceptions import THE_SERVER_STOPS, DeadlineExceeded, EndOfStream, IncompleteRequest, ScriptMismatch
-from ..errors.location import hide_frame
+from ..errors.exceptions import (
+    THE_SERVER_STOPS,
+    DeadlineExceeded,
+    EndOfStream,
+    IncompleteRequest,
+    InvalidState,
+    ScriptMismatch,
+    ServerStopping,
+)
+from ..errors.location import Location, hide_frame, pointing_at
 from ..errors.messages import format_peer, with_conversation
-from ..originals import original
-from ..recording.events import RECEIVED, Event
+from ..originals import current_thread, original
+from ..recording.events import NOTE, RECEIVED
+from ..recording.failures import said_shortly
 from ..recording.recorder import Tape
-from ..scripting import readers
-from ..scripting.framing import Framing, Lack, checked_framing
-from ..scripting.matching import HexMatch, described, is_literal, matching, names_in
-from ..transport.stream import Stream
+from ..scripting.arguments import checked_expected, checked_timeout
+from ..scripting.buffer import NEED_MORE, Ended, EndedWithin, Mismatch, NeedMore
+from ..scripting.framing import Framing, checked_framing, frames_needed, may_be_empty
+from ..scripting.matching import HexMatch, Match, described, is_literal, names_in
+from ..scripting.parts import Part, check_fit, checked_parts, ends, takes_time
+from ..scripting.tls_effects import checked_context
+from ..scripting.verbs import RECV_ALL, Verb
+from ..transport.stream import CHUNK, Stream
 from . import transcript
 from .cutting import Cutting
 from .deadline import Deadline
 from .fault_state import FaultState
+from .faulty_io import Interposer, receive_faulty
+from .perform import pause, perform_parts, send
 from .probes import hint
 from .request import Request, looked_up
+from .runners import run_in_thread
 from .send_lock import SendLock
+from .waits import MOMENT, Operation, Wait, blocking_call, loop_blocked_here
 
 if TYPE_CHECKING:
+    import ssl
+
     from ..responders.responder import Responder
     from ..scripting.rules import Rule
-    from ..scripting.tls_effects import StartTLS
+    from ..scripting.tls_effects import Context, StartTLS
     from ..server.stream import StreamTestServer
     from .connection import Connection
 
 __tracebackhide__ = hide_frame
 
 
-class Endpoint:
-    """What is known of a connection, and what its server asks of it; the verbs are added by who derives from it."""
+T = TypeVar("T")
 
-    def __init__(self, tape: Tape, server: StreamTestServer) -> None:
+_loaded = sys.modules  # a look there costs less than a call, and this is in each read
+
+#: What to write in a coroutine, where it is another than ``await connection.aio.<verb>(...)``.
+_AWAITED = {"frames": "async for frame in connection.aio.frames(...)", "reply": "await request.aio.reply(...)"}
+
+
+class Conversation:
+    """The server's end of one stream.
+
+    Args:
+        make_face: Makes what tests and handlers are given of it.
+
+    Attributes:
+        face: That.
+        index, peer, local_address, state, captured: As the face has them.
+        tape: What was recorded, and what its thread is doing.
+        stream: The live socket.
+        server: Who has accepted it.
+        timeout: Seconds, as they were for the server when it was accepted.
+        framing: Where one frame ends and the next begins.
+        values: Further names, of the dialogue that is performed.
+        latest: What functions are called with, among parts that answer no request.
+        mode: Who reads: ``"handled"`` by a handler's thread, ``"sunk"`` by the server's loop, ``"live"`` by the test.
+        responder: What was declared for it.
+        thread: The thread that runs that.
+        done: Its responder has ended, and the connection with it.
+        waits_for_start: For that of a unit, without a deadline: a handler does, a test does not.
+        connected_before_declaration: It came before anything was declared for it.
+        probing: A mismatch may be none: whoever asks adds the conversation, if it is reported.
+        handshake_part: What has begun the handshake that a rule answers.
+        ended_by_fault: An injection has ended it, or a time.
+        fault_state: From its first fault on, or from the server's first injection.
+        send_lock: Guards the order of bytes on the wire: one send at a time.
+        answer_by_rules: Answers by its server's rules from here on.
+    """
+
+    def __init__(self, tape: Tape, server: StreamTestServer, make_face: Callable[[Conversation], Connection]) -> None:
         self.index = tape.index
         self.peer = tape.peer
         self.local_address = server._address_of(tape.socket)
         self.state = SimpleNamespace()
         self.captured: dict[str, bytes] = {}
-        self._tape = tape
-        self._stream = Stream(tape)
-        self._server = server
-        self._timeout = server.timeout
-        self._max_frame = server.options.max_frame
-        self._framing = server.framing
-        self._cutting: Cutting | None = None  # where no verb reads; guarded by the recorder's lock
-        self._values: Mapping[str, Any] = {}  # further names, of the dialogue that is performed
-        self._latest: Request | None = None  # what functions are called with, among parts that answer no request
-        # Who reads: "handled" by a handler's thread, "sunk" by the server's sink, "live" by the test.
-        self._mode = "handled"
-        self._responder: Responder | None = None  # what was declared for it
-        self._thread: threading.Thread | None = None
-        self._done = False  # its handler has ended, and the connection with it
-        self._waits_for_start = True  # for that of a unit, without a deadline: a handler does, a test does not
-        self._connected_before_declaration = False  # before anything was declared for it
-        self._probing = False  # a mismatch may be none: whoever asks adds the conversation, if he tells of it
-        self._told_end = False  # recv() and recv_all() say b"" once, then raise
-        self._handshake_part: StartTLS | None = None  # what has begun the handshake that a rule answers
-        self._ended_by_fault = False  # an injection has ended it, or a time
-        self._fault_state = FaultState() if server._injections else None
-        self._writing = SendLock(tape.recorder)  # guards the order of bytes on the wire: one send at a time
-        self._reader = original.Lock()  # held by the one reader
-        self._answer_by_rules: Callable[[Connection], None] = _nobody_answers  # its server's performer
+        self.tape = tape
+        self.stream = Stream(tape)
+        self.stream.may_begin_tls = server.options.tls is not None and server.transport != "tls"
+        self.server = server
+        self.timeout = server.timeout
+        self.max_frame = server.options.max_frame
+        self.framing = server.framing
+        self.cutting: Cutting | None = None  # where no verb reads; guarded by the recorder's lock
+        self.values: Mapping[str, Any] = {}
+        self.latest: Request | None = None
+        self.mode = "handled"
+        self.responder: Responder | None = None
+        self.thread: threading.Thread | None = None
+        self.done = False
+        self.waits_for_start = True
+        self.connected_before_declaration = self.probing = self.ended_by_fault = False
+        self.handshake_part: StartTLS | None = None
+        self.fault_state = FaultState() if server._injections else None
+        self.send_lock = SendLock(tape.bells)
+        self.answer_by_rules: Callable[[Conversation], None] = _nobody_answers
+        self.reader_lock = original.Lock()  # held by the one reader
+        self.face = make_face(self)
 
     def __repr__(self) -> str:
-        end = f"{self._tape.ended_how} by the {self.closed_by}" if self.closed_by else "open"
+        end = f"{self.tape.ended_how} by the {self.tape.ended_by}" if self.tape.ended_by else "open"
         return f"<Connection {self.index} from {format_peer(self.peer)}, {end}>"
 
-    def __str__(self) -> str:
-        return transcript.of_connection(self._tape, limit=None)
+    # As a port, on which operations wait
 
-    # What was captured
-
-    @property
-    def received(self) -> bytes:
-        """All bytes the client has sent, taken by a verb or not.
-
-        Raises:
-            RecordLimitExceeded: Not all of them were kept.
-        """
-        return self._tape.joined("received")
+    def fileno(self) -> int:
+        """Return the socket's descriptor; -1 when it is closed."""
+        sock = self.tape.socket
+        return sock.fileno() if sock is not None else -1
 
     @property
-    def sent(self) -> bytes:
-        """All bytes the server has sent.
+    def bells(self) -> tuple[Any, ...]:
+        """What is rung when an operation on it is to look again."""
+        return self.tape.bells, self.tape.recorder.bells
 
-        Raises:
-            RecordLimitExceeded: Not all of them were kept.
-        """
-        return self._tape.joined("sent")
+    def watch(self, writes: bool, ring: Callable[[], None]) -> None:
+        """Ring once when the socket is readable, or writable; now, if TLS has input already."""
+        sock = self.stream.socket_for("wait on")
+        if not writes and getattr(sock, "pending", int)():
+            ring()
+        else:
+            self.server._watch(sock, writes, ring)
 
-    @property
-    def received_count(self) -> int:
-        """How many bytes the client has sent, counted even past ``record_limit``."""
-        return self._tape.received_count
+    def unwatch(self, ring: Callable[[], None]) -> None:
+        """Ring no more."""
+        self.server._unwatch(ring)
 
-    @property
-    def sent_count(self) -> int:
-        """How many bytes the server has sent, counted even past ``record_limit``."""
-        return self._tape.sent_count
-
-    @property
-    def requests(self) -> list[Request]:
-        """The requests of this connection, in order of arrival."""
-        return self._tape.recorder.kept_requests(self)
-
-    @property
-    def events(self) -> list[Event]:
-        """Everything that happened, in order.
-
-        Raises:
-            RecordLimitExceeded: Not all of it was kept.
-        """
-        return self._tape.public_events()
-
-    @property
-    def closed_by(self) -> str | None:
-        """``"client"`` or ``"server"``, whichever ended the connection first; ``None`` while it is open."""
-        return self._tape.ended_by
-
-    @property
-    def tls(self) -> SimpleNamespace | None:
-        """Once TLS was asked for, what came of it.
-
-        ``version``, ``cipher``, ``alpn``; ``resumed``, whether the handshake resumed an earlier session;
-        ``server_name``, what the client asked for (of contexts made here); ``certificate``, the client's, as
-        ``getpeercert()`` returns it; and ``error``, why the handshake failed.
-        """
-        return self._stream.tls
-
-    @property
-    def framing(self) -> Framing | None:
-        """Where one frame ends and the next begins: the server's, as it was when the connection came.
-
-        Set it to switch within the connection, from the next frame on.
-        """
-        return self._framing
-
-    @framing.setter
-    def framing(self, framing: Framing | None) -> None:
-        self._framing = checked_framing(framing, self._max_frame)
-
-    def _begin_fault_state(self) -> FaultState:
-        """Return what is other than usual on this connection, from now on if nothing was."""
-        with self._tape.recorder.lock:
-            if self._fault_state is None:
-                self._fault_state = FaultState()
-            return self._fault_state
+    def set_activity(self, activity: str) -> None:
+        """Note what the thread that drives it does; what another one does beside it, a push, says nothing of that."""
+        if self.mode != "handled" or self.thread is current_thread():
+            self.tape.state = activity
 
     # Requests
 
-    def _request(
+    def make_request(
         self, data: bytes, found: object = None, rule: Rule | None = None, *, is_unit: bool = False, sure: bool = True
     ) -> Request:
         """Make what a verb took a request, recorded before it is returned and so before it can be answered.
@@ -169,157 +188,695 @@ class Endpoint:
             is_unit: It is one even without a byte: what the client sent, and not a reply's occasion.
             sure: If false it becomes one when a wait matches it.
         """
-        recorder = self._tape.recorder
-        match = found if isinstance(found, (re.Match, HexMatch)) else None
-        request = Request(
-            data,
-            connection=cast("Connection", self),
-            peer=self.peer,
-            time=recorder.elapsed(),
-            match=match,
-        )
-        request.rule = rule
+        recorder = self.tape.recorder
+        match = found if found is not None and isinstance(found, (re.Match, HexMatch)) else None
+        request = Request(data, self.face, self.peer, original.monotonic() - recorder.began, match)
+        if rule is not None:
+            request.rule = rule
         if match is not None:
             self.captured.update(names_in(match))
-        request._is_sure = sure
+        if not sure:
+            request.is_sure = False
         if data or is_unit:
-            self._latest = request
-            recorder.add_request(request)
+            self.latest = request
+            recorder.add_request(request, self.tape)
         return request
 
-    def _lookup(self, name: str) -> bytes:
+    def lookup(self, name: str) -> bytes:
         """Return what a name stands for on this connection."""
-        return looked_up(self.captured, self._values, self, name)
+        return looked_up(self.captured, self.values, self.face, name)
+
+    def checked_framing(self, verb: str, framing: Framing | None) -> Framing:
+        """Return a framing, else the connection's own.
+
+        Raises:
+            TypeError: There is none.
+        """
+        checked = checked_framing(framing, self.max_frame) or self.framing
+        if checked is None:
+            raise TypeError(
+                f"{verb}() expected a framing: give one to it, {verb}(lines(b'\\r\\n')) for example, or the server "
+                "framing="
+            )
+        return checked
+
+    def checked_parts(self, parts: tuple[Part, ...], verb: str) -> tuple[Part, ...]:
+        """Return the parts, or raise what says why they cannot be sent here."""
+        if len(parts) == 1 and isinstance(parts[0], bytes):
+            return parts
+        checked = checked_parts(parts, verb)
+        check_fit(checked, self.server.transport, verb, tls=self.server.options.tls is not None)
+        return checked
+
+    def checked_match(self, match: Match) -> Match:
+        """Return what ``expect`` is to take, or raise what says why it cannot here."""
+        checked = checked_expected(match)
+        if not is_literal(checked) and self.framing is None:
+            raise frames_needed(described(checked))
+        return checked
+
+    # Receiving
+
+    def read(self, verb: Verb, timeout: float | None = None, name: str | None = None, *, raw: bool = False) -> Any:
+        """Take a unit, in this thread; return the request, or the bytes, that it is.
+
+        Args:
+            name: What messages call the verb, if it is not its own name.
+            raw: Make no request of it.
+
+        Raises:
+            InvalidState: It is not to be read here: see ``refuse_unreadable``.
+            EndOfStream, IncompleteRequest, ScriptMismatch, DeadlineExceeded: As the verbs say.
+        """
+        if "asyncio" in _loaded or "trio" in _loaded:
+            self.refuse(name or verb.name)
+        if timeout is not None:
+            checked_timeout(timeout)
+        stream = self.stream
+        if stream.lost or self.mode == "sunk":
+            self.refuse_unreadable(name or verb.name)
+        if not self.reader_lock.acquire(False):
+            raise self._read_elsewhere(name or verb.name)
+        try:
+            buffer, deadline = stream.buffer, None
+            while (unit := verb.next_from(buffer, self)) is NEED_MORE:
+                if timeout is None and self.waits_for_start and not verb.is_demand and not buffer.data:
+                    if self.fault_state is None and not stream.may_begin_tls and self._receive_in_kernel():
+                        continue
+                elif deadline is None:
+                    deadline = Deadline(timeout or self.timeout)
+                unit = run_in_thread(self._receive(verb, deadline, name), self)
+                if unit is not NEED_MORE:
+                    break
+        except (Ended, EndedWithin, Mismatch) as error:
+            raise self.explained(error) from None
+        finally:
+            self.reader_lock.release()
+        if raw or not verb.is_request:
+            return unit
+        if verb is RECV_ALL and not unit:
+            return self._made_of(verb, unit)  # type: ignore[arg-type]
+        found, buffer.found = buffer.found, None
+        return self.make_request(unit, found, is_unit=verb.may_be_empty)  # type: ignore[arg-type]
+
+    def reading(self, verb: Verb, timeout: float | None = None, name: str | None = None) -> Operation[Any]:
+        """Take a unit, as an operation; arguments and errors are those of ``read``.  It always has a deadline."""
+        self.refuse_unreadable(name or verb.name)
+        if not self.reader_lock.acquire(False):
+            raise self._read_elsewhere(name or verb.name)
+        try:
+            deadline = Deadline(checked_timeout(timeout) or self.timeout)
+            while (unit := verb.next_from(self.stream.buffer, self)) is NEED_MORE:
+                unit = yield from self._receive(verb, deadline, name)
+                if unit is not NEED_MORE:
+                    break
+        except (Ended, EndedWithin, Mismatch) as error:
+            raise self.explained(error) from None
+        finally:
+            self.reader_lock.release()
+        return self._made_of(verb, unit)  # type: ignore[arg-type]
+
+    def _made_of(self, verb: Verb, unit: bytes) -> Any:
+        """Return the request that a unit is; its bytes, where it is none."""
+        if not verb.is_request:
+            return unit
+        buffer = self.stream.buffer
+        found, buffer.found = buffer.found, None
+        is_unit = verb.may_be_empty
+        if not unit and verb is RECV_ALL:  # a frame may be nothing, and nothing came before
+            is_unit = not self.tape.received_count and self.framing is not None and may_be_empty(self.framing)
+        return self.make_request(unit, found, is_unit=is_unit)
+
+    def _receive_in_kernel(self) -> bool:
+        """Wait in the kernel for what comes next; tell whether that could be done.  The first of the short ways.
+
+        A thread in that call is not woken by an injection, and need not be: a fault acts on bytes, the next ones.
+        """
+        stream, sock = self.stream, self.tape.socket
+        if stream.detached or sock is None or sock.fileno() < 0:
+            sock = stream.socket_for("read")  # which raises
+        buffer = stream.buffer
+        try:
+            data = sock.take_waiting(CHUNK)
+        except OSError as error:
+            if error is not self.tape.peer_error:
+                raise
+            data, buffer.broken = b"", True  # the client's reset is an end of its stream, if not a good one
+        if data is None:
+            return False
+        if self.fault_state is not None and self.is_misheard():
+            self.begin_inbound_fault()
+            self.fault_state.begin_inbound(self).feed(data)
+        elif data:
+            buffer.data += data
+        else:
+            buffer.ended = True
+        return True
+
+    def _receive(self, verb: Verb, deadline: Deadline | None, name: str | None) -> Operation[bytes | NeedMore]:
+        """Feed the buffer with what comes next, or with the end of the stream; return a unit that was taken already."""
+        if self.fault_state is not None and self.is_misheard():
+            yield from self._receive_faulty(verb, deadline, name)
+            return NEED_MORE
+        if self.stream.may_begin_tls:
+            return (yield from self._receive_needed(verb, deadline, name))
+        if len(self.stream.buffer):
+            self.stream.expect_more()
+        while not self.stream.receive(self.pace_size()):
+            yield self._wait_for_input(verb, deadline, name)
+            if self.fault_state is not None and self.is_misheard():  # it has begun meanwhile
+                yield from self._receive_faulty(verb, deadline, name)
+                return NEED_MORE
+        yield from self.keep_pace()
+        return NEED_MORE
+
+    def _wait_for_input(self, verb: Verb, deadline: Deadline | None, name: str | None) -> Wait:
+        """Return the Wait for more, after a look that found nothing; raise if it is over."""
+        if deadline is not None and not deadline.left():
+            raise self.late(verb, deadline, name)
+        if self.mode == "live":
+            self.server._raise_early(name or verb.name)
+        return Wait(readable=True, until=None if deadline is None else deadline.at)
+
+    def _receive_needed(self, verb: Verb, deadline: Deadline | None, name: str | None) -> Operation[bytes | NeedMore]:
+        """Take from the kernel what a verb's unit needs and no more; return the unit if it is whole then.
+
+        What follows it may be the client's hello, which OpenSSL has to receive by itself.
+        """
+        stream, buffer = self.stream, self.stream.buffer
+        while (ahead := stream.peek()) is None:
+            yield self._wait_for_input(verb, deadline, name)
+        if not ahead:  # the end, or an error
+            stream.receive()
+            return NEED_MORE
+        buffer.feed(ahead)
+        needed = len(ahead)
+        try:
+            unit = verb.next_from(buffer, self)
+            if unit is not NEED_MORE:
+                needed -= len(buffer)
+                buffer.take(len(buffer))
+        finally:  # a mismatch quotes all of it
+            while needed and (taken := stream.socket_for("read").take(needed)):
+                needed -= len(taken)
+        return unit
+
+    def _receive_faulty(self, verb: Verb, deadline: Deadline | None, name: str | None) -> Operation[None]:
+        """Feed the buffer with what an injection makes of what comes."""
+
+        def arrive() -> Operation[None]:
+            inbound = self.begin_fault_state().begin_inbound(self)
+            self.stream.expect_more()
+            while not self.stream.receive(self.pace_size(), inbound.arrived):
+                yield self._wait_for_input(verb, deadline, name)
+            yield from self.keep_pace()
+
+        yield from receive_faulty(self, arrive)
+
+    def pace_size(self) -> int:
+        """Return how many bytes may be received at once."""
+        state = self.fault_state
+        return CHUNK if state is None or state.pace is None else state.pace[0]
+
+    def keep_pace(self) -> Operation[None]:
+        """Wait before more is received, if it is read slowly."""
+        state = self.fault_state
+        if state is not None and state.pace is not None:
+            yield from pause(self, state.pace[1])
+
+    def is_misheard(self) -> bool:
+        """Whether what comes is changed by an injection before it is handed on."""
+        state = self.fault_state
+        return state is not None and (bool(self.server._injections.received) or state.inbound is not None)
+
+    def begin_inbound_fault(self) -> None:
+        """Let an injection change what has come before a responder as it does what comes later."""
+        state, buffer = self.fault_state, self.stream.buffer
+        if state is None or state.inbound is not None or not self.is_misheard():
+            return
+        inbound = state.begin_inbound(self)
+        if len(buffer):
+            inbound.has_effect()
+        inbound.arrived.feed(buffer.take(len(buffer)))
+        inbound.arrived.ended, inbound.arrived.broken, buffer.ended = buffer.ended, buffer.broken, False
+
+    def refuse_unreadable(self, verb: str) -> None:
+        """Refuse to read what another one reads, or has dropped.
+
+        Raises:
+            InvalidState: Its server reads it; the test has not accepted it.
+            RecordLimitExceeded: What had come before it was accepted was not kept.
+        """
+        if self.stream.lost:
+            with self.tape.recorder.lock:
+                self.tape.recorder.check_complete("what was received before accept()")
+        if self.mode == "sunk":
+            raise InvalidState(
+                f"cannot {verb}() on connection {self.index}: it is read by its server, which has nothing declared; "
+                "take it by accept() first, or look at its received"
+            )
+
+    def _read_elsewhere(self, verb: str) -> InvalidState:
+        return InvalidState(f"cannot {verb}() on connection {self.index}: another thread is reading it")
+
+    # Waiting for input, or for something else
+
+    def input_or(self, happened: Callable[[], bool]) -> Operation[bool]:
+        """Wait, without a deadline, until there is input, or something has happened; return whether there is input.
+
+        Args:
+            happened: Asked again when the bells are rung.
+        """
+        buffer = self.stream.buffer
+        if not len(buffer) and not buffer.ended and self.is_misheard():
+            yield from self._receive_faulty(RECV_ALL, None, "read")  # what the kernel has says nothing
+        while not len(buffer) and not buffer.ended:
+            if self.stream.has_input() or self.tape.cut:
+                break
+            if happened():
+                return False
+            yield Wait(readable=True)
+        return True
+
+    def await_input_or(self, happened: Callable[[], bool]) -> bool:
+        """Do the same in this thread."""
+        return run_in_thread(self.input_or(happened), self)
+
+    def is_at_its_end(self) -> bool:
+        """Receive what is there; tell whether that was the end of the stream, and everything was taken."""
+        buffer = self.stream.buffer
+        if not len(buffer) and not buffer.ended and not self.is_misheard():
+            self.stream.receive()
+        return not len(buffer) and buffer.ended
+
+    @contextmanager
+    def read_meanwhile(self) -> Iterator[None]:
+        """Let the server read a connection that the test drives, while the test only waits."""
+        if self.mode != "live" or self.stream.detached or not self.reader_lock.acquire(blocking=False):
+            yield
+            return
+        try:
+            self.stream.take_the_rest()
+            self.server._read_ahead(self)
+            yield
+        finally:
+            self.server._read_no_more(self)
+            self.reader_lock.release()
+
+    # Sending
+
+    def answer(self, request: Request, parts: tuple[Part, ...]) -> None:
+        """Send parts to whoever sent a request, in this thread."""
+        if self.mode == "live":
+            self.refuse("reply")
+        self.send_in_thread(self.checked_parts(parts, "reply()"), request, self.timeout, "reply")
+
+    def send_in_thread(
+        self, parts: tuple[Part, ...], request: Request | None, timeout: float, verb: str = "send"
+    ) -> None:
+        """Send parts, in this thread, when it is their turn."""
+        if len(parts) == 1 and isinstance(data := parts[0], bytes):
+            lock = self.send_lock
+            if self.fault_state is None and len(data) <= CHUNK and lock.take_briefly(False):
+                if type(data) is not bytes:
+                    data = bytes(data)  # a Request, which would be kept
+                give = lock.give_briefly
+                try:
+                    sent = self._offered(data)
+                    if sent < len(data):
+                        lock.keep()
+                        give = lock.release
+                        run_in_thread(send(self, data, timeout, sent), self, _Refusal(self, verb))
+                    return
+                finally:
+                    give()
+        elif takes_time(parts) or (ends(parts) and self.may_wait_to_end()):
+            self.refuse(verb)
+        run_in_thread(self.sending(parts, request, timeout, verb), self, _Refusal(self, verb))
+
+    def send_bytes(self, data: bytes, timeout: float, verb: str) -> None:
+        """Send bytes, in this thread, whose turn it is, where there is no fault state."""
+        sent = self._offered(data) if len(data) <= CHUNK else 0
+        if sent < len(data):
+            run_in_thread(send(self, data, timeout, sent), self, _Refusal(self, verb))
+
+    def _offered(self, data: bytes) -> int:
+        """Send what the kernel takes at once; return how many bytes.  The second of the short ways."""
+        stream, sock = self.stream, self.tape.socket
+        if stream.detached or sock is None or sock.fileno() < 0:
+            sock = stream.socket_for("send on")  # which raises
+        if not data:
+            return 0
+        if stream.may_begin_tls:
+            stream.note_early_hello()
+        try:
+            return sock.offer(data)
+        except OSError as error:
+            raise stream.lost_by(error) from None
+
+    def sending(
+        self, parts: tuple[Part, ...], request: Request | None, timeout: float, verb: str = "send", what: object = None
+    ) -> Operation[None]:
+        """Send parts when it is their turn.
+
+        Args:
+            what: What messages say of who holds the turn meanwhile; see ``SendLock.acquire``.
+        """
+        yield from self.turn(f"{verb}()", Deadline(timeout), what)
+        try:
+            yield from perform_parts(self, parts, request, timeout)
+        finally:
+            self.send_lock.release()
+
+    def turn(self, verb: str, deadline: Deadline, what: object = None) -> Operation[None]:
+        """Become the one who writes; whoever runs this releases ``send_lock``."""
+        while not self.send_lock.acquire(0.0, what):
+            if not deadline.left():
+                raise self.late_turn(verb, deadline)
+            yield Wait(until=deadline.at, is_idle=False)
+
+    def interpose(self) -> None:
+        """Put an interposer before a handler class's socket, if faults are injected; also called when that begins."""
+        if self.fault_state is not None and self.tape.interposer is None and self.is_raw():
+            self.tape.interposer = Interposer(self)
+
+    def begin_fault_state(self) -> FaultState:
+        """Return what is other than usual on this connection, from now on if nothing was."""
+        with self.tape.recorder.lock:
+            if self.fault_state is None:
+                self.fault_state = FaultState()
+            return self.fault_state
+
+    def stop_if_ended(self) -> None:
+        """Let whoever drives this connection end quietly, if an injection, or a rule for its handshake, has ended it.
+
+        Raises:
+            ServerStopping: It has.
+        """
+        tape = self.tape
+        with tape.lock:
+            if not tape.server_ended:
+                return
+            self.ended_by_fault = True
+            tape.cut = tape.cut or "an injection has ended the connection"
+        self.stream.socket_for("go on with")
+
+    def check_cut(self) -> None:
+        """Raise if this side has ended the connection.
+
+        Raises:
+            ServerStopping: It has.
+        """
+        tape = self.tape
+        if tape.cut:
+            tape.saw_cut = True
+            raise ServerStopping(tape.cut)
+
+    def end_by_failed_injection(self, error: Exception, origin: Location) -> NoReturn:
+        """Record that an injection could not be performed, and end the connection; its handler is not to blame.
+
+        A handler may catch what it likes, and write it to the client: so it is not raised there.
+
+        Raises:
+            ServerStopping: Always.
+        """
+        tape = self.tape
+        if error is tape.peer_error or error is self.stream.quiet_end:
+            raise error  # the client is gone, or refuses the handshake, which is for the handler to learn
+        self.server._record_failure(pointing_at(error, origin), self.where(), tape.began)
+        tape.note(NOTE, said_shortly(error).encode("utf-8", "backslashreplace"))
+        self.ended_by_fault = True
+        self.stream.reset_now()
+        with tape.lock:
+            tape.cut, tape.saw_cut = tape.cut or "an injection failed", True
+        raise ServerStopping(tape.cut)
+
+    # TLS
+
+    def starting_tls(self, context: Context | None, deadline: Deadline) -> Operation[None]:
+        """Do the server's side of a handshake."""
+        given = checked_context(context, "start_tls()") or self.server.options.tls
+        if given is None:
+            raise ValueError("start_tls() expected a context: give it one, or give the server tls=")
+        at_once = self.server.transport == "tls" and not self.tape.events
+        try:
+            for writes in self.stream.start_tls(_context_of(given), at_once=at_once):
+                if not deadline.left():
+                    text = f"start_tls() waited {deadline} for the client's handshake"
+                    raise self.stream.handshake_failed(self.error(DeadlineExceeded, text))
+                self.stream.socket_for("start_tls on")
+                yield Wait(readable=not writes, writable=writes, until=deadline.at)
+        except ScriptMismatch as early:
+            raise self.error(ScriptMismatch, str(early)) from None
+
+    # Ending
+
+    def closing(self, notify: bool) -> Operation[None]:
+        """Close cleanly, in whatever state it is; unread input is discarded first, for a moment."""
+        self.stream.refuse_detached("close")
+        if self.is_driven_elsewhere():
+            return self.stream.close_from_outside()
+        if self.mode == "sunk":
+            self.server._read_no_more(self)
+        mine = False
+        for _ in range(2):
+            deadline = Deadline(self.timeout)
+            while not (mine := self.send_lock.acquire(0.0)) and deadline.left():
+                yield Wait(until=deadline.at, is_idle=False)
+            if mine:
+                break
+            self.stream.close_from_outside()  # which ends the send that does not end by itself
+        try:
+            yield from self._closed(notify)
+        finally:
+            if mine:
+                self.send_lock.release()
+
+    def _closed(self, notify: bool) -> Operation[None]:
+        steps = self.stream.close(notify)
+        try:
+            for seconds in steps:
+                yield Wait(readable=True, until=original.monotonic() + seconds)
+        finally:
+            steps.close()  # given up, it closes all the same
+
+    def resetting(self) -> Operation[None]:
+        """Reset it, in whatever state it is."""
+        self.stream.refuse_detached("reset")
+        if self.is_driven_elsewhere() and self.stream.can_reset:
+            return self.stream.reset_from_outside()
+        for seconds in self.stream.reset():
+            yield Wait(until=original.monotonic() + seconds, is_idle=False)
+
+    def ending_half(self, what: object = None) -> Operation[None]:
+        """End the server's half of the stream."""
+        yield from self.turn("send_eof()", Deadline(self.timeout), what)
+        try:
+            self.stream.send_eof()
+        finally:
+            self.send_lock.release()
+
+    def detach(self) -> socket.socket:
+        """Give the socket away, blocking and without a time-out."""
+        self.refuse_unreadable("detach")
+        if self.is_driven_elsewhere():
+            raise InvalidState(f"cannot detach connection {self.index}: another thread drives it")
+        state = self.fault_state
+        return self.stream.detach(None if state is None or state.inbound is None else state.inbound.arrived)
+
+    def end_from_outside(self, *, reset: bool) -> None:
+        """End it, whatever drives it: quietly for that."""
+        self.ended_by_fault = True
+        if reset and self.stream.can_reset:
+            self.stream.reset_from_outside()
+        else:
+            self.stream.close_from_outside()
+
+    def close(self) -> None:
+        """Close cleanly, in the thread that drives it."""
+        run_in_thread(self.closing(True), self)
+
+    def is_driven_elsewhere(self, *, writing: bool = False) -> bool:
+        """Whether another thread reads or writes: it may stand in a call on the socket that we would close.
+
+        Args:
+            writing: The caller is the one who writes now.
+        """
+        if self.mode == "handled":
+            return not self.done and self.thread is not current_thread()
+        return self.reader_lock.locked() or (not writing and self.send_lock.locked())
+
+    def may_wait_to_end(self) -> bool:
+        """Whether to end it may have to wait for the client: no thread of the server drives it, or this one does."""
+        return self.mode != "handled" or self.thread is current_thread()
 
     # Messages
 
-    def _where(self) -> str:
-        return f"{self._server.name}, connection {self.index} ({format_peer(self.peer)})"
+    def where(self) -> str:
+        """Return how messages name it."""
+        return f"{self.server.name}, connection {self.index} ({format_peer(self.peer)})"
 
-    def _error(self, kind: Any, text: str) -> Any:
-        return with_conversation(kind, self._where(), text, transcript.so_far(self._tape))
+    def error(self, kind: Any, text: str) -> Any:
+        """Return an error about it, with the conversation so far."""
+        return with_conversation(kind, self.where(), text, transcript.so_far(self.tape))
 
-    def _late(self, verb: str, deadline: Deadline, wanted: object = None) -> DeadlineExceeded:
-        waiting = self._stream.buffer
-        got = readers.came(waiting) if len(waiting) else ""
+    def late(self, verb: Verb, deadline: Deadline, name: str | None = None) -> DeadlineExceeded:
+        """Return the error about a unit that did not come in time."""
+        waiting = self.stream.buffer
+        got, wanted = waiting.shown() if len(waiting) else "", verb.wanted(waiting, self)
         if wanted is None:
-            text = f"{verb}() waited {deadline}" + (f"\n  got {got}" if got else ", and nothing came")
+            text = f"{name or verb.name}() waited {deadline}" + (f"\n  got {got}" if got else ", and nothing came")
         else:
-            text = f"expected {_named(verb, wanted)} within {deadline}\n  got {got or 'nothing'}"
-        error: DeadlineExceeded = self._error(DeadlineExceeded, text)
+            text = f"expected {wanted} within {deadline}\n  got {got or 'nothing'}"
+        error: DeadlineExceeded = self.error(DeadlineExceeded, text)
         return error
 
-    def _unread(self, data: bytes, deadline: Deadline) -> DeadlineExceeded:
-        error: DeadlineExceeded = self._error(
+    def unread(self, data: bytes, deadline: Deadline) -> DeadlineExceeded:
+        """Return the error about bytes that the client does not read."""
+        error: DeadlineExceeded = self.error(
             DeadlineExceeded,
             f"send() waited {deadline}: the client does not read, "
             f"and the kernel takes no more of the {len(data):,} bytes",
         )
         return error
 
-    def _late_turn(self, verb: str, deadline: Deadline) -> DeadlineExceeded:
+    def late_turn(self, verb: str, deadline: Deadline) -> DeadlineExceeded:
         """Return the error about a turn to send that did not come in time: it says what has it."""
-        error: DeadlineExceeded = self._error(
-            DeadlineExceeded, f"{verb} waited {deadline} for its turn: {self._writing.holder()}"
+        error: DeadlineExceeded = self.error(
+            DeadlineExceeded, f"{verb} waited {deadline} for its turn: {self.send_lock.holder()}"
         )
         return error
 
-    def _explained(self, error: Exception) -> BaseException:
-        """Return the user's exception for what the steps of a reading verb raised."""
-        if isinstance(error, readers.Mismatch):
-            if self._probing:
+    def explained(self, error: Exception) -> BaseException:
+        """Return the user's exception for what a verb raised."""
+        if isinstance(error, Mismatch):
+            if self.probing:
                 return ScriptMismatch(str(error))
-            mismatch: ScriptMismatch = self._error(ScriptMismatch, str(error) + hint(cast("Connection", self)))
+            mismatch: ScriptMismatch = self.error(ScriptMismatch, str(error) + hint(self))
             return mismatch
-        if isinstance(error, readers.EndedWithin):
-            got = readers.came(self._stream.buffer)
+        if isinstance(error, EndedWithin):
+            got = self.stream.buffer.shown()
             text = f"expected {error}\n  got {got}, and then the client {self._how_it_ended()}"
-            incomplete: IncompleteRequest = self._error(IncompleteRequest, text)
+            incomplete: IncompleteRequest = self.error(IncompleteRequest, text)
             return incomplete
         text = f"expected {error}, but the client {self._how_it_ended()}"
-        self._stream.quiet_end = EndOfStream(f"{self._where()}: {text}")
-        self._stream.quiet_end.summary = text
-        return self._stream.quiet_end
+        self.stream.quiet_end = EndOfStream(f"{self.where()}: {text}")
+        self.stream.quiet_end.summary = text
+        return self.stream.quiet_end
 
     def _how_it_ended(self) -> str:
-        return "reset the connection" if self._tape.peer_error else "ended its stream"
+        return "reset the connection" if self.tape.peer_error else "ended its stream"
+
+    def refuse(self, verb: str) -> None:
+        """Refuse a verb that may block, in a coroutine; always, so that the error does not depend on timing.
+
+        Raises:
+            BlockingCallInCoroutine: It is called in one.
+        """
+        kind = loop_blocked_here()
+        if kind is not None:
+            raise blocking_call(verb, kind, _AWAITED.get(verb) or f"await connection.aio.{verb}(...)")
+
+    def refusal(self, verb: str) -> Callable[[Wait], Wait]:
+        """Return what refuses a send in a coroutine that has to wait for more than a moment."""
+        return _Refusal(self, verb)
 
     # For its server
 
-    def _unread_by_verbs(self) -> bool:
+    def is_unread_by_verbs(self) -> bool:
         """Whether this is a live stream that no verb reads."""
-        return (self._mode == "sunk" or self._is_raw()) and self._tape.ended_by is None and self._framing is None
+        return (self.mode == "sunk" or self.is_raw()) and self.tape.ended_by is None and self.framing is None
 
-    def _is_raw(self) -> bool:
+    def is_raw(self) -> bool:
         """Whether a handler class has the socket."""
-        return self._responder is not None and self._responder.is_raw
+        return self.responder is not None and self.responder.is_raw
 
-    def _may_be_answered(self) -> bool:
+    def may_be_answered(self) -> bool:
         """Whether the client, who may have ended its half, can still read a reply."""
-        return self.closed_by is None or (self.closed_by == "client" and self._tape.ended_how == "closed")
+        tape = self.tape
+        return tape.ended_by is None or (tape.ended_by == "client" and tape.ended_how == "closed")
 
-    def _cut_frames(self) -> None:
+    def cut_frames(self) -> None:
         """Let what is received become requests, frame by frame, where no verb reads.  The recorder's lock is held."""
-        if self._framing is not None:
-            self._cutting = Cutting(cast("Connection", self), self._framing)
-            self._tape.uncut = self._cutting.queue
-            self._tape.tap = self._cutting.cut if self._is_raw() else None
+        if self.framing is not None:
+            self.cutting = Cutting(self, self.framing)
+            self.tape.uncut = self.cutting.queue
+            self.tape.tap = self.cutting.cut if self.is_raw() else None
 
-    def _cut_no_frames(self) -> None:
+    def cut_no_frames(self) -> None:
         """Leave what is received to verbs from now on.  The recorder's lock is held."""
-        self._cutting = self._tape.uncut = self._tape.tap = None
+        self.cutting = self.tape.uncut = self.tape.tap = None
 
-    def _cut_what_came(self) -> None:
+    def cut_what_came(self) -> None:
         """Make requests of the frames that have come whole, without a lock; in the thread that has received them."""
-        cutting = self._cutting
+        cutting = self.cutting
         if cutting is not None:
             cutting.cut_beside()
 
-    def _keep_whole_stream(self) -> None:
+    def keep_whole_stream(self) -> None:
         """Make requests of what was received and no verb has read: its last frame, without framing all of it."""
-        cutting = self._cutting
+        cutting = self.cutting
         if cutting is not None:
             cutting.end()
-            return cutting.cut() if self._is_raw() else cutting.cut_beside()
-        with self._tape.recorder.lock:
-            if not self._tape.recorder.dropped and self._tape.received_count:
-                self._request(self._tape.joined(RECEIVED))
+            return cutting.cut() if self.is_raw() else cutting.cut_beside()
+        with self.tape.recorder.lock:
+            if not self.tape.recorder.dropped and self.tape.received_count:
+                self.make_request(self.tape.joined(RECEIVED))
 
-    def _end_frames(self) -> None:
-        """End the frames of a connection that the sink reads, because the server stops; wait for no framing."""
-        cutting = self._cutting
-        if cutting is not None and self._mode == "sunk":
+    def end_frames(self) -> None:
+        """End the frames of a connection that the server reads, because it stops; wait for no framing."""
+        cutting = self.cutting
+        if cutting is not None and self.mode == "sunk":
             cutting.end()
             cutting.cut_beside(0)
 
-    def _cut_off(self) -> None:
+    def cut_off(self) -> None:
         """End it, because the server stops; what has arrived for a reader that is not reading is recorded first."""
-        if self._mode != "handled" and self._reader.acquire(blocking=False):
+        if self.mode != "handled" and self.reader_lock.acquire(blocking=False):
             try:
-                self._stream.take_the_rest()
+                self.stream.take_the_rest()
             finally:
-                self._reader.release()
-        self._stream.cut(THE_SERVER_STOPS)
+                self.reader_lock.release()
+        self.stream.cut(THE_SERVER_STOPS)
 
-    def _finish(self) -> None:
-        """Close what no thread of ours closes: connections of the sink and of the test."""
-        if self._mode == "handled" or self._stream.detached:
+    def finish(self) -> None:
+        """Close what no thread of ours closes: connections that the server reads, and the test's."""
+        if self.mode == "handled" or self.stream.detached:
             return
-        for _ in self._stream.close(notify=False):
+        for _ in self.stream.close(notify=False):
             pass  # it was cut, so nothing is waited for
-        if self._mode == "sunk" and not self._done and not self._stream.buffer.ended:  # else the sink has kept it
-            self._keep_whole_stream()
-        self._done = True
+        if self.mode == "sunk" and not self.done and not self.stream.buffer.ended:  # else the loop has kept it
+            self.keep_whole_stream()
+        self.done = True
 
 
-def _named(verb: str, wanted: Any) -> str:
-    """Return what a verb waits for, in words."""
-    if isinstance(wanted, (str, Lack)):
-        return str(wanted)
-    if verb == "expect_line":
-        return matching("a line", wanted)
-    return described(wanted) if is_literal(wanted) else matching("a frame", wanted)
+class _Refusal:
+    """Refuses a plain send in a coroutine that has to wait for more than a moment; called before each of its waits."""
+
+    __slots__ = ("_conversation", "_until", "_verb")
+
+    def __init__(self, conversation: Conversation, verb: str) -> None:
+        self._conversation, self._verb = conversation, verb
+        self._until: float | None = None
+
+    def __call__(self, wait: Wait) -> Wait:
+        if loop_blocked_here() is None:
+            return wait
+        now = original.monotonic()
+        self._until = until = self._until or now + MOMENT
+        # For room, and for its turn, it may wait a moment; a reply that takes longer may wait for that very loop.
+        if now >= until or (wait.is_idle and not wait.writable):
+            self._conversation.refuse(self._verb)
+        return wait if wait.until is not None and wait.until < until else wait._replace(until=until)
 
 
-def _nobody_answers(connection: Connection) -> None:
+def _context_of(given: Context) -> ssl.SSLContext:
+    if hasattr(given, "wrap_socket"):  # one of the user's: certificates are not needed for it
+        return given  # type: ignore[return-value]
+    from ..transport.certificates import server_context_of
+
+    return server_context_of(given)
+
+
+def _nobody_answers(conversation: Conversation) -> None:
     """Stand in for what answers by rules, until the server has handed it over."""

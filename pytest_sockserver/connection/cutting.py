@@ -16,11 +16,11 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from ..originals import Thread, current_thread, original
+from ..scripting.buffer import EndedWithin
 from ..scripting.framing import Cutter, Framing, is_ready_made
-from ..scripting.readers import EndedWithin
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from .conversation import Conversation
 
 #: Seconds.  So long the sink waits for a framing of the user's, for what has come at once: some microseconds are usual.
 PATIENCE: Final = 0.1
@@ -44,11 +44,11 @@ class Cutting:
         queue: What was received and not cut yet.  Guarded by the recorder's lock.
     """
 
-    def __init__(self, connection: Connection, framing: Framing) -> None:
+    def __init__(self, connection: Conversation, framing: Framing) -> None:
         self.queue: deque[bytes | _End] = deque()
         self._connection = connection
-        self._recorder = connection._tape.recorder
-        self._cutter = Cutter(framing, connection._max_frame)  # of the thread that cuts
+        self._recorder = connection.tape.recorder
+        self._cutter = Cutter(framing, connection.max_frame)  # of the thread that cuts
         self._is_users = not is_ready_made(framing)
         self._over = False  # the framing failed, and no more comes of it; of the thread that cuts
         self._busy = False  # a thread cuts.  Guarded by the recorder's lock, as the next one is.
@@ -65,7 +65,7 @@ class Cutting:
         with self._recorder.lock:
             if not self._has_ended:
                 self._has_ended = True
-                self.queue.append(_End(self._connection._tape.peer_error is not None))
+                self.queue.append(_End(self._connection.tape.peer_error is not None))
 
     def cut(self) -> None:
         """Cut what was received, in this thread, unless another one is at it.  Without a lock."""
@@ -79,7 +79,7 @@ class Cutting:
             return
         if not self._is_users:
             return self._cut(received)
-        server, index = self._connection._server, self._connection.index
+        server, index = self._connection.server, self._connection.index
         name = f"sockserver {server._label()} #{index} frames"
         thread = Thread(target=self._cut, args=(received,), name=name, daemon=True)
         server._keep_framer(thread)
@@ -108,14 +108,14 @@ class Cutting:
             while received:
                 frames, error = self._frames_of(received)
                 with recorder.lock:
-                    wanted = connection._cutting is self  # else the test has accepted it, and reads all of it anew
-                    if connection._server._probes:
+                    wanted = connection.cutting is self  # else the test has accepted it, and reads all of it anew
+                    if connection.server._probes:
                         frames = [frame for frame in frames if frame]
                     for frame in frames if wanted else ():
                         # A client that connects and closes may be a probe: nothing, unless the test waits for it.
-                        connection._request(frame, is_unit=connection._tape.client_ended, sure=bool(frame))
+                        connection.make_request(frame, is_unit=connection.tape.client_ended, sure=bool(frame))
                 if error is not None and wanted:
-                    connection._server._failures.add(error, connection._where())
+                    connection.server._failures.add(error, connection.where())
                 with recorder.lock:
                     received = self._next()
                     self._busy = bool(received)

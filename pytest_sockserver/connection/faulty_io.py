@@ -1,7 +1,11 @@
-"""What a handler receives of a stream that a fault is injected into; and an interposer for a handler class's socket.
+"""Faults on what is received, and an interposer for a handler class's socket.
 
 An injection of what is received is performed once a connection, while its bytes come in: its parts are walked through,
-and where ``DATA`` stands, whatever has arrived is handed on.  What the parts do not hand on is never heard.
+and where ``DATA`` stands, whatever has arrived is handed on.  What the parts do not hand on is never received by the
+responder.
+
+How far that has come lies in :class:`InboundFault`, and not in the operation that receives: a cancelled read gives its
+operation up, and the next one goes on where it was, a delay at its time.
 """
 
 from __future__ import annotations
@@ -18,12 +22,13 @@ from ..scripting.buffer import Buffer
 from ..scripting.effects import Delay, Jitter, ReadSlowly
 from ..scripting.parts import DATA, Action, Effect, Function, Part, actions, shown
 from ..transport.stream import CHUNK
-from .fault_state import FaultState
-from .perform import after_held, do, say
+from .perform import after_held, do, pause, send
+from .runners import run_in_thread
+from .waits import Operation
 
 if TYPE_CHECKING:
     from ..faults.active import Injection
-    from .connection import Connection
+    from .conversation import Conversation
 
 __tracebackhide__ = hide_frame
 
@@ -34,7 +39,7 @@ class _Want(Effect):
 
 WANT = _Want()
 
-#: Acts that the client cannot notice before it has sent something.
+#: Effects that the client cannot notice before it has sent something.
 _NEEDS_BYTES = (Delay, Jitter, ReadSlowly)
 
 
@@ -43,17 +48,36 @@ class InboundFault:
 
     Attributes:
         arrived: What has come from the kernel, and not been handed on.
+        under_way: What is being done, if it has to wait.
     """
 
-    def __init__(self, connection: Connection, injection: Injection | None) -> None:
+    def __init__(self, conversation: Conversation, injection: Injection | None) -> None:
         self.arrived = Buffer()
-        self._connection = connection.index
+        self._connection = conversation.index
         self._silent = injection  # until it has an effect
         fault_rule = injection.fault_rule if injection is not None else None
         self.origin = fault_rule.origin if fault_rule is not None else None
         parts: tuple[Part, ...] = fault_rule.parts if fault_rule is not None else (DATA,)
-        # One iterator, which stands where it stands while nobody asks: a ``for`` that is left would close it.
-        self.actions = self._all(actions(parts, _no_function, connection._lookup, self._data))
+        # One iterator, which stands where it stands between two reads: a ``for`` that is left would close it.
+        self.actions = self._all(actions(parts, _no_function, conversation.lookup, self._data))
+        self.under_way: Operation[None] | None = None
+
+    @classmethod
+    def chosen(cls, conversation: Conversation) -> InboundFault:
+        """Choose what becomes of all that a connection receives from now on."""
+        probes = conversation.server._probes
+        probes.look(but=conversation)
+        used = partial(probes.used, conversation)
+        hit = conversation.server._injections.hit(RECEIVED, conversation.tape, has_come=False, used=used)
+        return cls(conversation, hit)
+
+    def feed(self, data: bytes) -> None:
+        """Let bytes arrive, or the end of the stream."""
+        if data:
+            self.arrived.feed(data)
+            self.has_effect()
+        else:
+            self.arrived.ended = True
 
     def _data(self) -> Iterator[Action]:
         while True:
@@ -78,48 +102,45 @@ class InboundFault:
             yield WANT
 
 
-def receive_faulty(connection: Connection, fault_state: FaultState, receive: Callable[[Buffer], object]) -> bytes:
-    """Return what is handed on next; ``b""`` at the end of the stream.  In the thread of the connection's reader.
+def receive_faulty(conversation: Conversation, arrive: Callable[[], Operation[None]]) -> Operation[None]:
+    """Feed the conversation's buffer with what is handed on next, or with the end of the stream.
 
     Args:
-        receive: Waits for what comes, or the end of the stream, and feeds a buffer with it.
+        arrive: Waits for what comes, or the end of the stream, and feeds the fault with it.
     """
-    intake = fault_state.intake or begin_inbound_fault(connection, fault_state)
-    while (action := _next(connection, intake)) is not None:
+    inbound, buffer = conversation.begin_fault_state().begin_inbound(conversation), conversation.stream.buffer
+    while True:
+        if inbound.under_way is not None:
+            for wait in inbound.under_way:  # noqa: UP028 - ``yield from`` would close it with this operation
+                yield wait
+            inbound.under_way = None
+            conversation.stop_if_ended()
+        action = _next(conversation, inbound)
+        if action is None:
+            buffer.ended, buffer.broken = True, inbound.arrived.broken
+            return
         if isinstance(action, bytes):
             if action:
-                intake.has_effect()
-                return action
+                inbound.has_effect()
+                buffer.feed(action)
+                return
         elif action is WANT:
-            receive(intake.arrived)
-            if len(intake.arrived):
-                intake.has_effect()
+            yield from arrive()
+            if len(inbound.arrived):
+                inbound.has_effect()
         elif isinstance(action, Effect):
             if not isinstance(action, _NEEDS_BYTES):
-                intake.has_effect()
-            for need in do(connection, action, connection._timeout):
-                connection._await(need)
-            connection._stop_if_ended()
-    return b""
+                inbound.has_effect()
+            inbound.under_way = do(conversation, action, conversation.timeout)
 
 
-def begin_inbound_fault(connection: Connection, fault_state: FaultState) -> InboundFault:
-    """Choose what becomes of all that a connection receives from now on."""
-    probes = connection._server._probes
-    probes.look(but=connection)
-    used = partial(probes.used, connection)
-    hit = connection._server._injections.hit(RECEIVED, connection._tape, has_come=False, used=used)
-    fault_state.intake = InboundFault(connection, hit)
-    return fault_state.intake
-
-
-def _next(connection: Connection, intake: InboundFault) -> Action | None:
+def _next(conversation: Conversation, inbound: InboundFault) -> Action | None:
     try:
-        return next(intake.actions, None)
+        return next(inbound.actions, None)
     except Exception as error:
-        if intake.origin is None:
+        if inbound.origin is None:
             raise
-        connection._end_by_failed_injection(error, intake.origin)
+        conversation.end_by_failed_injection(error, inbound.origin)
 
 
 def _no_function(function: Function) -> Iterable[Part]:
@@ -132,52 +153,60 @@ class Interposer:
     One thread reads; any may write, one at a time, as with the verbs.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._sayer: int | None = None  # the thread whose writes are our own; compared by that thread with itself
-        self._hearing = False
-        self._heard = bytearray()
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._sender: int | None = None  # the thread whose writes are our own; compared by that thread with itself
+        self._is_receiving = False
 
     def send(self, data: Any) -> bool:
-        """Say what the handler says; tell whether that was done."""
-        connection = self._connection
-        if self._sayer == original.get_ident() or connection._writing.is_held_here():
-            return False  # the fault was injected where the verb sends
-        if not connection._writing.acquire(connection._timeout):
+        """Send what the handler sends; tell whether that was done."""
+        conversation = self._conversation
+        lock, timeout = conversation.send_lock, conversation.timeout
+        if self._sender == original.get_ident() or lock.is_held_here():
+            return False  # injected faults were applied to what a verb sends there
+        if not lock.acquire(timeout):
             # What a socket raises whose client does not read.
-            raise TimeoutError(f"timed out: {connection._writing.holder()}")
-        self._sayer = original.get_ident()
+            raise TimeoutError(f"timed out: {lock.holder()}")
+        self._sender = original.get_ident()
         try:
-            for need in after_held(connection, say(connection, bytes(data), connection._timeout), connection._timeout):
-                connection._await(need)
+            sending = after_held(conversation, send(conversation, bytes(data), timeout), timeout)
+            run_in_thread(sending, conversation)
         finally:
-            self._sayer = None
-            connection._writing.release()
+            self._sender = None
+            lock.release()
         return True
 
     def recv(self, sock: Any, size: int) -> bytes | None:
         """Return what the handler receives; ``None`` if no fault is injected."""
-        connection, fault_state = self._connection, self._connection._begin_fault_state()
-        faulty = (
-            connection._server._injections.received or fault_state.intake is not None or fault_state.pace is not None
-        )
-        if self._hearing or not size or not faulty:
+        conversation = self._conversation
+        state, buffer = conversation.begin_fault_state(), conversation.stream.buffer
+        if self._is_receiving or not size:
             return None
-        self._hearing = True
+        if not conversation.is_misheard() and state.pace is None and not len(buffer):
+            return None
+        self._is_receiving = True
         try:
-            if not self._heard:
-                self._heard += receive_faulty(connection, fault_state, partial(self._receive, sock))
+            if not len(buffer):
+                if buffer.ended:
+                    return b""
+                run_in_thread(receive_faulty(conversation, partial(self._arrive, sock)), conversation)
         finally:
-            self._hearing = False
-        taken = bytes(self._heard[:size])
-        del self._heard[:size]
-        return taken
+            self._is_receiving = False
+        return buffer.take(size)
 
-    def _receive(self, sock: Any, buffer: Buffer) -> None:
-        fault_state = self._connection._begin_fault_state()
-        data = sock.recv(fault_state.pace[0] if fault_state.pace is not None else CHUNK)
-        if data:
-            buffer.feed(data)
-        else:
-            buffer.ended = True
-        self._connection._keep_pace(fault_state)
+    def received(self, data: bytes, size: int) -> bytes:
+        """Return what the handler receives in the place of what has come while it was in a receive."""
+        if self._is_receiving or not self._conversation.is_misheard():
+            return data
+        self._conversation.begin_fault_state().begin_inbound(self._conversation).feed(data)
+        made = self.recv(self._conversation.tape.socket, size)
+        return data if made is None else made
+
+    def _arrive(self, sock: Any) -> Operation[None]:
+        """Receive as the handler would, with its time-out."""
+        conversation = self._conversation
+        state = conversation.begin_fault_state()
+        data = sock.recv(state.pace[0] if state.pace is not None else CHUNK)
+        state.begin_inbound(conversation).feed(data)
+        if state.pace is not None:
+            yield from pause(conversation, state.pace[1])

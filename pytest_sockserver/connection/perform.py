@@ -1,15 +1,13 @@
 """Perform parts on a connection: what a script, a rule, a handler's ``send`` and a test's all do alike.
 
-A generator walks through the parts and does what needs no waiting.  Where it has to wait it yields a :class:`Need`, and
-whoever drives it waits: a thread in ``connection``, a coroutine in ``aio``.
+All of it is operations.  What a part does stands in one function of its own, in the table at the end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..errors.exceptions import DeadlineExceeded, InvalidState, ServerStopping, UnsupportedFault
 from ..errors.location import hide_frame, is_ours, pointing_at, traceback_at_definition
@@ -34,129 +32,118 @@ from ..scripting.matching import shortened
 from ..scripting.parts import Action, Effect, Endless, Function, Held, Part, Remark, actions, check_fit, parts_of, shown
 from ..scripting.rules import HANDSHAKE
 from ..scripting.tls_effects import Alert, Raw, StartTLS
+from ..transport.stream import CHUNK
 from .deadline import Deadline
 from .fault_state import FaultState, Holding
 from .gates import Gates
 from .request import Request
+from .waits import Operation, Wait
 
 if TYPE_CHECKING:
     from ..scripting.rules import Rule
     from ..scripting.tls_effects import Context
-    from .connection import Connection
+    from .conversation import Conversation
 
 __tracebackhide__ = hide_frame
 
-
-ROOM: Final = "room"  # until the kernel takes bytes again
-INPUT: Final = "input"  # until something can be received
-PAUSE: Final = "pause"  # until ``over()`` says so, which is asked at each change of what was recorded
 
 #: What follows one another leaves in one write, up to so many parts or bytes: a function may say bytes without an end.
 #: More than replies have that are no stream, and less than the memory that a test has.
 _MOST_GATHERED: Final = 10_000
 _LARGEST_WRITE: Final = 16 * 1024 * 1024
 
-Say = Callable[["Connection", bytes, float], "Iterator[Need]"]
-
-
-@dataclass(frozen=True)
-class Need:
-    """What a driver has to wait for, and how long at most.
-
-    Attributes:
-        left: Returns the seconds that are left, ``None`` for no bound.
-    """
-
-    kind: str
-    left: Callable[[], float | None]
-    over: Callable[[], bool] = bool
+Send = Callable[["Conversation", bytes, float], "Operation[None]"]
 
 
 def perform_parts(
-    connection: Connection, parts: Iterable[Part], request: Request | None, timeout: float
-) -> Iterator[Need]:
+    conversation: Conversation, parts: Iterable[Part], request: Request | None, timeout: float
+) -> Operation[None]:
     """Say and do the parts, from left to right; bytes that follow one another leave in one write.
 
     Args:
         request: What functions among the parts are called with.
         timeout: Seconds; for each write, for a gate, and for a handshake.
     """
-    call = partial(called, connection._server.transport, request)
-    saying = _perform(connection, actions(parts, call, connection._lookup), timeout, say)
-    return after_held(connection, saying, timeout)
+    call = partial(called, conversation.server.transport, request)
+    sending = _perform(conversation, actions(parts, call, conversation.lookup), timeout, send)
+    return after_held(conversation, sending, timeout)
 
 
-def after_held(connection: Connection, saying: Iterator[Need], timeout: float) -> Iterator[Need]:
+def after_held(conversation: Conversation, sending: Operation[None], timeout: float) -> Operation[None]:
     """Say a reply, and after it what replies before it have held back until now; past injections, which it met."""
-    fault_state, tape = connection._fault_state, connection._tape
+    fault_state, tape = conversation.fault_state, conversation.tape
     held, before = list(fault_state.held) if fault_state is not None else [], tape.sent_count
-    yield from saying
+    yield from sending
     for each in held if tape.sent_count > before else ():
         each.after -= 1
         if each.after:
             continue
-        fault_state = connection._begin_fault_state()
+        fault_state = conversation.begin_fault_state()
         fault_state.held.remove(each)
         if not (tape.server_ended or tape.cut or fault_state.muted):
-            yield from _send(connection, each.data, timeout)
+            yield from _send(conversation, each.data, timeout)
 
 
-def _perform(connection: Connection, acts: Iterable[Action], timeout: float, say: Say) -> Iterator[Need]:
-    said: list[bytes] = []
+def _perform(conversation: Conversation, acts: Iterable[Action], timeout: float, send_bytes: Send) -> Operation[None]:
+    gathered: list[bytes] = []
     size = 0
     for action in acts:
         if isinstance(action, bytes):
-            said.append(action)
+            gathered.append(action)
             size += len(action)
-            if len(said) < _MOST_GATHERED and size < _LARGEST_WRITE:
+            if len(gathered) < _MOST_GATHERED and size < _LARGEST_WRITE:
                 continue
         size = 0
-        if said:
-            yield from say(connection, b"".join(said), timeout)
-            said = []
+        if gathered:
+            yield from send_bytes(conversation, b"".join(gathered), timeout)
+            gathered = []
         if isinstance(action, Effect):
-            connection._writing.part = action
-            yield from do(connection, action, timeout)
-            connection._writing.part = None
-    if said:
-        yield from say(connection, b"".join(said), timeout)
+            conversation.send_lock.part = action
+            yield from do(conversation, action, timeout)
+            conversation.send_lock.part = None
+    if gathered:
+        yield from send_bytes(conversation, b"".join(gathered), timeout)
 
 
-def do(connection: Connection, act: Effect, timeout: float) -> Iterator[Need]:
+def do(conversation: Conversation, act: Effect, timeout: float) -> Operation[None]:
     """Do what is more than bytes."""
-    return _DO[type(act)](connection, act, timeout)
+    return _DO[type(act)](conversation, act, timeout)
 
 
-def say(connection: Connection, data: bytes, timeout: float) -> Iterator[Need]:
-    """Send bytes, all of them; or what an injection makes of them."""
-    if connection._fault_state is not None:
-        return _say_uneasily(connection, connection._fault_state, data, timeout)
-    return _send(connection, data, timeout)
+def send(conversation: Conversation, data: bytes, timeout: float, sent: int = 0) -> Operation[None]:
+    """Send bytes, all of them; or what an injection makes of them.  One that begins meanwhile gets what is left.
+
+    Args:
+        sent: So many of them the kernel has taken already.
+    """
+    if conversation.fault_state is not None:
+        return _send_faulty(conversation, conversation.fault_state, data[sent:], timeout)
+    return _send(conversation, data, timeout, sent, is_injectable=True)
 
 
-def _say_uneasily(connection: Connection, fault_state: FaultState, data: bytes, timeout: float) -> Iterator[Need]:
-    if fault_state.muted:
+def _send_faulty(conversation: Conversation, state: FaultState, data: bytes, timeout: float) -> Operation[None]:
+    if state.muted:
         return
-    tape = connection._tape
+    tape = conversation.tape
     injection = None
     if data and not tape.server_ended:  # else there is nothing to change: the send raises that it is over
-        probes = connection._server._probes
-        probes.look(but=connection)
-        used = partial(probes.used_unless_known, connection)
-        injection = connection._server._injections.hit(SENT, tape, used=used)
+        probes = conversation.server._probes
+        probes.look(but=conversation)
+        used = partial(probes.used_unless_known, conversation)
+        injection = conversation.server._injections.hit(SENT, tape, used=used)
     if injection is None:
-        yield from _send(connection, data, timeout)
+        yield from _send(conversation, data, timeout, is_injectable=True)
         return
     fault_rule = injection.fault_rule
-    made = partial(made_of, connection._server.transport, data)
-    acts = actions(fault_rule.parts, made, connection._lookup, lambda: [data])
+    made = partial(made_of, conversation.server.transport, data)
+    acts = actions(fault_rule.parts, made, conversation.lookup, lambda: [data])
     try:
-        yield from _perform(connection, _muting(acts, fault_state), timeout, _send)
+        yield from _perform(conversation, _muting(acts, state), timeout, _send)
     except ServerStopping:
         raise
     except Exception as error:
-        connection._end_by_failed_injection(error, fault_rule.origin)
-    connection._stop_if_ended()
+        conversation.end_by_failed_injection(error, fault_rule.origin)
+    conversation.stop_if_ended()
 
 
 def _muting(acts: Iterable[Action], fault_state: FaultState) -> Iterator[Action]:
@@ -173,39 +160,66 @@ def made_of(transport: str, data: bytes, function: Function) -> Iterator[Part]:
         yield part
 
 
-def _send(connection: Connection, data: bytes, timeout: float) -> Iterator[Need]:
-    return _until_taken(connection, connection._stream.send(data), data, timeout)
+def _send(
+    conversation: Conversation, data: bytes, timeout: float, sent: int = 0, *, is_injectable: bool = False
+) -> Operation[None]:
+    injections, deadline = conversation.server._injections, None
+    known = injections.sent
+    if not data:
+        conversation.stream.socket_for("send on")
+        return
+    while True:
+        sent += conversation.stream.offer(data[sent : sent + CHUNK] if sent or len(data) > CHUNK else data)
+        if sent >= len(data):
+            return
+        deadline = deadline or Deadline(timeout)
+        if not deadline.left():
+            raise conversation.unread(data, deadline)
+        yield Wait(writable=True, until=deadline.at)
+        if is_injectable and any(each not in known for each in injections.sent):
+            yield from _send_faulty(conversation, conversation.begin_fault_state(), data[sent:], timeout)
+            return
 
 
-def _until_taken(connection: Connection, steps: Iterator[bool], data: bytes, timeout: float) -> Iterator[Need]:
+def _until_taken(conversation: Conversation, steps: Iterator[bool], data: bytes, timeout: float) -> Operation[None]:
     """Wait for room whenever the kernel takes no more of some bytes."""
     deadline = Deadline(timeout)
     for _ in steps:
-        yield Need(ROOM, deadline.left)
         if not deadline.left():
-            raise connection._unread(data, deadline)
+            raise conversation.unread(data, deadline)
+        yield Wait(writable=True, until=deadline.at)
 
 
-def pause(seconds: float) -> Need:
-    """Return the need of so many seconds; a stop ends it early."""
+class Stoppable(Protocol):
+    """A conversation, or a peer of datagrams, whose server may stop."""
+
+    def check_cut(self) -> None:
+        """Raise if this side has ended it, or is about to."""
+
+
+def pause(waiting: Stoppable, seconds: float) -> Operation[None]:
+    """Wait for so many seconds; a stop ends it early."""
     until = original.monotonic() + seconds
-    return Need(PAUSE, lambda: max(0.0, until - original.monotonic()))
+    while original.monotonic() < until:
+        yield Wait(until=until)
+        waiting.check_cut()
 
 
-def pass_gate(gates: Gates, name: str, timeout: float) -> Iterator[Need]:
+def pass_gate(waiting: Stoppable, gates: Gates, name: str, timeout: float) -> Operation[None]:
     """Wait for a gate.
 
     Raises:
-        TimeoutError: Nobody opened it; the text is a summary.
+        TimeoutError: It was not opened in time; the text is a summary.
     """
     deadline = Deadline(timeout)
     before = gates.opened(name)
-    if not gates.lets_go(name, before):
-        yield Need(PAUSE, deadline.left, lambda: gates.lets_go(name, before))
-        if not gates.lets_go(name, before):
+    while not gates.lets_go(name, before):
+        if not deadline.left():
             raise TimeoutError(
                 f"the gate {name!r} was not opened within {deadline}: server.open_gate({name!r}) opens it"
             )
+        yield Wait(until=deadline.at)
+        waiting.check_cut()
 
 
 def called(transport: str, request: Request | None, function: Function) -> Iterator[Part]:
@@ -226,156 +240,164 @@ def called(transport: str, request: Request | None, function: Function) -> Itera
         raise error.with_traceback(traceback_at_definition(function)) from None
 
 
-def _close(connection: Connection, part: Close, timeout: float) -> Iterator[Need]:
-    connection._stream.refuse_detached("close")
-    if connection._driven_elsewhere(writing=True):
-        connection._stream.close_from_outside()
+def nothing() -> Operation[None]:
+    """Return the operation of what is done already."""
+    return
+    yield
+
+
+def _close(conversation: Conversation, part: Close, timeout: float) -> Operation[None]:
+    conversation.stream.refuse_detached("close")
+    if conversation.is_driven_elsewhere(writing=True):
+        conversation.stream.close_from_outside()
         return
-    for seconds in connection._stream.close(part.notify):
-        yield Need(INPUT, pause(seconds).left)
+    for seconds in conversation.stream.close(part.notify):
+        yield Wait(readable=True, until=original.monotonic() + seconds)
 
 
-def _reset(connection: Connection, part: Reset, timeout: float) -> Iterator[Need]:
-    connection._stream.refuse_detached("reset")
-    if connection._driven_elsewhere(writing=True) and connection._stream.can_reset:
-        connection._stream.reset_from_outside()
+def _reset(conversation: Conversation, part: Reset, timeout: float) -> Operation[None]:
+    conversation.stream.refuse_detached("reset")
+    if conversation.is_driven_elsewhere(writing=True) and conversation.stream.can_reset:
+        conversation.stream.reset_from_outside()
         return
-    for seconds in connection._stream.reset():
-        yield Need(INPUT, pause(seconds).left)
+    for seconds in conversation.stream.reset():
+        yield Wait(readable=False, until=original.monotonic() + seconds)
 
 
-def _send_eof(connection: Connection, part: SendEof, timeout: float) -> Iterator[Need]:
-    connection._stream.send_eof()
-    return iter(())
+def _send_eof(conversation: Conversation, part: SendEof, timeout: float) -> Operation[None]:
+    conversation.stream.send_eof()
+    return nothing()
 
 
-def _start_tls(connection: Connection, part: StartTLS, timeout: float) -> Iterator[Need]:
+def _start_tls(conversation: Conversation, part: StartTLS, timeout: float) -> Operation[None]:
     """Do the server's side of a handshake, or what a rule for it says."""
-    book, outer = connection._server._handshakes, connection._handshake_part
+    book, outer = conversation.server._handshakes, conversation.handshake_part
     if outer is not None:  # among the parts of such a rule
-        yield from _shake_hands(connection, part.context or outer.context, timeout)
+        yield from _shake_hands(conversation, part.context or outer.context, timeout)
         return
     if book is not None and book.greets(HANDSHAKE):
-        yield from _await_hello(connection, Deadline(timeout))
-        probe = connection._server._probes and connection._stream.has_input() and not connection._stream.peeked()
+        yield from _await_hello(conversation, Deadline(timeout))
+        probe = conversation.server._probes and conversation.stream.has_input() and not conversation.stream.peeked()
         taken = None if probe else book.greet(HANDSHAKE)
         if taken is not None:
-            yield from _shake_by_rule(connection, part, *taken, timeout)
+            yield from _shake_by_rule(conversation, part, *taken, timeout)
             return
-    yield from _shake_hands(connection, part.context, timeout)
+    yield from _shake_hands(conversation, part.context, timeout)
 
 
-def _shake_hands(connection: Connection, context: Context | None, timeout: float) -> Iterator[Need]:
-    deadline = Deadline(timeout)
-    for writes in connection._start_tls(context, deadline):
-        yield Need(ROOM if writes else INPUT, deadline.left)
+def _shake_hands(conversation: Conversation, context: Context | None, timeout: float) -> Operation[None]:
+    return conversation.starting_tls(context, Deadline(timeout))
 
 
-def _shake_by_rule(connection: Connection, part: StartTLS, rule: Rule, count: int, timeout: float) -> Iterator[Need]:
+def _shake_by_rule(
+    conversation: Conversation, part: StartTLS, rule: Rule, count: int, timeout: float
+) -> Operation[None]:
     """Answer a handshake by a rule's parts; a connection that does not speak TLS then is over, quietly."""
-    connection._handshake_part = part
+    conversation.handshake_part = part
     try:
-        yield from perform_parts(connection, rule.reply(count), connection._request(b"", None, rule), timeout)
+        yield from perform_parts(conversation, rule.reply(count), conversation.make_request(b"", None, rule), timeout)
     except (TypeError, ValueError, DeadlineExceeded, InvalidState) as error:
         raise pointing_at(error, rule.origin) from None
     finally:
-        connection._handshake_part = None
-    if not connection._stream.secured:
-        yield from _close(connection, Close(), timeout)
-    connection._stop_if_ended()
+        conversation.handshake_part = None
+    if not conversation.stream.secured:
+        yield from _close(conversation, Close(), timeout)
+    conversation.stop_if_ended()
 
 
-def _delay(connection: Connection, part: Delay, timeout: float) -> Iterator[Need]:
-    yield pause(part.seconds)
+def _delay(conversation: Conversation, part: Delay, timeout: float) -> Operation[None]:
+    return pause(conversation, part.seconds)
 
 
-def _jitter(connection: Connection, part: Jitter, timeout: float) -> Iterator[Need]:
-    fault_state = connection._begin_fault_state()
+def _jitter(conversation: Conversation, part: Jitter, timeout: float) -> Operation[None]:
+    fault_state = conversation.begin_fault_state()
     fault_state.drawn += 1
-    seconds = part.drawn(connection.index, fault_state.drawn)
-    _remark(connection, Remark(f"{part!r} waits {seconds:.6f} s"), timeout)
-    yield pause(seconds)
+    seconds = part.drawn(conversation.index, fault_state.drawn)
+    _remark(conversation, Remark(f"{part!r} waits {seconds:.6f} s"), timeout)
+    yield from pause(conversation, seconds)
 
 
-def _gate(connection: Connection, part: Gate, timeout: float) -> Iterator[Need]:
+def _gate(conversation: Conversation, part: Gate, timeout: float) -> Operation[None]:
     try:
-        yield from pass_gate(connection._server._gates, part.name, timeout)
+        yield from pass_gate(conversation, conversation.server._gates, part.name, timeout)
     except TimeoutError as late:
-        raise connection._error(DeadlineExceeded, str(late)) from None
+        raise conversation.error(DeadlineExceeded, str(late)) from None
 
 
-def _open(connection: Connection, part: OpenGate, timeout: float) -> Iterator[Need]:
-    connection._server.open_gate(part.name)
-    return iter(())
+def _open(conversation: Conversation, part: OpenGate, timeout: float) -> Operation[None]:
+    conversation.server.open_gate(part.name)
+    return nothing()
 
 
-def _stall(connection: Connection, part: Stall, timeout: float) -> Iterator[Need]:
-    yield Need(PAUSE, lambda: None)
+def _stall(conversation: Conversation, part: Stall, timeout: float) -> Operation[None]:
+    while True:
+        yield Wait()
+        conversation.check_cut()
 
 
-def _end_after(connection: Connection, part: EndAfter, timeout: float) -> Iterator[Need]:
-    connection._server._end_later(connection, part.seconds, reset=isinstance(part.end, Reset))
-    return iter(())
+def _end_after(conversation: Conversation, part: EndAfter, timeout: float) -> Operation[None]:
+    conversation.server._end_later(conversation, part.seconds, reset=isinstance(part.end, Reset))
+    return nothing()
 
 
-def _read_slowly(connection: Connection, part: ReadSlowly, timeout: float) -> Iterator[Need]:
-    connection._begin_fault_state().pace = part.size, part.pause
-    return iter(())
+def _read_slowly(conversation: Conversation, part: ReadSlowly, timeout: float) -> Operation[None]:
+    conversation.begin_fault_state().pace = part.size, part.pause
+    return nothing()
 
 
-def _urgent(connection: Connection, part: Urgent, timeout: float) -> Iterator[Need]:
-    connection._stream.send_urgent(part.byte)
-    return iter(())
+def _urgent(conversation: Conversation, part: Urgent, timeout: float) -> Operation[None]:
+    conversation.stream.send_urgent(part.byte)
+    return nothing()
 
 
-def _descriptors(connection: Connection, part: Descriptors, timeout: float) -> Iterator[Need]:
-    return _until_taken(connection, connection._stream.send_descriptors(part.data, part.files), part.data, timeout)
+def _descriptors(conversation: Conversation, part: Descriptors, timeout: float) -> Operation[None]:
+    return _until_taken(conversation, conversation.stream.send_descriptors(part.data, part.files), part.data, timeout)
 
 
-def _alert(connection: Connection, part: Alert, timeout: float) -> Iterator[Need]:
-    if connection._stream.secured:
+def _alert(conversation: Conversation, part: Alert, timeout: float) -> Operation[None]:
+    if conversation.stream.secured:
         raise UnsupportedFault(
             f"{part!r} cannot be sent once TLS has begun: Python's ssl sends no alert of ours; "
             "Raw.bad_record() makes the client end it"
         )
     # Said before the handshake has begun, it is taken for what was said in plain text.
     deadline = Deadline(timeout)
-    yield from _await_hello(connection, deadline)
-    if not connection._stream.has_input():
-        raise connection._error(DeadlineExceeded, f"an alert waited {deadline} for the client's handshake")
-    yield from _send(connection, part.record, timeout)
-    yield from _close(connection, Close(), timeout)  # a fatal alert is the end (RFC 8446 section 6.2)
+    yield from _await_hello(conversation, deadline)
+    if not conversation.stream.has_input():
+        raise conversation.error(DeadlineExceeded, f"an alert waited {deadline} for the client's handshake")
+    yield from _send(conversation, part.record, timeout)
+    yield from _close(conversation, Close(), timeout)  # a fatal alert is the end (RFC 8446 section 6.2)
 
 
-def _await_hello(connection: Connection, deadline: Deadline) -> Iterator[Need]:
+def _await_hello(conversation: Conversation, deadline: Deadline) -> Operation[None]:
     """Wait for the first byte of a handshake, or the end of the stream, for as long as a handshake may take."""
-    while not connection._stream.has_input() and deadline.left() != 0.0:
-        yield Need(INPUT, deadline.left)
+    while not conversation.stream.has_input() and deadline.left() != 0.0:
+        yield Wait(readable=True, until=deadline.at)
 
 
-def _raw(connection: Connection, part: Raw, timeout: float) -> Iterator[Need]:
-    if not connection._stream.secured:
-        return _send(connection, part.data, timeout)
-    _remark(connection, Remark(f"past TLS, {len(part.data)} bytes: {shortened(part.data)}"), timeout)
-    return _until_taken(connection, connection._stream.send_raw(part.data), part.data, timeout)
+def _raw(conversation: Conversation, part: Raw, timeout: float) -> Operation[None]:
+    if not conversation.stream.secured:
+        return _send(conversation, part.data, timeout)
+    _remark(conversation, Remark(f"past TLS, {len(part.data)} bytes: {shortened(part.data)}"), timeout)
+    return _until_taken(conversation, conversation.stream.send_raw(part.data), part.data, timeout)
 
 
-def _hold(connection: Connection, part: Held, timeout: float) -> Iterator[Need]:
-    connection._begin_fault_state().held.append(Holding(part.data, part.after))
-    return iter(())
+def _hold(conversation: Conversation, part: Held, timeout: float) -> Operation[None]:
+    conversation.begin_fault_state().held.append(Holding(part.data, part.after))
+    return nothing()
 
 
-def _endless(connection: Connection, part: Endless, timeout: float) -> Iterator[Need]:
-    connection._begin_fault_state().endless = True
-    return iter(())
+def _endless(conversation: Conversation, part: Endless, timeout: float) -> Operation[None]:
+    conversation.begin_fault_state().endless = True
+    return nothing()
 
 
-def _remark(connection: Connection, part: Remark, timeout: float) -> Iterator[Need]:
-    connection._tape.note(NOTE, part.text.encode("utf-8", "backslashreplace"))
-    return iter(())
+def _remark(conversation: Conversation, part: Remark, timeout: float) -> Operation[None]:
+    conversation.tape.note(NOTE, part.text.encode("utf-8", "backslashreplace"))
+    return nothing()
 
 
-_DO: dict[type, Callable[[Connection, Any, float], Iterator[Need]]] = {
+_DO: dict[type, Callable[[Conversation, Any, float], Operation[None]]] = {
     Close: _close,
     Reset: _reset,
     SendEof: _send_eof,

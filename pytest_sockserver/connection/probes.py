@@ -21,7 +21,7 @@ from ..transport.tapped_socket import ready
 from .deadline import Deadline
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from .conversation import Conversation
 
 T = TypeVar("T")
 
@@ -43,13 +43,13 @@ class Probes:
         self._recorder = recorder
         self._ignored = ignored
         # How to know what it was, and how to give it back.  Guarded by the recorder's lock.
-        self._used: dict[Connection, list[tuple[Callable[[], bool], Callable[[], object]]]] = {}
+        self._used: dict[Conversation, list[tuple[Callable[[], bool], Callable[[], object]]]] = {}
 
     def __bool__(self) -> bool:
         return self._ignored
 
     def used(
-        self, connection: Connection, give_back: Callable[[], object], is_whole: Callable[[], bool] = lambda: True
+        self, connection: Conversation, give_back: Callable[[], object], is_whole: Callable[[], bool] = lambda: True
     ) -> None:
         """Note that a connection has used something up.  Any thread.
 
@@ -62,7 +62,7 @@ class Probes:
             with self._recorder.lock:
                 self._used.setdefault(connection, []).append((is_whole, give_back))
 
-    def look(self, *, but: Connection | None = None) -> bool:
+    def look(self, *, but: Conversation | None = None) -> bool:
         """Give back what clients that have left by now had used up; tell whether there was anything.  Any thread.
 
         Args:
@@ -74,19 +74,19 @@ class Probes:
             undecided = [each for each, used in self._used.items() if each is not but and _all_whole(used)]
         return any([self._forget(each, probe=True) for each in undecided if has_left_in_silence(each)])
 
-    def used_unless_known(self, connection: Connection, give_back: Callable[[], object]) -> None:
+    def used_unless_known(self, connection: Conversation, give_back: Callable[[], object]) -> None:
         """Note the same, unless the client has sent something by now and so is no probe.  Any thread."""
-        if not connection._tape.received_count:
+        if not connection.tape.received_count:
             self.used(connection, give_back)
 
-    def over(self, connection: Connection) -> bool:
+    def over(self, connection: Conversation) -> bool:
         """Give back what a connection that is over has used up, if it was a probe; tell whether there was anything.
 
         A probe may meet a script between two of its verbs: what that demands is known a moment later.
         """
         if not self._ignored:
             return False
-        tape = connection._tape
+        tape = connection.tape
         probe = left_in_silence(tape)
         if probe:
             tape.state = PARKED  # nothing more is heard or said
@@ -95,7 +95,7 @@ class Probes:
                     self._recorder.sleep(_LEAVING)
         return self._forget(connection, probe=probe)
 
-    def _forget(self, connection: Connection, *, probe: bool) -> bool:
+    def _forget(self, connection: Conversation, *, probe: bool) -> bool:
         with self._recorder.lock:
             used = self._used.pop(connection, [])
             for _, give_back in reversed(used) if probe else ():
@@ -103,7 +103,7 @@ class Probes:
             self._recorder.changed()
         return probe and bool(used)
 
-    def next_for(self, connection: Connection, take: Callable[[], T | None]) -> T | None:
+    def next_for(self, connection: Conversation, take: Callable[[], T | None]) -> T | None:
         """Return what ``take`` has for a connection; if it has nothing, wait while another may give something back.
 
         For the connection's own thread.
@@ -112,7 +112,7 @@ class Probes:
         if taken is not None or not self._ignored:
             return taken
         self.look()
-        deadline, tape = Deadline(connection._timeout), connection._tape
+        deadline, tape = Deadline(connection.timeout), connection.tape
         try:
             with self._recorder.lock:
                 while (taken := take()) is None and self._may_give_back(connection) and not tape.cut:
@@ -121,15 +121,15 @@ class Probes:
                         break
                     # A server whose client has to wait is idle; not for what is over, and gives back in a moment.
                     others = [each for each in self._used if each is not connection]
-                    tape.state = PARKED if any(each._tape.ended_by is None for each in others) else BUSY
+                    tape.state = PARKED if any(each.tape.ended_by is None for each in others) else BUSY
                     self._recorder.sleep(left)
         finally:
             tape.state = BUSY
         return taken
 
-    def _may_give_back(self, connection: Connection) -> bool:
+    def _may_give_back(self, connection: Conversation) -> bool:
         """Tell whether a client of another connection may still turn out to be a probe.  The lock must be held."""
-        for each in [each for each in self._used if each._tape.received_count]:
+        for each in [each for each in self._used if each.tape.received_count]:
             del self._used[each]
         return any(each is not connection for each in self._used)
 
@@ -144,13 +144,13 @@ def left_in_silence(tape: Tape) -> bool:
     return tape.ended_by == "client" and not tape.received_count
 
 
-def has_left_in_silence(connection: Connection) -> bool:
+def has_left_in_silence(connection: Conversation) -> bool:
     """Tell the same of what the kernel has, whether or not it was received yet.
 
     First the kernel, then the state: see ``kernel.quiet``.  The descriptor may be closed by another thread meanwhile;
     nothing is done to it here, and the answer is then what was noted.
     """
-    tape = connection._tape
+    tape = connection.tape
     if tape.received_count or tape.ended_by is not None:
         return left_in_silence(tape)
     sock = tape.socket
@@ -172,25 +172,25 @@ def _is_silent(tape: Tape) -> bool:
     return not tape.received_count and tape.ended_by is None
 
 
-def leaves_in_silence(connection: Connection) -> bool:
+def leaves_in_silence(connection: Conversation) -> bool:
     """Tell whether a client that nothing is left for is a probe; wait for its first byte, or its end, for a moment.
 
     For the connection's own thread, which stays BUSY: a verdict waits for it, since it may be about to fail.
     """
-    tape, sock = connection._tape, connection._tape.socket
+    tape, sock = connection.tape, connection.tape.socket
     left = tape.began + _LEAVING - tape.recorder.elapsed()
-    if left > 0 and sock is not None and not connection._stream.buffer.ended:
+    if left > 0 and sock is not None and not connection.stream.buffer.ended:
         ready(sock, False, left)
-    return connection._is_at_its_end()
+    return connection.is_at_its_end()
 
 
-def may_be_probe(connection: Connection) -> float | None:
+def may_be_probe(connection: Conversation) -> float | None:
     """Return the seconds after which a new connection counts as none, where probes are ignored; ``None`` if it is none.
 
     ``accept()`` hands a connection over although its client says nothing: it may wait for a greeting.
     """
-    tape = connection._tape
-    if not connection._server._probes or tape.received_count or has_left_in_silence(connection):
+    tape = connection.tape
+    if not connection.server._probes or tape.received_count or has_left_in_silence(connection):
         return None
     left = tape.began + _LEAVING - tape.recorder.elapsed()
     return left if left > 0 else None
@@ -201,14 +201,14 @@ def note_probe(tape: Tape) -> None:
     tape.note(NOTE, b"a probe, ignored: the client has left without sending a byte")
 
 
-def hint(connection: Connection) -> str:
+def hint(connection: Conversation) -> str:
     """Return the line that names the option, if the client was a probe and the option was not given."""
-    if connection._server._probes or not left_in_silence(connection._tape):
+    if connection.server._probes or not left_in_silence(connection.tape):
         return ""
     return f"\n  {_MEANT}"
 
 
-def hint_at(connections: list[Connection]) -> str:
+def hint_at(connections: list[Conversation]) -> str:
     """Return the line that names the option, if one of the connections was a probe and the option was not given."""
     for connection in connections:
         if hint(connection):

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..scripting.parts import Part
-    from ..server.aio import AsyncRequest
     from ..server.datagram_peer import DatagramPeer
+    from .aio import AsyncRequest
     from .connection import Connection
 
 __tracebackhide__ = hide_frame
@@ -35,27 +35,31 @@ class Request(bytes):
         rule: The rule that answered it, if one did.
     """
 
+    # Most requests set the first three alone: each attribute of an object costs, and one is made for each unit.
     connection: Connection | None
     peer: Any
     time: float
-    match: Any
-    rule: Any
-    _is_sure: bool = True  # else it is a request once a wait has matched it: nobody read it, and it has no byte
-    _outlet: DatagramPeer | None  # where replies to a datagram leave; those on a stream leave by its connection
+    match: Any = None
+    rule: Any = None
+    is_sure: bool = True  # else it is a request once a wait has matched it: nothing read it, and it has no byte
+    is_taken: bool = False  # next_request() has returned it, or clear() has forgotten it; under the recorder's lock
+    _outlet: DatagramPeer | None = None  # where replies to a datagram leave; those on a stream leave by its connection
 
     def __new__(
         cls,
         data: bytes,
-        *,
         connection: Connection | None = None,
         peer: Any = None,
         time: float = 0.0,
         match: Any = None,
         outlet: DatagramPeer | None = None,
     ) -> Request:
-        self = super().__new__(cls, data)
-        self.connection, self.peer, self.time, self.match, self.rule = connection, peer, time, match, None
-        self._outlet = outlet
+        self = bytes.__new__(cls, data)
+        self.connection, self.peer, self.time = connection, peer, time
+        if match is not None:
+            self.match = match
+        if outlet is not None:
+            self._outlet = outlet
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -72,19 +76,19 @@ class Request(bytes):
             BlockingCallInCoroutine: In a coroutine, where it would wait: ``await request.aio.reply(...)``.
         """
         if self.connection is not None:
-            self.connection._answer(self, parts)
+            self.connection.conversation.answer(self, parts)
         else:
-            outlet = self._outlet_to_answer()
+            outlet = self.outlet_to_answer()
             outlet.server._reply(outlet, self, parts)
 
     @property
     def aio(self) -> AsyncRequest:
         """``reply()``, awaitable, for asyncio and trio."""
-        from ..server.aio import AsyncRequest
+        from .aio import AsyncRequest
 
         return AsyncRequest(self)
 
-    def _outlet_to_answer(self) -> DatagramPeer:
+    def outlet_to_answer(self) -> DatagramPeer:
         if self._outlet is None:
             raise ValueError("this request cannot be replied to: it was not taken from a server")
         return self._outlet

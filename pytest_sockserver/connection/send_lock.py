@@ -1,17 +1,12 @@
-"""Whose turn it is on a connection: one reader at a time, and one writer."""
+"""Whose turn it is to send on a connection."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from ..errors.exceptions import InvalidState
 from ..errors.location import hide_frame, place_of_thread
 from ..originals import acquired, original
-from ..recording.recorder import Recorder
-from ..scripting import readers
-
-if TYPE_CHECKING:
-    from .connection import Connection
+from ..recording.bells import Bells
 
 __tracebackhide__ = hide_frame
 
@@ -30,14 +25,17 @@ class SendLock:
     a deadline, whose error says by ``holder()`` what has it.
 
     Attributes:
+        take_briefly: Takes the turn at once, or returns ``False``: for what the kernel takes at once, which does not
+            wait.  The lock's own method, so that it costs no call of ours; ``give_briefly`` ends it.
         part: What is performed in it and is more than bytes.  Written by the thread that has the turn, for messages.
     """
 
-    __slots__ = ("_depth", "_holder", "_lock", "_owner", "_recorder", "_what", "part")
+    __slots__ = ("_bells", "_depth", "_holder", "_lock", "_owner", "_what", "part", "take_briefly")
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, bells: Bells) -> None:
         self._lock = original.Lock()
-        self._recorder = recorder
+        self.take_briefly = self._lock.acquire
+        self._bells = bells
         self._owner: int | None = None  # written by the owner alone, which compares it with itself
         self._depth = 0  # the owner's alone
         # Written with the turn, and read without.
@@ -62,10 +60,23 @@ class SendLock:
 
     def own(self, seconds: float, rule: object) -> bool:
         """Take the turn for the reply of a rule, in this thread, which may take it again meanwhile."""
-        if not self.acquire(seconds, rule):
-            return False
-        self._owner = original.get_ident()
+        if not self._lock.acquire(False):
+            if not self.acquire(seconds, rule):
+                return False
+        else:
+            self._holder, self._what, self.part = original.get_ident(), rule, None
+        self._owner = self._holder
         return True
+
+    def keep(self) -> None:
+        """Keep the turn that was taken briefly: ``release`` ends it now."""
+        self._holder, self._what, self.part = original.get_ident(), None, None
+
+    def give_briefly(self) -> None:
+        """Let the next one, after ``take_briefly``."""
+        self._lock.release()
+        if self._bells.rings:
+            self._bells.ring()
 
     def locked(self) -> bool:
         """Tell whether another thread has the turn, or a coroutine."""
@@ -98,29 +109,5 @@ class SendLock:
             self._owner = None
         self._holder = None
         self._lock.release()
-        with self._recorder.lock:
-            self._recorder.changed()
-
-
-class SingleReader:
-    """Be a connection's one reader for the length of a block, and explain what its steps raise.
-
-    A class, since its frame can be hidden from reports; those of contextlib can't.
-    """
-
-    __slots__ = ("_connection", "_verb")
-
-    def __init__(self, connection: Connection, verb: str) -> None:
-        self._connection = connection
-        self._verb = verb
-
-    def __enter__(self) -> None:
-        if not self._connection._reader.acquire(blocking=False):
-            raise InvalidState(
-                f"cannot {self._verb}() on connection {self._connection.index}: another thread is reading it"
-            )
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._connection._reader.release()
-        if isinstance(error, (readers.Ended, readers.EndedWithin, readers.Mismatch)):
-            raise self._connection._explained(error) from None
+        if self._bells.rings:
+            self._bells.ring()

@@ -29,16 +29,14 @@ if TYPE_CHECKING:
     from .modifiers import Spoof as Spoof
     from .modifiers import Throttle as Throttle
 else:
-    from .. import _lazily
 
-    __all__, __getattr__, __dir__ = _lazily(
-        globals(),
-        {
-            "faults.active": "Injection",
-            "faults.matrix": "FaultMatrix FaultResult",
-            "faults.modifiers": "Append Corrupt Hold Overwrite Prepend Repeat Replace Split Spoof Throttle",
-            "scripting.effects": "Descriptors EndAfter Jitter ReadSlowly Urgent",
-            "scripting.seeds": "garbage",
-            "scripting.tls_effects": "Alert Raw",
-        },
-    )
+    def __getattr__(name):
+        from ..public import value_of
+
+        value = globals()[name] = value_of(name, __name__)
+        return value
+
+    def __dir__():
+        from ..public import names_of
+
+        return sorted({*globals(), *names_of(__name__)})

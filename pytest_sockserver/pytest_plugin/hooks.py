@@ -1,9 +1,9 @@
 """How a failure on the server's side becomes the test's, and what its report says.
 
-Registered when the first server's fixture is set up.  The place where a failure is raised decides how
-pytest counts it: in a wrapper around the *call*, innermost, it is one failed test, whatever the test is
-written with (plain, unittest, doctest, asyncio, trio), ``xfail`` means what it says, and what handlers print
-while we wait is captured.
+Registered when the first server's fixture is set up; or before the first test, if a server's class is imported by then:
+the user's own fixtures may make servers.  The place where a failure is raised decides how pytest counts it: in a
+wrapper around the *call*, innermost, it is one failed test, whatever the test is written with (plain, unittest,
+doctest, asyncio, trio), ``xfail`` means what it says, and what handlers print while we wait is captured.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ from ..recording import demands
 from ..recording.demands import Period
 from ..recording.failures import Failure, add_note, combined, is_skip, text_of
 from ..server import leaving, life_cycle
+from ..server.factory import SockServer
 from ..server.late_failures import issue
-from .plugin import ends_key
+from . import ends_key
 from .sections import said_once, sections, without_surrogates
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup  # which pytest requires on 3.10
 
 if TYPE_CHECKING:
-    from ..server.factory import SockServer
+    from ..server.base import BaseTestServer
 
 __tracebackhide__ = hide_frame
 
@@ -46,6 +47,9 @@ factories_key = pytest.StashKey["list[SockServer]"]()
 
 #: On the item: the failures beside the test's own, which this phase's report tells; taken by the report.
 _told_key = pytest.StashKey["list[Failure]"]()
+
+#: On the node of a fixture's scope: the factories and servers that it has begun by itself, and the fixture's period.
+_adopted_key = pytest.StashKey["list[tuple[Period, SockServer]]"]()
 
 #: On the node of a factory's scope: what the report of a teardown that failed says; made before the factory goes.
 _late_key = pytest.StashKey["list[tuple[str, str]]"]()
@@ -81,10 +85,17 @@ _PATIENCE = 0.1
 _NO_CLIENTS = frozenset(["_pytest", "anyio", "pytest_asyncio", "pytest_sockserver", "pytest_trio"])
 
 
-def register(request: Any) -> None:
-    """Register the hooks below, once, while the fixture of ``request`` is set up, and perhaps one that asks for it."""
-    if not request.config.pluginmanager.has_plugin(_NAME):
-        request.config.pluginmanager.register(reports := Reports(), _NAME)
+def register(config: pytest.Config) -> Reports | None:
+    """Register the hooks below, once; return them if they were not there."""
+    if config.pluginmanager.has_plugin(_NAME):
+        return None
+    config.pluginmanager.register(reports := Reports(), _NAME)
+    return reports
+
+
+def register_late(request: Any) -> None:
+    """Register the hooks, once, while the fixture of ``request`` is set up, and perhaps one that asks for it."""
+    if (reports := register(request.config)) is not None:
         reports.begin_late(request)
 
 
@@ -95,10 +106,39 @@ def limit_deadlines(node: Any) -> None:
         deadline.limit_test(*limit)
 
 
-def begin(factory: SockServer, node: Any) -> None:
-    """List a factory that a fixture of the node's scope has made."""
-    node.stash.setdefault(factories_key, []).append(factory)
+def begin(factory: SockServer, node: Any, name: str) -> None:
+    """List a factory that a fixture of the node's scope is."""
+    _list(factory, node, name)
     node.config.stash.setdefault(_unfinished_key, []).append((factory, node))
+
+
+def _list(factory: SockServer, node: Any, name: str) -> None:
+    factory._belong_to(name)
+    node.stash.setdefault(factories_key, []).append(factory)
+
+
+def _adopt(period: Period, node: Any, name: str, owner: SockServer | BaseTestServer) -> None:
+    """List what the set-up of a fixture of the node's scope begins by itself: tests are judged by it, as by ours.
+
+    Its own end still judges what is left then, and stops it.
+    """
+    if isinstance(owner, SockServer):
+        factory = owner
+    else:
+        factory = SockServer()
+        factory.servers.append(owner)
+    _list(factory, node, name)
+    node.stash.setdefault(_adopted_key, []).append((period, factory))
+
+
+def _let_go(period: Period, node: Any) -> list[Failure]:
+    """Forget what a fixture has begun by itself; return the failures that were put off."""
+    adopted = node.stash.get(_adopted_key, [])
+    gone = [factory for owner, factory in adopted if owner is period]
+    node.stash[_adopted_key] = [each for each in adopted if each[0] is not period]
+    for factory in gone:
+        node.stash[factories_key].remove(factory)
+    return [failure for factory in gone for failure in factory._let_go()]
 
 
 def finish(factory: SockServer, node: Any) -> None:
@@ -188,6 +228,21 @@ def run_ends(session: pytest.Session, exitstatus: int) -> Iterator[None]:
             _warn_of(config, place, failure)
 
 
+def tell_forgotten(session: pytest.Session, errors: Iterable[Warning]) -> None:
+    """Warn of servers that were started by hand and never stopped, where a filter makes errors of such warnings.
+
+    No test is left whose error it could be: it fails the run, which goes on to its report.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        for error in errors:
+            assert error.__traceback__ is not None
+            at = error.__traceback__
+            warnings.warn_explicit(error, ResourceWarning, at.tb_frame.f_code.co_filename, at.tb_lineno)
+    if session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def _warn_of(config: pytest.Config, place: str, failure: Failure) -> None:
     """Report a failure as a warning.  Not by ``warnings.warn()``, which ``-W error`` would make an exception."""
     path, line = "", 0
@@ -242,10 +297,10 @@ class Reports:
         while hasattr(requests[-1], "_parent_request"):
             requests.append(requests[-1]._parent_request)
         for each in reversed(requests[:-1]):  # the last one is the test's own; the others are fixtures, the inner first
-            period = self._period_of(each._fixturedef)
+            period = self._period_of(each._fixturedef, each.node)
             period.outer, period.has_left = demands.running(), partial(_is_set_up, each._fixturedef)
             if period.whole is period:
-                each.node.addfinalizer(partial(self._end_period, period, each.node))
+                each.node.addfinalizer(partial(self._end_fixture, period, each.node))
             demands.run(period)
 
     def _begin_test(self, item: Any) -> None:
@@ -255,9 +310,12 @@ class Reports:
         test.late_fixtures.update(_methods_of_unittest(item))
         demands.run(test)
 
-    def _period_of(self, fixturedef: Any) -> Period:
+    def _period_of(self, fixturedef: Any, node: Any) -> Period:
         is_of_test = fixturedef.scope == "function"
-        return Period(f"fixture {fixturedef.argname}", self._item.stash[_test_key] if is_of_test else None)
+        period = Period(f"fixture {fixturedef.argname}", self._item.stash[_test_key] if is_of_test else None)
+        if not is_of_test:
+            period.adopt = partial(_adopt, period, node, fixturedef.argname)
+        return period
 
     def _judge_at_the_end(self, item: pytest.Item) -> None:
         """Judge the test when its own fixtures are torn down: a node's first finalizer runs last."""
@@ -265,6 +323,13 @@ class Reports:
         if item.stash.get(_judging_key, None) is not test and not test.is_due:
             item.stash[_judging_key] = test
             item.addfinalizer(partial(self._end_period, test, item))
+
+    def _end_fixture(self, period: Period, node: Any) -> None:
+        """Judge a fixture of a wider scope, which has ended, and let go of what it has begun by itself."""
+        try:
+            self._end_period(period, node)
+        finally:
+            _raise_late(node, [], _let_go(period, node))
 
     def _end_period(self, period: Period, node: Any) -> None:
         """Raise what a test, or a fixture of a wider scope, has demanded and not got, and what went wrong by now.
@@ -297,17 +362,15 @@ class Reports:
         self._begin_test(item)
         item.stash[_left_key] = False
         for factory in factories_of(item):
-            factory._followed = False
-            for server in factory.servers:
-                server._begin_test()
+            factory._begin_test()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, Any, Any]:
         """Let the fixture own what it declares; and note which servers it was set up after: it may be a client."""
-        period, before = self._period_of(fixturedef), demands.running()
+        period, before = self._period_of(fixturedef, request.node), demands.running()
         self._judge_at_the_end(self._item)
         if period.whole is period:
-            request.addfinalizer(partial(self._end_period, period, request.node))
+            request.addfinalizer(partial(self._end_fixture, period, request.node))
         demands.run(period)
         try:
             result = yield

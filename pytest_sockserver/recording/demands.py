@@ -3,6 +3,7 @@
 A declaration belongs to the fixture whose set-up runs when it is made, the innermost, else to the running test.
 pytest's hooks set what runs now; it is one for the whole process, since a helper thread of a test may declare.  Outside
 of these hooks nothing runs, and a declaration is judged when its server's owner ends: its ``with`` block, for example.
+That holds for what a test begins by itself as well; what a fixture of a wider scope begins is adopted by the hooks.
 
 A demand is judged once, when its owner ends, and then it is forgotten: the next test starts without it.  ``clear()``
 forgets demands as well, while their owner is still set up or called; later they are kept until they are judged.
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Callable
 from operator import attrgetter
 from types import CodeType
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 if TYPE_CHECKING:
     from ..errors.exceptions import UnmetExpectation
@@ -38,6 +39,7 @@ class Period:
         late_fixtures: Of a test: the code of what sets up and tears down within its call, fixtures of pytest-trio and
             the methods of unittest; each with a function that tells whether it tears down.
         outer: What runs again when ``has_left()``.  For a fixture whose set-up began before there were hooks.
+        adopt: Of a fixture of a wider scope: lets its tests be judged by a server, or a factory, that is not ours.
     """
 
     def __init__(self, name: str, test: Period | None = None, *, is_body: bool = False) -> None:
@@ -49,6 +51,7 @@ class Period:
         self.late_fixtures: dict[CodeType, Callable[[], bool]] = {}
         self.outer: Period | None = None
         self.has_left: Callable[[], bool] = bool
+        self.adopt: Callable[[Any], None] | None = None
 
     def is_torn_down(self) -> bool:
         """Tell whether the caller is the teardown of the period, or of its test."""
@@ -65,6 +68,16 @@ def running() -> Period | None:
     while period is not None and period.has_left():
         period = period.outer
     return period
+
+
+def adopt(owner: Any) -> None:
+    """Let the hooks judge a server, or a factory, if the set-up of a fixture of a wider scope begins it.  Any thread.
+
+    What a test begins, or a fixture that ends with it, is judged by its own block alone: no other test uses it.
+    """
+    period = running()
+    if period is not None and period.adopt is not None:
+        period.adopt(owner)
 
 
 def run(period: Period | None) -> None:

@@ -11,7 +11,6 @@ that were not kept gets an error that says so: never a wrong answer.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors.exceptions import RecordLimitExceeded
 from ..originals import Condition, original
+from .bells import Bells
 from .events import CLIENT_EOF, CLIENT_RESET, CLOSE, RECEIVED, RESET, SENT, UNSENT, Event, RawEvent
 
 if TYPE_CHECKING:
@@ -31,8 +31,11 @@ _ENDS: Final = {CLIENT_EOF: "client", CLIENT_RESET: "client", CLOSE: "server", R
 
 # What the thread that drives a connection is doing, written by that thread alone.  A byte leaves the kernel
 # only while it says BUSY; so "nothing to read, and later WAITING" means that everything was taken.
+# RECEIVING is the other way round: the thread is blocked in a receive, and has its bytes before it can say so.  There
+# the kernel's own count of what it has received must be equal to ours (see ``kernel.quiet``).
 BUSY: Final = "busy"
 WAITING: Final = "waiting for input"
+RECEIVING: Final = "in a receive"
 SENDING: Final = "waiting for the client to read"
 PARKED: Final = "not reading"
 
@@ -51,20 +54,31 @@ class Recorder:
         self.began = original.monotonic()
         self.tapes: list[Tape] = []
         self.requests: list[Any] = []  # grows at its end, or is replaced: one may walk through it without the lock
-        self._requests_of: dict[Any, list[Any]] = {}  # by connection: one of 10,000 is not looked for among all of them
-        self._untaken: set[int] = set()  # the id() of each of them that next_request() has not returned
-        self.first_untaken = 0  # the index of the first such request
+        self._with_requests: list[Tape] = []  # the connections that have some
+        self.first_untaken = 0  # the index of the first request that take() has not given away
         self.arrivals = 0  # connections and chunks of bytes, kept or not: what assert_no_traffic() looks at
-        self.changed_at = 0.0  # when anything happened last
-        self.size = 0
+        self.room = limit  # bytes that may still be kept; negative from the first gap on
+        self._room_after_gap = 0  # and then this, for what has no byte
         self.dropped = 0  # bytes, of events and requests that were not kept
         self.changes = 0  # how often anything has changed, counted while a thread waits
         self._changed = Condition(self.lock)
+        self._changed_at = 0.0  # when anything happened last that is no event
         self._sleepers = 0  # threads that wait, asleep or not
-        # Of drivers that wait for something else than what is recorded.  Each has a bell of its own: woken by every
-        # event, a thousand of them would cost each event a thousand wake-ups.
-        self.parked: list[threading.Condition] = []
+        self.watched = 0  # they, and what is woken: how many want to know of each change
+        # Of operations, which wait for something else than what is recorded: a gate, a declaration, a failure.  Woken
+        # by every event, a thousand of them would cost each event a thousand wake-ups.
+        self.bells = Bells()
         self._wakers: list[Callable[[], None]] = []
+
+    @property
+    def changed_at(self) -> float:
+        """When anything happened last, in seconds since the recorder was made.  The lock must be held."""
+        return max([self._changed_at, *(tape.events[-1][0] for tape in self.tapes if tape.events)])
+
+    @property
+    def size(self) -> int:
+        """How much of the limit is used up, in bytes."""
+        return self.limit - (self.room if self.room >= 0 else self._room_after_gap)
 
     def elapsed(self) -> float:
         """Return the seconds since the recorder was made."""
@@ -77,10 +91,14 @@ class Recorder:
             What is to be let go without the lock: a ``__del__`` of the user's may come with it.
         """
         with self.lock:
-            gone: list[object] = [self.requests, self.tapes, self._requests_of]
-            self.requests, self.tapes, self._requests_of = [], [], {}
-            self._untaken, self.first_untaken = set(), 0
-            self.size = self.dropped = 0
+            gone: list[object] = [self.requests, self.tapes]
+            for request in self.requests:
+                request.is_taken = True
+            for tape in self._with_requests:
+                gone.append(tape.requests)
+                tape.requests = []
+            self.requests, self.tapes, self._with_requests, self.first_untaken = [], [], [], 0
+            self.room, self.dropped = self.limit, 0
             return gone
 
     def since(self) -> str:
@@ -96,52 +114,49 @@ class Recorder:
             self.changed()
             return tape
 
-    def add_request(self, request: Any) -> None:
-        """Keep a request, unless there is no room any more."""
+    def add_request(self, request: Any, tape: Tape | None = None) -> None:
+        """Keep a request, and with those of its connection, unless there is no room any more."""
         with self.lock:
-            dropped = self.dropped  # a request's bytes are those of events: they are counted once
-            if self._room(len(request)):
-                self.requests.append(request)
-                self._untaken.add(id(request))
-                if request.connection is not None:
-                    of_connection = self._requests_of.get(request.connection)
-                    if of_connection is None:
-                        self._requests_of[request.connection] = [request]
-                    else:
-                        of_connection.append(request)
-            else:
-                self.dropped = max(dropped, len(request))
-            self.changed()
+            if (room := self.room - len(request) - OVERHEAD) >= 0:
+                self.room = room
+            elif not self._find_room(len(request), dropped_before=True):
+                return self.changed()
+            self.requests.append(request)
+            if tape is not None:
+                if not tape.requests:
+                    self._with_requests.append(tape)
+                tape.requests.append(request)
+            if self.watched:
+                self.changed()
 
     def take(self, request: Any) -> bool:
         """Give a request away; tell whether it was to be had: neither taken nor forgotten meanwhile.  Any thread."""
         with self.lock:
-            if not self.is_untaken(request):
+            if request.is_taken:
                 return False
-            self._untaken.discard(id(request))
-            while self.first_untaken < len(self.requests) and not self.is_untaken(self.requests[self.first_untaken]):
+            request.is_taken = True
+            while self.first_untaken < len(self.requests) and self.requests[self.first_untaken].is_taken:
                 self.first_untaken += 1
             return True
 
-    def is_untaken(self, request: Any) -> bool:
-        """Tell whether nobody has taken a request so far.  Without the lock it may be taken a moment later."""
-        return id(request) in self._untaken
-
-    def forget_requests(self, connection: Any) -> list[Any]:
+    def forget_requests(self, tape: Tape) -> list[Any]:
         """Drop the requests of a connection; return them, to be let go without the lock, which must be held."""
-        gone = self._requests_of.pop(connection, [])
+        gone, tape.requests = tape.requests, []
         if gone:
-            self.requests = [each for each in self.requests if each.connection is not connection]
-            self._untaken.difference_update(map(id, gone))
+            self._with_requests.remove(tape)
+            for request in gone:
+                request.is_taken = True
+            dropped = set(map(id, gone))
+            self.requests = [each for each in self.requests if id(each) not in dropped]
             self.first_untaken = 0
         return gone
 
-    def kept_requests(self, connection: Any = None) -> list[Any]:
+    def kept_requests(self, tape: Tape | None = None) -> list[Any]:
         """Return the requests so far, of one connection if one is given; raise if any bytes were dropped."""
         with self.lock:
             self.check_complete("requests")
-            requests = self.requests if connection is None else self._requests_of.get(connection, ())
-            return [each for each in requests if each._is_sure]
+            requests = self.requests if tape is None else tape.requests
+            return [each for each in requests if each.is_sure]
 
     def check_complete(self, what: str) -> None:
         """Raise if anything was dropped.  The lock must be held."""
@@ -156,7 +171,7 @@ class Recorder:
 
     def changed(self) -> None:
         """Wake everyone who waits.  The lock must be held."""
-        self.changed_at = self.elapsed()
+        self._changed_at = self.elapsed()
         if self._sleepers:
             self.changes += 1
             self._changed.notify_all()
@@ -167,21 +182,21 @@ class Recorder:
         """Wake everyone who waits, those at gates and for declarations too.  Any thread."""
         with self.lock:
             self.changed()
-            for bell in self.parked:
-                bell.notify_all()
+        self.bells.ring()
 
     def sleep(self, seconds: float | None) -> None:
         """Wait until something changed, or for ``seconds``.  The lock must be held, and is let go meanwhile."""
-        self._sleepers += 1
+        self.attend(+1)
         try:
             self._changed.wait(seconds)
         finally:
-            self._sleepers -= 1
+            self.attend(-1)
 
     def attend(self, threads: int) -> None:
         """Count one more, or one less, thread that waits: meanwhile each change is counted in ``changes``."""
         with self.lock:
             self._sleepers += threads
+            self.watched += threads
 
     def sleep_since(self, changes: int, seconds: float | None) -> None:
         """Wait until more has changed than ``changes``, or for ``seconds``.  For a thread that attends."""
@@ -197,31 +212,46 @@ class Recorder:
         """
         with self.lock:
             self._wakers.append(wake)
+            self.watched += 1
         try:
             yield
         finally:
             with self.lock:
                 self._wakers.remove(wake)
+                self.watched -= 1
 
     # Called by tapes, with the lock held.
 
-    def keep(self, tape: Tape, kind: str, data: bytes) -> RawEvent:
-        """Keep an event, unless there is no room any more; return it."""
-        self.changed_at = now = original.monotonic() - self.began
-        event = (now, tape.index, kind, data)
-        if self._room(len(data)):
-            tape.events.append(event)
-        if self._sleepers or self._wakers:
+    def keep(self, tape: Tape, kind: str, data: bytes) -> None:
+        """Keep an event, unless there is no room any more."""
+        self.keep_event(tape, (original.monotonic() - self.began, tape.index, kind, data))
+        if self.watched:
             self.changed()
-        return event
 
-    def _room(self, size: int) -> bool:
-        grown = self.size + size + OVERHEAD
-        if grown <= self.limit and not (self.dropped and size):
-            self.size = grown
+    def keep_event(self, tape: Tape, event: RawEvent) -> None:
+        """Keep an event for which the usual room may be used up."""
+        size = len(event[3])
+        if (room := self.room - size - OVERHEAD) >= 0:
+            self.room = room
+        elif not self._find_room(size):
+            self._changed_at = event[0]
+            return
+        tape.events.append(event)
+
+    def _find_room(self, size: int, *, dropped_before: bool = False) -> bool:
+        """Tell whether there is room after all: for what has no byte there may be.  Count what is dropped.
+
+        From the first gap on no more bytes are kept: a recording with holes would be read as whole.
+
+        Args:
+            dropped_before: Its bytes are those of events, and counted already.
+        """
+        if self.room >= 0:
+            self._room_after_gap, self.room = self.room, -1
+        if not size and self._room_after_gap >= OVERHEAD:
+            self._room_after_gap -= OVERHEAD
             return True
-        # From the first gap on no more bytes are kept: a recording with holes would be read as whole.
-        self.dropped += size
+        self.dropped = max(self.dropped, size) if dropped_before else self.dropped + size
         return False
 
 
@@ -239,7 +269,9 @@ class Tape:
         cut: Why this side has ended the connection from outside its driver, empty while it has not: whatever the
             driver's socket says next is our own doing.
         saw_cut: The driver has been told.
-        in_front: Of a handler class's socket: its ``send`` and ``recv`` apply faults, and return whether they did.
+        interposer: What the socket asks before it sends or receives, by ``send`` and ``recv``, which return whether
+            that is done: on a handler class's socket the injected faults, on a detached one what was read ahead.  Any
+            thread may change it, so it is read once for each use.
         uncut: Where what was received waits to be cut into frames, if no verb reads.  Guarded by the recorder's lock.
         tap: Called without a lock after something was received, by the thread of a handler class: cuts these frames.
         lock: Guards ``socket``, ``cut`` and ``handed_over``, and is held while a descriptor is closed or shut
@@ -253,6 +285,7 @@ class Tape:
         self.peer = peer
         self.began = recorder.elapsed()
         self.events: list[RawEvent] = []
+        self.requests: list[Any] = []
         self.received_count = self.sent_count = 0
         self.client_ended = False
         self.ended_by: str | None = None
@@ -263,6 +296,11 @@ class Tape:
         self.lock = original.RLock()
         self.state = BUSY
         self.socket: TappedSocket | None = None
+        self.is_counted = False  # the kernel counts what it has received for this socket, in plain text
+        self.unequal_counts: tuple[object, float] = (
+            None,
+            0.0,
+        )  # the kernel's and ours, when they differed, and since when
         self.handed_over: tuple[int, int] | None = None  # descriptor and inode, when detached by the handler
         self.wrapping = False  # TLS begins on its socket, which is detached for that
         self.cut = ""
@@ -270,23 +308,42 @@ class Tape:
         self.uncut: deque[Any] | None = None
         self.tap: Callable[[], None] | None = None
         self.interposer: Any = None
-        self._bell: threading.Condition | None = None
+        self.bells = Bells()  # of operations on this connection
         self.peer_error: BaseException | None = None  # what the client's reset was raised as, for its driver
+
+    # The next two are in each receive and each send: all that they do is written out here, without a further call.
 
     def received(self, data: bytes) -> None:
         """Note bytes that the client sent, before anyone can act on them."""
-        with self.recorder.lock:
-            self.received_count += len(data)
-            self.recorder.arrivals += 1
-            self.recorder.keep(self, RECEIVED, data)
+        recorder = self.recorder
+        with recorder.lock:
+            self.received_count += (size := len(data))
+            recorder.arrivals += 1
+            event = (original.monotonic() - recorder.began, self.index, RECEIVED, data)
+            if (room := recorder.room - size - OVERHEAD) >= 0:
+                recorder.room = room
+                self.events.append(event)
+            else:
+                recorder.keep_event(self, event)
             if self.uncut is not None:
                 self.uncut.append(data)
+            if recorder.watched:
+                recorder.changed()
 
     def sending(self, data: bytes) -> RawEvent:
         """Note bytes before they leave: a client that has its reply must find it recorded."""
-        with self.recorder.lock:
-            self.sent_count += len(data)
-            return self.recorder.keep(self, SENT, data)
+        recorder = self.recorder
+        with recorder.lock:
+            self.sent_count += (size := len(data))
+            event = (original.monotonic() - recorder.began, self.index, SENT, data)
+            if (room := recorder.room - size - OVERHEAD) >= 0:
+                recorder.room = room
+                self.events.append(event)
+            else:
+                recorder.keep_event(self, event)
+            if recorder.watched:
+                recorder.changed()
+            return event
 
     def sent_less(self, noted: RawEvent, count: int) -> None:
         """Correct what ``sending`` has noted: the kernel took ``count`` bytes and will be offered the rest again."""
@@ -299,7 +356,8 @@ class Tape:
             if at < 0 or self.events[at] is not noted:
                 return  # not kept
             self.events[at : at + 1] = [(time, index, kind, data[:count])] if count else []
-            self.recorder.size -= len(data) - count + (0 if count else OVERHEAD)
+            if self.recorder.room >= 0:
+                self.recorder.room += len(data) - count + (0 if count else OVERHEAD)
 
     def unsent(self, count: int) -> None:
         """Take back the last ``count`` bytes: the client is gone, and they will not be offered again."""
@@ -329,24 +387,6 @@ class Tape:
         with self.recorder.lock:
             self.gone = True
             self.recorder.changed()
-
-    def park(self, seconds: float | None) -> None:
-        """Wait for ``unpark``, for ``Recorder.tell``, or for ``seconds``.  The recorder's lock must be held."""
-        if self._bell is None:
-            self._bell = Condition(self.recorder.lock)
-        self.recorder.parked.append(self._bell)
-        try:
-            self._bell.wait(seconds)
-        finally:
-            self.recorder.parked.remove(self._bell)
-
-    def unpark(self) -> None:
-        """Wake who waits in ``park``.  Any thread."""
-        with self.recorder.lock:
-            if self._bell is not None:
-                self._bell.notify_all()
-            for wake in self.recorder._wakers:  # coroutines are few, and look for themselves
-                wake()
 
     def joined(self, kind: str) -> bytes:
         """Return all bytes of one direction; raise if any were dropped."""

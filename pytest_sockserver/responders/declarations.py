@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from ..connection.connection import Connection
+from ..connection.conversation import Conversation
 from ..connection.probes import Probes
 from ..errors.location import hide_frame
 from ..recording.demands import Demands
@@ -77,21 +77,21 @@ class Declarations:
     def _left(self) -> list[DeclaredScript]:
         return [declared for declared in self._scripts if declared.left]
 
-    def drive(self, connection: Connection, *, call_is_over: bool) -> Responder | None:
+    def drive(self, connection: Conversation, *, call_is_over: bool) -> Responder | None:
         """Give a connection its driver, and return it; ``None`` if nothing was declared."""
         left = self._left()
         if left:
             run = left[0].take()
             self._demands.add(run)
             self._probes.used(connection, partial(self._give_back, run), run.is_whole)
-            connection._responder = run
+            connection.responder = run
         elif self.handler is not None:
-            connection._responder = self.handler
+            connection.responder = self.handler
         elif self._book:
-            connection._responder = self.rules
+            connection.responder = self.rules
         elif self._scripts:
-            connection._responder = self.unexpected(call_is_over=call_is_over)
-        return connection._responder
+            connection.responder = self.unexpected(call_is_over=call_is_over)
+        return connection.responder
 
     def _give_back(self, run: ScriptRun) -> None:
         """Let a script that a probe was driven by drive the next connection."""
@@ -111,11 +111,11 @@ class Declarations:
 
     # Verifying
 
-    def standing(self, connection: Connection) -> str | None:
+    def standing(self, connection: Conversation) -> str | None:
         """Return what an open connection waits for, in words, if it is worth a remark."""
-        driver = connection._responder
+        driver = connection.responder
         if driver is None:
-            return "nothing was declared: it waits for accept()" if connection._mode == "sunk" else None
+            return "nothing was declared: it waits for accept()" if connection.mode == "sunk" else None
         if isinstance(driver, ScriptRun):
             return driver.standing()
         return driver.standing(connection) if isinstance(driver, Rules) else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors.location import Location, hide_frame, traceback_at_definition
 
 if TYPE_CHECKING:
-    from ..connection.connection import Connection
+    from ..connection.conversation import Conversation
 
 __tracebackhide__ = hide_frame
 
@@ -56,13 +56,12 @@ class Handler:
         """Whether it has the socket itself, past the verbs."""
         return self.is_class
 
-    def run(self, connection: Connection) -> None:
+    def run(self, connection: Conversation) -> None:
         """Converse with one client, to the end of the handler."""
         if self.is_class:
-            self.target(connection._tape.socket, connection.peer, connection._server._framework)
+            self.target(connection.tape.socket, connection.peer, connection.server._framework)
             return
-        connection._stream.make_nonblocking()
-        result = self.target(connection)
+        result = self.target(connection.face)
         if result:  # the b"" of a recv() at the end of the stream is no forgotten reply
             text = f"handler {self.name} returned {result!r}: expected None, what is to be said goes to conn.send()"
             raise TypeError(text).with_traceback(traceback_at_definition(self.target))

@@ -17,7 +17,7 @@ import errno
 from functools import partial
 from typing import Protocol
 
-from ..connection.connection import Connection
+from ..connection.conversation import Conversation
 from ..connection.deadline import Deadline
 from ..connection.probes import hint_at, leaves_in_silence, left_in_silence
 from ..errors.exceptions import (
@@ -35,17 +35,21 @@ from ..errors.location import Location, from_users_frame, hide_frame, pointing_a
 from ..recording.events import NOTE
 from ..recording.failures import Failures, said_shortly
 from ..recording.recorder import Tape
-from ..scripting import readers
-from ..scripting.buffer import Buffer
-from ..scripting.framing import Framing, Lack, take_frame
+from ..scripting.buffer import QUOTED
+from ..scripting.framing import Framing
+from ..scripting.matching import Shape
 from ..scripting.parts import Part
-from ..scripting.readers import Steps
 from ..scripting.rules import CONNECT, Moment, Rule
 from ..scripting.tls_effects import StartTLS
+from ..scripting.verbs import NEXT_FRAME, Frame, OneOf, Recv, Verb
 from ..server.late_failures import IN_THE_CLEAN_UP
+from ..transport.stream import CHUNK
 from .rulebook import RuleBook, refusal
 
 __tracebackhide__ = hide_frame
+
+
+_RECV = Recv(CHUNK)
 
 
 class Responder(Protocol):
@@ -55,64 +59,62 @@ class Responder(Protocol):
     def is_raw(self) -> bool:
         """Whether it has the socket itself, past the verbs."""
 
-    def run(self, connection: Connection) -> None:
+    def run(self, connection: Conversation) -> None:
         """Converse with one client, to the end."""
 
 
-def perform(connection: Connection, driver: Responder, failures: Failures) -> None:
+def perform(connection: Conversation, driver: Responder, failures: Failures) -> None:
     """Run a driver on a connection to its end.  Never raises."""
     try:
         if driver.is_raw:
-            connection._stream.make_blocking()
-            connection._interpose()
+            connection.stream.make_blocking()
+            connection.interpose()
         else:
-            connection._stream.make_nonblocking()
-            connection._begin_inbound_fault()
+            connection.begin_inbound_fault()
         driver.run(connection)
         if driver.is_raw:
-            connection._keep_whole_stream()
-        if not connection._stream.detached:
+            connection.keep_whole_stream()
+        if not connection.stream.detached:
             connection.close()
     except BaseException as error:  # pytest.fail() and skip() are no Exceptions
         if driver.is_raw:
-            connection._keep_whole_stream()
+            connection.keep_whole_stream()
         _end(connection, error, failures)
 
 
-def begin_tls(connection: Connection, failures: Failures) -> bool:
+def begin_tls(connection: Conversation, failures: Failures) -> bool:
     """Do the server's side of a client's handshake, before anything else.  Never raises.
 
     Returns:
         Whether the connection speaks TLS now; if not, it is over.
     """
     try:
-        connection._stream.make_nonblocking()
-        connection._say((StartTLS(),), None, connection._timeout)
+        connection.send_in_thread((StartTLS(),), None, connection.timeout)
     except BaseException as error:
         _end(connection, error, failures)
         return False
-    if connection._stream.secured and not connection._tape.server_ended and not connection._tape.cut:
+    if connection.stream.secured and not connection.tape.server_ended and not connection.tape.cut:
         return True
     connection.close()
     return False
 
 
-def _end(connection: Connection, error: BaseException, failures: Failures) -> None:
+def _end(connection: Conversation, error: BaseException, failures: Failures) -> None:
     """End a connection whose driver has raised: quietly, if the error only says that the connection has ended."""
     from_users_frame(error)
     if blameless(connection, error):
         _note_end(connection, error)
-        if not connection._stream.detached:
+        if not connection.stream.detached:
             connection.close()
         return
     if _is_of_the_clean_up(connection, error):
-        failures.add(error, connection._where(), late=IN_THE_CLEAN_UP)
+        failures.add(error, connection.where(), late=IN_THE_CLEAN_UP)
         _note_end(connection, error)
         connection.close()
         return
-    connection._server._record_failure(error, connection._where(), connection._tape.began)
-    _note(connection._tape, said_shortly(error))
-    connection._stream.reset_now()
+    connection.server._record_failure(error, connection.where(), connection.tape.began)
+    _note(connection.tape, said_shortly(error))
+    connection.stream.reset_now()
 
 
 class Rules:
@@ -132,28 +134,28 @@ class Rules:
     def __bool__(self) -> bool:
         return any(self._books)
 
-    def run(self, connection: Connection) -> None:
+    def run(self, connection: Conversation) -> None:
         """Greet the client, and answer until it has ended its stream, or a reply has."""
         self.check(self.framing_for(connection))
         if (
-            connection._connected_before_declaration and not self._greets()
+            connection.connected_before_declaration and not self._greets()
         ):  # the greeting may be declared a moment later
-            connection._await_input_or(self._greets)
+            connection.await_input_or(self._greets)
         self._greet(connection)
         self._answer_all(connection)
 
-    def answer_all(self, connection: Connection) -> None:
+    def answer_all(self, connection: Conversation) -> None:
         """Answer until the client has ended its stream, or a reply has ended the connection."""
         self.check(self.framing_for(connection))
         self._answer_all(connection)
 
-    def _answer_all(self, connection: Connection) -> None:
-        while not connection._tape.server_ended and self.answer_next(connection):
+    def _answer_all(self, connection: Conversation) -> None:
+        while not connection.tape.server_ended and self.answer_next(connection):
             pass
 
-    def framing_for(self, connection: Connection) -> Framing | None:
+    def framing_for(self, connection: Conversation) -> Framing | None:
         """Return what cuts this connection now; a reply function may have switched."""
-        return connection._framing or self._lines
+        return connection.framing or self._lines
 
     def check(self, framing: Framing | None) -> None:
         """Refuse rules that have no meaning without frames, pointing at the declaration."""
@@ -161,7 +163,7 @@ class Rules:
             for book in self._books:
                 book.check_unframed()
 
-    def answer_next(self, connection: Connection) -> bool:
+    def answer_next(self, connection: Conversation) -> bool:
         """Take the next request and answer it; tell whether there was one."""
         try:
             unit = self._next_unit(connection)
@@ -169,23 +171,26 @@ class Rules:
             raise self._at_a_rule(error) from None
         except EndOfStream:
             return False
+        if unit and self.answer(connection, unit):  # the usual case
+            return True
         # A frame without a byte: the client has sent nothing.  If no rule is for that, it was no request.
         empty = not unit and self.framing_for(connection) is not None
-        if empty and connection._server._probes and left_in_silence(connection._tape):
+        if empty and connection.server._probes and left_in_silence(connection.tape):
             return False  # a probe, which the test wants ignored
-        known = len(self._books[-1])
-        while not (unit or empty) or not self.answer(connection, unit):
-            if not connection._connected_before_declaration or not self._books[-1].wait_for_more(known):
-                if empty and not any(book.spent_for(unit, connection._lookup) for book in self._books):
+        known, is_refused = len(self._books[-1]), bool(unit)
+        while is_refused or not (unit or empty) or not self.answer(connection, unit):
+            is_refused = False
+            if not connection.connected_before_declaration or not self._books[-1].wait_for_more(known):
+                if empty and not any(book.spent_for(unit, connection.lookup) for book in self._books):
                     return False
                 raise self._unexpected(connection, unit)
             known, unit = len(self._books[-1]), unit if unit or empty else self._next_unit(connection)
         return True
 
-    def answer(self, connection: Connection, unit: bytes) -> bool:
+    def answer(self, connection: Conversation, unit: bytes) -> bool:
         """Answer a request, if a rule takes it; tell whether one does."""
         for book in self._books:
-            taken = book.find(unit, connection._lookup, unsure=not unit)
+            taken = book.find(unit, connection.lookup, unsure=not unit)
             if taken is not None:
                 rule, count, found = taken
                 _reply(connection, unit, rule, count, found)
@@ -197,35 +202,32 @@ class Rules:
         first = min(self._rules(), key=lambda rule: rule.number, default=None)
         return error if first is None else error.with_traceback(first.origin.traceback())
 
-    def _next_unit(self, connection: Connection) -> bytes:
+    def _next_unit(self, connection: Conversation) -> bytes:
         """Take a frame; without framing a literal, or nothing if what came is none."""
-        buffer, framing = connection._stream.buffer, self.framing_for(connection)
-        if framing is not None:
-            steps = take_frame(buffer, framing, connection._max_frame)
-            return connection._drive("rules", steps, None, wanted=Lack(buffer, framing))
-        return connection._drive("rules", self._literal(buffer), None, wanted="the rest of a request")
+        verb: Verb = NEXT_FRAME
+        if connection.framing is None:
+            verb = OneOf(self._literals) if self._lines is None else Frame(self._lines)
+        unit: bytes = connection.read(verb, name="rules", raw=True)
+        return unit
 
-    def _literal(self, buffer: Buffer) -> Steps[bytes]:
-        """Take a literal; which there are is looked at when its first byte has come."""
-        while not buffer and not buffer.ended:
-            yield False
+    def _literals(self) -> list[Shape]:
         self.check(None)
-        return (yield from readers.one_of(buffer, [shape for book in self._books for shape in book.literals()]))
+        return [shape for book in self._books for shape in book.literals()]
 
     def _greets(self) -> bool:
         return any(book.greets() for book in self._books)
 
-    def standing(self, connection: Connection) -> str | None:
+    def standing(self, connection: Conversation) -> str | None:
         """Return what this driver waits for, in words, where a client that waits as well would not know it."""
-        if self._greets() or connection._tape.sent_count or connection._tape.received_count:
+        if self._greets() or connection.tape.sent_count or connection.tape.received_count:
             return None
         return "no rule is for CONNECT: the server waits for the client to speak first"
 
-    def _greet(self, connection: Connection) -> None:
+    def _greet(self, connection: Conversation) -> None:
         greeting = [book for book in self._books if book.greets()]
         if not greeting:
             return
-        probes = connection._server._probes
+        probes = connection.server._probes
         probes.look()
         taken = probes.next_for(connection, partial(_first_greeting, connection, greeting))
         if taken is None:
@@ -237,15 +239,13 @@ class Rules:
     def _rules(self) -> list[Rule]:
         return [rule for book in self._books for rule in book.rules]
 
-    def _unexpected(self, connection: Connection, unit: bytes) -> BaseException:
+    def _unexpected(self, connection: Conversation, unit: bytes) -> BaseException:
         """Return the error about a request that no rule takes, with the rules that come nearest."""
-        text, origin = refusal(
-            self._books, unit or connection._stream.buffer.peek(0, readers.QUOTED), connection._lookup
-        )
-        error: UnexpectedRequest = connection._error(UnexpectedRequest, text)
+        text, origin = refusal(self._books, unit or connection.stream.buffer.peek(0, QUOTED), connection.lookup)
+        error: UnexpectedRequest = connection.error(UnexpectedRequest, text)
         error.placed = origin is not None  # it names the rules' lines
-        if unit or connection._stream.buffer.end_taken:
-            connection._request(unit, is_unit=True)  # recorded all the same: it came
+        if unit or connection.stream.buffer.end_taken:
+            connection.make_request(unit, is_unit=True)  # recorded all the same: it came
         return error.with_traceback(origin.traceback() if origin is not None else None)
 
 
@@ -257,9 +257,9 @@ class RefuseConnection:
     def __init__(self, parts: tuple[Part, ...]) -> None:
         self._parts = parts
 
-    def run(self, connection: Connection) -> None:
+    def run(self, connection: Conversation) -> None:
         """Say the parts."""
-        connection._say(self._parts, None, connection._timeout)
+        connection.send_in_thread(self._parts, None, connection.timeout)
 
 
 class ReadOnly:
@@ -267,11 +267,11 @@ class ReadOnly:
 
     is_raw = False
 
-    def run(self, connection: Connection) -> None:
+    def run(self, connection: Conversation) -> None:
         """Read to the end of the stream; what was heard is one request, as of any stream that no verb reads."""
-        while connection.recv():
+        while connection.read(_RECV):
             pass
-        connection._keep_whole_stream()
+        connection.keep_whole_stream()
 
 
 class AnswerRest:
@@ -282,7 +282,7 @@ class AnswerRest:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
 
-    def run(self, connection: Connection) -> None:
+    def run(self, connection: Conversation) -> None:
         """Answer until the client has ended its stream, or a reply has."""
         self._rules.answer_all(connection)
 
@@ -300,67 +300,71 @@ class NoResponderLeft:
     def __init__(self, text: str | None, origin: Location) -> None:
         self._text, self._origin = text, origin
 
-    def run(self, connection: Connection) -> None:
+    def run(self, connection: Conversation) -> None:
         """Fail; but for a probe, where these are ignored."""
-        if self._text is not None and connection._server._probes and leaves_in_silence(connection):
+        if self._text is not None and connection.server._probes and leaves_in_silence(connection):
             return
         raise self.error(connection)
 
-    def error(self, connection: Connection) -> BaseException:
+    def error(self, connection: Conversation) -> BaseException:
         """Return what to raise."""
         if self._text is None:
             return ServerStopping("the test is over")
-        text = self._text + hint_at(connection._server.connections[: connection.index])
-        error: UnexpectedRequest = connection._error(UnexpectedRequest, text)
+        text = self._text + hint_at(connection.server._connections[: connection.index])
+        error: UnexpectedRequest = connection.error(UnexpectedRequest, text)
         error.placed = True  # it names the declaration's line
         return error.with_traceback(self._origin.traceback())
 
 
-def _first_greeting(connection: Connection, books: list[RuleBook]) -> tuple[Rule, int] | None:
+def _first_greeting(connection: Conversation, books: list[RuleBook]) -> tuple[Rule, int] | None:
     """Take the rule that greets a connection; and note in one step with it that a probe would give it back."""
-    with connection._tape.recorder.lock:
+    with connection.tape.recorder.lock:
         for book in books:
             taken = book.greet()
             if taken is not None:
-                connection._server._probes.used(connection, partial(book.give_back, taken[0].number))
+                connection.server._probes.used(connection, partial(book.give_back, taken[0].number))
                 return taken
     return None
 
 
-def _one_too_many(connection: Connection, rules: list[Rule]) -> BaseException:
+def _one_too_many(connection: Conversation, rules: list[Rule]) -> BaseException:
     rule = next(rule for rule in rules if rule.match is CONNECT)
     text = f"expected no further connection: {rule}, on(CONNECT), greets only {rule.times.at_most}"
-    text += hint_at(connection._server.connections[: connection.index])
-    error: UnexpectedRequest = connection._error(UnexpectedRequest, text)
+    text += hint_at(connection.server._connections[: connection.index])
+    error: UnexpectedRequest = connection.error(UnexpectedRequest, text)
     error.placed = True
     return error.with_traceback(rule.origin.traceback())
 
 
-def _reply(connection: Connection, unit: bytes, rule: Rule, count: int, found: object) -> None:
+def _reply(connection: Conversation, unit: bytes, rule: Rule, count: int, found: object) -> None:
     """Record a request and say what its rule answers; nobody else says anything meanwhile."""
-    patient, turn = connection._waits_for_start, connection._writing
+    patient, turn = connection.waits_for_start, connection.send_lock
     if not turn.own(0.0, rule):
-        deadline = Deadline(connection._timeout)
+        deadline = Deadline(connection.timeout)
         if not turn.own(deadline.left() or 0.0, rule):
-            raise connection._late_turn("a reply", deadline)
-    connection._waits_for_start = False  # what a reply function reads is demanded
+            raise connection.late_turn("a reply", deadline)
+    connection.waits_for_start = False  # what a reply function reads is demanded
     try:
-        request = connection._request(unit, found, rule, is_unit=not isinstance(rule.match, Moment))
-        connection._say(rule.reply(count), request, connection._timeout)
+        request = connection.make_request(unit, found, rule, is_unit=not isinstance(rule.match, Moment))
+        parts = rule.reply(count)
+        if len(parts) == 1 and type(data := parts[0]) is bytes and connection.fault_state is None:
+            connection.send_bytes(data, connection.timeout, "send")
+        else:
+            connection.send_in_thread(parts, request, connection.timeout)
     except (TypeError, ValueError, DeadlineExceeded, InvalidState) as error:
         raise pointing_at(error, rule.origin) from None
     finally:
-        connection._waits_for_start = patient
+        connection.waits_for_start = patient
         turn.release()
 
 
-def blameless(connection: Connection, error: BaseException) -> bool:
+def blameless(connection: Conversation, error: BaseException) -> bool:
     """Tell whether an exception is only how a handler learns that its client, or its server, is gone."""
-    tape = connection._tape
+    tape = connection.tape
     return (
         isinstance(error, ServerStopping)
-        or error is connection._stream.quiet_end
-        or (bool(connection._server._probes) and left_in_silence(tape))
+        or error is connection.stream.quiet_end
+        or (bool(connection.server._probes) and left_in_silence(tape))
         or (tape.peer_error is not None and error is tape.peer_error)
         or (tape.saw_cut and (_is_raised_from_the_cut(error) or _is_of_an_ended_stream(error)))
         # The handler's own socket: we did not see how it ended.  Or ours, closed from outside before it was used.
@@ -368,9 +372,9 @@ def blameless(connection: Connection, error: BaseException) -> bool:
     )
 
 
-def _is_of_the_clean_up(connection: Connection, error: BaseException) -> bool:
+def _is_of_the_clean_up(connection: Conversation, error: BaseException) -> bool:
     """Tell whether a handler has failed by itself, and only since this side had ended its connection."""
-    tape = connection._tape
+    tape = connection.tape
     if tape.saw_cut:
         return tape.cut == THE_SERVER_STOPS or _is_raised_after_the_cut(error)
     return tape.cut != "" and tape.handed_over is not None
@@ -408,12 +412,12 @@ def _is_of_an_ended_stream(error: BaseException, *, own_socket: bool = True) -> 
     return own_socket and (isinstance(error, EOFError) or type(error).__module__ == "ssl")
 
 
-def _note_end(connection: Connection, error: BaseException) -> None:
+def _note_end(connection: Conversation, error: BaseException) -> None:
     """Record what ended a handler quietly, if it is not the ordinary end."""
-    if isinstance(error, SockServerError) and left_in_silence(connection._tape):
+    if isinstance(error, SockServerError) and left_in_silence(connection.tape):
         return  # that it was a probe is noted
-    if error is not connection._stream.quiet_end and not isinstance(error, ServerStopping):
-        _note(connection._tape, f"after the end: {said_shortly(error)}")
+    if error is not connection.stream.quiet_end and not isinstance(error, ServerStopping):
+        _note(connection.tape, f"after the end: {said_shortly(error)}")
 
 
 def _note(tape: Tape, text: str) -> None:

@@ -140,6 +140,26 @@ class _Entry(Demand):
         return error.with_traceback(rule.origin.traceback())
 
 
+class _Index:
+    """The rules that a request may match: those of its very bytes, and all that are no plain bytes.
+
+    Literals are asked before all others, so it is a lookup.  Beside one with holes, the latest declared of them counts:
+    then all are asked in their order.
+    """
+
+    __slots__ = ("literals", "others")
+
+    def __init__(self, asked: Sequence[_Entry]) -> None:
+        self.literals: dict[bytes, list[_Entry]] = {}
+        self.others = [entry for entry in asked if type(entry.rule.match) is not bytes]
+        if any(is_literal(entry.rule.match) for entry in self.others):
+            self.others = list(asked)
+            return
+        for entry in asked:
+            if type(entry.rule.match) is bytes:
+                self.literals.setdefault(entry.rule.match, []).append(entry)
+
+
 class RuleBook:
     """Rules and their counts.
 
@@ -163,6 +183,7 @@ class RuleBook:
         self._demands = demands or Demands(recorder)
         self._entries: dict[int, _Entry] = {}  # by number
         self._asked: list[_Entry] = []  # in the order in which they are asked; replaced, never changed
+        self._index = _Index(())  # of them, made anew with them
         self._numbers = counting(1)
         self._declared_at = original.monotonic()
         self._unframed: list[_Entry] = []  # those of which it was seen that they need no frames
@@ -182,7 +203,7 @@ class RuleBook:
     def clear(self) -> list[object]:
         """Forget all rules; return what is to be let go without the lock, which must be held."""
         gone: list[object] = [self._entries, self._asked]
-        self._entries, self._asked = {}, []
+        self._entries, self._asked, self._index = {}, [], _Index(())
         return gone
 
     def check_unframed(self) -> None:
@@ -265,6 +286,7 @@ class RuleBook:
         at = next((at for at, each in enumerate(asked) if rank(each.rule.match) >= mine), len(asked))
         self._entries[entry.rule.number] = entry
         self._asked = [*asked[:at], entry, *asked[at:]]
+        self._index = _Index(self._asked)
 
     def wait_for_more(self, known: int) -> bool:
         """Wait until there are more rules than are known, if the last was declared just now; tell whether there are.
@@ -308,7 +330,16 @@ class RuleBook:
         Returns:
             The rule, how often it was taken with this time, and what it captured; ``None`` if no rule takes it.
         """
-        for entry in self._asked:
+        index = self._index
+        for entry in index.literals.get(unit, ()):
+            most = entry.rule.times.most
+            if most is None and entry.declaring is None:  # the usual case
+                with self._recorder.lock:
+                    entry.count = count = entry.count + 1
+                return entry.rule, count, True
+            if not entry.spent and (count := self._take(entry)):
+                return entry.rule, count, True
+        for entry in index.others:
             if entry.spent or entry.rule.match is CONNECT:
                 continue
             found = _found(entry.rule, unit, lookup, unsure=unsure)

@@ -15,9 +15,10 @@ from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
-from ..connection.connection import Connection
-from ..connection.perform import PAUSE, Need
+from ..connection.conversation import Conversation
+from ..connection.perform import pause
 from ..connection.probes import hint
+from ..connection.runners import run_in_thread
 from ..errors.exceptions import (
     DeadlineExceeded,
     EndOfStream,
@@ -32,13 +33,13 @@ from ..errors.location import hide_frame, pointing_at
 from ..originals import original
 from ..recording.demands import Demand, running
 from ..recording.recorder import Recorder
-from ..scripting import readers
-from ..scripting.framing import Framing, agrees, frames_needed, take_frame
-from ..scripting.matching import Shape, Text, is_literal, names_demanded, rendered, shape_of, shortened
+from ..scripting.framing import Framing, frames_needed
+from ..scripting.matching import Shape, is_literal, names_demanded, shape_of, shortened
 from ..scripting.script import Script
 from ..scripting.script_cursor import Agenda, Item
 from ..scripting.steps import READING, Step, demands, step_needing_frames
 from ..scripting.times import Times
+from ..scripting.verbs import Frame, Recv, WhoseFrame
 from .declaration import UnfinishedDeclaration
 from .responder import Rules
 
@@ -117,46 +118,48 @@ class ScriptRun(Demand):
         self._lock = original.RLock()  # guards the agenda against who verifies
         self._vouched = 0  # bytes of the frame that is being taken in pieces, and that is the steps' as a whole
         self._now: Item | None = None  # what is being performed
-        self._connection: Connection | None = None
+        self._connection: Conversation | None = None
         self._answering = False  # a rule answers what the step did not match
         self._told = False
         self._had_all = False  # nothing more was demanded when it came to its end
         self.over = False
 
-    def run(self, connection: Connection) -> None:
+    def run(self, connection: Conversation) -> None:
         """Perform the steps, then answer by the rules, until the client ends its stream."""
         self._connection = connection
-        connection._values = self._declared.values
-        connection._waits_for_start = False
-        if connection._framing is None and (step := step_needing_frames(self._steps)) is not None:
+        connection.values = self._declared.values
+        connection.waits_for_start = False
+        if not connection.stream.secured and any(step.verb == "start_tls" for step in self._steps):
+            connection.stream.may_begin_tls = True
+        if connection.framing is None and (step := step_needing_frames(self._steps)) is not None:
             self.over = True
             raise frames_needed(step.wants).with_traceback(step.origin.traceback())
         try:
             self._run(connection)
         except OSError as error:
-            unmet = self.unmet() if error is connection._tape.peer_error else None
+            unmet = self.unmet() if error is connection.tape.peer_error else None
             raise unmet or error from None
         except (ScriptMismatch, DeadlineExceeded) as error:
             if self._told:
                 raise ServerStopping(f"told already: {error.summary}") from None
             raise
         finally:
-            if not connection._tape.cut or connection._ended_by_fault:
+            if not connection.tape.cut or connection.ended_by_fault:
                 self._had_all = not self._demanded()
                 self.over = True
 
-    def _run(self, connection: Connection) -> None:
+    def _run(self, connection: Conversation) -> None:
         while True:
             with self._lock:
                 item = self._agenda.now
             if item is not None:
                 self._perform_item(connection, item)
-            elif connection._tape.server_ended or not self._after_the_last(connection):
+            elif connection.tape.server_ended or not self._after_the_last(connection):
                 return
 
-    def _perform_item(self, connection: Connection, item: Item) -> None:
+    def _perform_item(self, connection: Conversation, item: Item) -> None:
         if item.step.verb == "maybe" and not self._demanded():
-            connection._await_input_or(partial(self._has_more_than, len(self._steps)))  # nothing demanded: no deadline
+            connection.await_input_or(partial(self._has_more_than, len(self._steps)))  # nothing demanded: no deadline
         try:
             taken = self._perform(connection, item)
         except _RulesTookIt:
@@ -176,15 +179,15 @@ class ScriptRun(Demand):
         with self._lock:
             return self._agenda.demanded()
 
-    def _after_the_last(self, connection: Connection) -> bool:
+    def _after_the_last(self, connection: Conversation) -> bool:
         """Answer by the rules, or wait for the client's end; tell whether there is something to be performed again."""
-        connection._waits_for_start, self._now = True, None  # a client that stays connected is no error
+        connection.waits_for_start, self._now = True, None  # a client that stays connected is no error
         agenda = self._agenda
         if self._declared.declaring.over and not agenda.has_grown() and not agenda.passed:
             return self._to_the_end(connection)  # it can't grow: no need to look out for that
-        while connection._await_input_or(agenda.has_grown):
+        while connection.await_input_or(agenda.has_grown):
             if not agenda.has_grown():
-                if connection._is_at_its_end():
+                if connection.is_at_its_end():
                     if self._rules and self._rules.framing_for(connection) is not None:
                         self._rules.answer_next(connection)  # a stream without a byte may be a request
                     return False
@@ -193,23 +196,23 @@ class ScriptRun(Demand):
                 break
             if not self._rules:
                 return self._refuse_leftovers(connection)
-            if connection._tape.server_ended or not self._rules.answer_next(connection):
+            if connection.tape.server_ended or not self._rules.answer_next(connection):
                 return False
             if agenda.passed:
                 with self._lock:
                     agenda.look_again()
                 break
-        connection._waits_for_start = False
+        connection.waits_for_start = False
         return True
 
-    def _to_the_end(self, connection: Connection) -> bool:
+    def _to_the_end(self, connection: Conversation) -> bool:
         if not self._rules:
             return self._refuse_leftovers(connection)
         self._rules.answer_all(connection)
         return False
 
-    def _refuse_leftovers(self, connection: Connection) -> bool:
-        data = connection._drive("script", readers.recv(connection._stream.buffer, sys.maxsize), None)
+    def _refuse_leftovers(self, connection: Conversation) -> bool:
+        data = connection.read(Recv(sys.maxsize), name="script", raw=True)
         if not data:
             return False
         where, traceback = "the script is over", self._declared.origin.traceback()
@@ -223,11 +226,11 @@ class ScriptRun(Demand):
 
     # One step
 
-    def _perform(self, connection: Connection, item: Item) -> bool:
+    def _perform(self, connection: Conversation, item: Item) -> bool:
         """Perform a step; tell whether it was, and not skipped."""
         self._now, step = item, item.step
         if step.at:
-            self._wait_until(connection, connection._tape.began + step.at)
+            self._wait_until(connection, connection.tape.began + step.at)
         try:
             return _VERBS.get(step.verb, ScriptRun._verb)(self, connection, step)
         except (ScriptMismatch, DeadlineExceeded, EndOfStream) as error:
@@ -237,27 +240,31 @@ class ScriptRun(Demand):
         except (TypeError, ValueError, InvalidState) as error:
             raise pointing_at(error, step.origin) from None
 
-    def _wait_until(self, connection: Connection, moment: float) -> None:
-        recorder = connection._tape.recorder
-        connection._pause(Need(PAUSE, lambda: max(0.0, recorder.began + moment - original.monotonic())))
+    def _wait_until(self, connection: Conversation, moment: float) -> None:
+        left = connection.tape.recorder.began + moment - original.monotonic()
+        if left > 0:
+            run_in_thread(pause(connection, left), connection)
 
-    def _verb(self, connection: Connection, step: Step) -> bool:
-        getattr(connection, step.verb)(*step.args, **step.options)
+    def _verb(self, connection: Conversation, step: Step) -> bool:
+        if step.verb in READING:
+            connection.read(step.taking, step.options.get("timeout"))
+        else:  # close, reset, send_eof, start_tls
+            getattr(connection.face, step.verb)(*step.args, **step.options)
         return True
 
-    def _send(self, connection: Connection, step: Step) -> bool:
-        connection._say(step.args, connection._latest, connection._timeout)
+    def _send(self, connection: Conversation, step: Step) -> bool:
+        connection.send_in_thread(step.args, connection.latest, connection.timeout)
         return True
 
-    def _switch(self, connection: Connection, step: Step) -> bool:
-        connection._framing = step.args[0]
+    def _switch(self, connection: Conversation, step: Step) -> bool:
+        connection.framing = step.args[0]
         return True
 
-    def _open(self, connection: Connection, step: Step) -> bool:
-        connection._server.open_gate(step.args[0])
+    def _open(self, connection: Conversation, step: Step) -> bool:
+        connection.server.open_gate(step.args[0])
         return True
 
-    def _expect(self, connection: Connection, step: Step) -> bool:
+    def _expect(self, connection: Conversation, step: Step) -> bool:
         """Take what is demanded; what is not is offered to the rules."""
         if self._departs_within_its_frame(connection, step):
             raise _RulesTookIt
@@ -269,22 +276,15 @@ class ScriptRun(Demand):
             raise
         return True
 
-    def _try(self, connection: Connection, step: Step) -> None:
+    def _try(self, connection: Conversation, step: Step) -> None:
         """Take what a step demands.  A mismatch has no conversation: chatter would write all of it, each time."""
-        connection._probing = True
+        connection.probing = True
         try:
-            getattr(connection, step.verb)(*step.args, **step.options)
+            connection.read(step.taking, step.options.get("timeout"))
         finally:
-            connection._probing = False
+            connection.probing = False
 
-    def _recv_until(self, connection: Connection, step: Step) -> bool:
-        (delimiter,) = step.args
-        if isinstance(delimiter, Text):
-            delimiter = rendered(delimiter, connection._lookup)
-        connection.recv_until(delimiter, **step.options)
-        return True
-
-    def _maybe(self, connection: Connection, step: Step) -> bool:
+    def _maybe(self, connection: Conversation, step: Step) -> bool:
         """Take the step if it is what comes next; what belongs to it follows."""
         first = step.steps[0]
         try:
@@ -293,16 +293,16 @@ class ScriptRun(Demand):
             return False
         return True
 
-    def _hand_over(self, connection: Connection, step: Step) -> bool:
-        connection._waits_for_start = True
-        connection._framing = step.args[0] if step.args else connection._framing
+    def _hand_over(self, connection: Conversation, step: Step) -> bool:
+        connection.waits_for_start = True
+        connection.framing = step.args[0] if step.args else connection.framing
         try:
             self._rules.answer_all(connection)
         except UnexpectedRequest as error:
             raise error if self._rules else error.with_traceback(step.origin.traceback()) from None
         return True
 
-    def _departs_within_its_frame(self, connection: Connection, step: Step) -> bool:
+    def _departs_within_its_frame(self, connection: Conversation, step: Step) -> bool:
         """Offer a frame to the rules that begins as a step, and goes on otherwise than those after it.
 
         Literals that follow one another may say one frame in pieces, as the lines of a dialogue do.  Nothing of it is
@@ -312,28 +312,28 @@ class ScriptRun(Demand):
         if framing is None or not self._rules or step.verb != "expect" or not is_literal(step.args[0]):
             return False
         if self._vouched:
-            self._vouched = max(0, self._vouched - len(shape_of(step.args[0], connection._lookup)))
+            self._vouched = max(0, self._vouched - len(shape_of(step.args[0], connection.lookup)))
             return False
         if len(list(itertools.islice(self._literals_ahead(), 2))) < 2:
             return False
-        buffer = connection._stream.buffer
-        steps = agrees(buffer, framing, connection._max_frame, self._literals_ahead())
+        whose = WhoseFrame(framing, self._literals_ahead())
         try:
-            self._vouched = connection._drive("expect", steps, None, patient=False)
+            connection.read(whose, raw=True)
+            self._vouched = whose.beyond
         except (EndOfStream, DeadlineExceeded, ScriptMismatch):
             return False  # which the step itself will say
         return self._vouched < 0 and self._offer_the_frame(connection, framing)
 
-    def _offer_the_frame(self, connection: Connection, framing: Framing) -> bool:
+    def _offer_the_frame(self, connection: Conversation, framing: Framing) -> bool:
         """Offer the frame that has come, all of it, to the rules; it stays where it is if they do not take it."""
         self._vouched = 0
-        frame = connection._drive("rules", take_frame(connection._stream.buffer, framing, connection._max_frame), None)
+        frame = connection.read(Frame(framing), name="rules", raw=True)
         if self._answered(connection, frame):
             return True
-        connection._stream.buffer.put_back(frame)
+        connection.stream.buffer.put_back(frame)
         return False
 
-    def _answered(self, connection: Connection, frame: bytes) -> bool:
+    def _answered(self, connection: Conversation, frame: bytes) -> bool:
         """Answer a frame by the rules; what fails there is theirs and not the step's."""
         self._answering = True
         answered = self._rules.answer(connection, frame)
@@ -352,13 +352,13 @@ class ScriptRun(Demand):
             yield shape_of(match)
             at += 1
 
-    def _rules_take_what_came(self, connection: Connection) -> bool:
+    def _rules_take_what_came(self, connection: Conversation) -> bool:
         """Offer the frame that a step did not match to the rules; tell whether one took it."""
-        buffer, framing = connection._stream.buffer, self._rules.framing_for(connection)
+        buffer, framing = connection.stream.buffer, self._rules.framing_for(connection)
         if framing is None or not self._rules or not (len(buffer) or buffer.ended):
             return False
         try:
-            frame = connection._drive("rules", take_frame(buffer, framing, connection._max_frame), None)
+            frame = connection.read(Frame(framing), name="rules", raw=True)
         except (EndOfStream, DeadlineExceeded, ScriptMismatch):
             return False
         return self._answered(connection, frame)
@@ -408,7 +408,7 @@ class ScriptRun(Demand):
         return self._had_all and self._declared.times.most == 1
 
 
-_Performing = Callable[[ScriptRun, Connection, Step], bool]
+_Performing = Callable[[ScriptRun, Conversation, Step], bool]
 
 _VERBS: dict[str, _Performing] = {
     **dict.fromkeys(READING, ScriptRun._verb),
@@ -416,7 +416,6 @@ _VERBS: dict[str, _Performing] = {
     "expect_line": ScriptRun._expect,
     "expect_eof": ScriptRun._expect,
     "expect_reset": ScriptRun._expect,
-    "recv_until": ScriptRun._recv_until,
     "send": ScriptRun._send,
     "open_gate": ScriptRun._open,
     "framing": ScriptRun._switch,
@@ -425,7 +424,7 @@ _VERBS: dict[str, _Performing] = {
 }
 
 
-def _placed_at(connection: Connection, error: SockServerError, item: Item) -> BaseException:
+def _placed_at(connection: Conversation, error: SockServerError, item: Item) -> BaseException:
     """Return an error again, with the step that it is about."""
     kind = ScriptMismatch if type(error) is EndOfStream else type(error)  # a script demands whatever it takes
     said = (error.summary or str(error)) + hint(connection)
@@ -433,8 +432,8 @@ def _placed_at(connection: Connection, error: SockServerError, item: Item) -> Ba
     return _placed(connection, kind, f"{where}, {origin.short}, {said}", origin.traceback())
 
 
-def _placed(connection: Connection, kind: type[E], text: str, traceback: TracebackType | None) -> E:
-    error: E = connection._error(kind, text)
+def _placed(connection: Conversation, kind: type[E], text: str, traceback: TracebackType | None) -> E:
+    error: E = connection.error(kind, text)
     error.placed = True
     error.__traceback__ = traceback
     return error

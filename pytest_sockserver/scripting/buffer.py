@@ -1,74 +1,161 @@
 """Bytes that have arrived and not been taken yet.
 
-The rule is that taking a unit costs O(n) however its bytes are cut: a search remembers how far it came,
-and a comparison how much it has compared, so that each byte is looked at once, even when they arrive one
-by one.  ``bytearray`` gives up bytes at its front in amortised constant time (CPython moves its start);
-``bytes`` would copy the rest for each unit.
+The rule is that taking a unit costs O(n) however its bytes are cut: a search remembers how far it came, and so does a
+comparison, or a framing on its way, so that each byte is looked at once, even when they arrive one by one.  That
+progress lies here, under the question that it belongs to, and not in the verb that asks: a verb is a value, which all
+connections of a script share.  It is dropped when bytes are taken, or when another question is asked.
+
+``bytearray`` gives up bytes at its front in amortised constant time (CPython moves its start); ``bytes`` would copy the
+rest for each unit.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
+
+from .matching import Shape, shortened, shown_like
+
+#: Bytes that a message quotes of what came, at most; what it shows of them is shorter.
+QUOTED: Final = 4096
+
+
+class NeedMore:
+    """The type of ``NEED_MORE``."""
+
+    def __repr__(self) -> str:
+        return "NEED_MORE"
+
+
+#: What a verb returns while its unit is not whole.
+NEED_MORE: Final = NeedMore()
+
+
+class Ended(Exception):
+    """The stream was over before the unit began; the text says what was wanted."""
+
+
+class EndedWithin(Exception):
+    """The stream ended within the unit; the text says what was wanted, the buffer has what came."""
+
+
+class Mismatch(Exception):
+    """Something else came; the text says what was expected, and what came."""
 
 
 class Buffer:
-    """The bytes that wait for a reader.  Not thread-safe: its connection has one reader."""
+    """The bytes that wait for a reader.  Not thread-safe: its connection has one reader.
 
-    __slots__ = ("_asked", "_data", "_seen", "broken", "end_taken", "ended", "lacks")
+    Attributes:
+        data: They, for who only looks.
+        ended: Nothing will be fed any more: the stream is over.
+        broken: By a reset: what was taken for granted at its end may be missing.
+        end_taken: A unit went through that end, so that none of no byte is left.
+        end_received: The end was returned to a reader as ``b""``; the next time it is an error.
+        lacks: What the frame that is waited for needs next, and how far that reaches.
+        found: What the match of the latest unit has found in it.
+    """
+
+    __slots__ = (
+        "_progress",
+        "_question",
+        "_searched",
+        "_searched_for",
+        "broken",
+        "data",
+        "end_received",
+        "end_taken",
+        "ended",
+        "found",
+        "lacks",
+    )
 
     def __init__(self) -> None:
-        self._data = bytearray()
-        self._asked: tuple[str, bytes, int] | None = None  # what _seen belongs to
-        self._seen = 0
-        self.ended = False  # nothing will be fed any more: the stream is over
-        self.end_taken = False  # and a frame went through that end, so that none of no byte is left
-        self.lacks: tuple[Any, int] | None = (
-            None  # what the frame that is waited for needs next, and how far that reaches
-        )
-        self.broken = False  # by a reset: what was taken for granted at its end may be missing
+        self.data = bytearray()
+        self._searched_for: tuple[bytes, int] | None = None  # a delimiter, and from where on
+        self._searched = 0  # so many bytes were searched for it
+        self._question: object = None
+        self._progress: Any = None
+        self.ended = self.broken = self.end_taken = self.end_received = False
+        self.lacks: tuple[Any, int] | None = None
+        self.found: Any = None
 
     def __len__(self) -> int:
-        return len(self._data)
+        return len(self.data)
 
     def __bytes__(self) -> bytes:
-        return bytes(self._data)
+        return bytes(self.data)
 
     def feed(self, data: bytes) -> None:
         """Append what has arrived."""
-        self._data += data
+        self.data += data
 
     def take(self, count: int) -> bytes:
         """Remove and return ``count`` bytes, or all there are if they are fewer."""
-        self._asked = None
-        if count >= len(self._data):
-            taken = bytes(self._data)
-            self._data.clear()
+        data = self.data
+        self._searched_for = self._question = self._progress = None
+        if count >= len(data):
+            taken = bytes(data)
+            data.clear()
             return taken
-        with memoryview(self._data) as view:
+        with memoryview(data) as view:
             taken = bytes(view[:count])
-        del self._data[:count]
+        del data[:count]
         return taken
 
     def put_back(self, data: bytes) -> None:
         """Put bytes that were taken before those that are there."""
-        self._asked = None
-        self._data[:0] = data
+        self.begin_anew()
+        self.data[:0] = data
 
     def peek(self, start: int, stop: int) -> bytes:
         """Return a copy of the bytes from ``start`` to ``stop``, fewer if there are fewer; take nothing."""
-        with memoryview(self._data) as view:
+        with memoryview(self.data) as view:
             return bytes(view[start:stop])
+
+    def startswith(self, data: bytes) -> bool:
+        """Tell whether the first bytes are these."""
+        return self.data.startswith(data)
 
     def find(self, delimiter: bytes, offset: int = 0) -> int:
         """Return how many bytes there are through the first ``delimiter`` that begins at ``offset`` or later, or -1."""
-        start = self._resume(("find", delimiter, offset))
-        at = self._data.find(delimiter, max(offset, start - len(delimiter) + 1))
+        start, question = offset, (delimiter, offset)
+        if self._searched_for == question:
+            start = max(offset, self._searched - len(delimiter) + 1)
+        at = self.data.find(delimiter, start)
         if at >= 0:
             return at + len(delimiter)
-        self._seen = len(self._data)
+        self._searched_for, self._searched = question, len(self.data)
         return -1
 
-    def _resume(self, question: tuple[str, bytes, int]) -> int:
-        if self._asked != question:
-            self._asked, self._seen = question, 0
-        return self._seen
+    def progress(self, question: object, begin: Callable[[], Any]) -> Any:
+        """Return what a verb keeps between two looks: its own, else what ``begin`` returns.
+
+        Args:
+            question: What it belongs to, compared by identity: usually the verb itself.
+        """
+        if self._question is not question:
+            self._question, self._progress = question, begin()
+        return self._progress
+
+    def begin_anew(self) -> None:
+        """Drop what a verb has kept: the next look begins from the first byte."""
+        self._searched_for = self._question = self._progress = None
+
+    # Messages
+
+    def shown(self) -> str:
+        """Return what has come and was not taken, as a message shows it."""
+        return shortened(self.peek(0, QUOTED), size=len(self))
+
+    def shown_to_the_end(self, like: Shape | None = None) -> str:
+        """Return what came before the stream was over; where there is a literal, the end of what came of it."""
+        end = "a reset" if self.broken else "the end of the stream"
+        if not self.data:
+            return end
+        got = self.shown() if like is None else shown_like(like, bytes(self), len(self))
+        return f"{got} and then {end}"
+
+    def over(self, wanted: str) -> Exception:
+        """Return the error about a unit that cannot become whole any more, since the stream is over."""
+        return EndedWithin(wanted) if self.data else Ended(wanted)

@@ -8,9 +8,9 @@ from typing import Literal, TypeVar
 
 from ..errors.location import hide_frame
 from .arguments import checked_index
+from .buffer import Mismatch
 from .framing import EOF, LOOK_AHEAD, Framing, Need, counted, name_of
 from .matching import shortened
-from .readers import Mismatch
 
 __tracebackhide__ = hide_frame
 
@@ -120,6 +120,7 @@ def _through(delimiter: bytes, name: str) -> Framing:
     def framing() -> Generator[Need, bytes, None]:
         yield delimiter
 
+    framing.delimiter = delimiter  # type: ignore[attr-defined]
     return _named(framing, name)
 
 

@@ -16,7 +16,7 @@ were cut, it costs O(n) (whoever feeds it remembers how far it searched), and it
 
 - All bytes stay in the buffer until the frame is whole: a message can quote them, and a deadline loses none.
 - ``max_frame`` is precise, and fails as soon as it is known that the frame will be larger.
-- What the client does wrong is a :class:`~.reading.Mismatch`.  What the framing does wrong is thrown into it, so
+- What the client does wrong is a :class:`~.buffer.Mismatch`.  What the framing does wrong is thrown into it, so
   that the traceback ends at its line.  What it raises itself is its own.
 
 What is not done: a framing knows nothing of earlier frames.  Where the protocol changes (an upgrade, STARTTLS),
@@ -26,14 +26,13 @@ another framing begins; that is the business of who reads.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from pathlib import PurePath
 from typing import Any, Final, cast
 
 from ..errors.location import hide_frame
-from .buffer import Buffer
-from .matching import Lookup, Match, PatternText, Shape, beginning, matches, matching, shortened
-from .readers import QUOTED, Ended, EndedWithin, Mismatch, Steps, and_the_end
+from .buffer import NEED_MORE, QUOTED, Buffer, Ended, EndedWithin, Mismatch, NeedMore
+from .matching import shortened
 
 __tracebackhide__ = hide_frame
 
@@ -73,111 +72,76 @@ _LOOK = 4096
 # Reading a frame
 
 
-def take_frame(buffer: Buffer, framing: Framing, max_frame: int) -> Steps[bytes]:
-    """Take one frame, at most ``max_frame`` bytes; nothing is taken before it is whole."""
-    size = yield from frame_size(buffer, framing, max_frame)
-    return buffer.take(size) if size else _taken(buffer, size)
+class FrameWalk:
+    """One framing on its way through the next frame.
 
-
-def _taken(buffer: Buffer, size: int) -> bytes:
-    """Take a frame of so many bytes; one of none is the end of the stream, of which there is only one."""
-    buffer.end_taken = buffer.end_taken or not size
-    return buffer.take(size)
-
-
-def frame_size(buffer: Buffer, framing: Framing, max_frame: int) -> Steps[int]:
-    """Return how many bytes the next frame has, once it is whole; take nothing.
-
-    A frame of no byte is one that took the end of the stream where no byte was left, and no frame before it had.
+    It looks and takes nothing, so it can be dropped and begun anew.
     """
-    steps, taken, got, empty, through_end = framing(), 0, None, 0, False
-    while (need := _next_need(steps, got, framing)) is not None:
-        while True:
-            stop, there = _stop(buffer, need, taken, max_frame)
+
+    __slots__ = ("_empty", "_framing", "_need", "_steps", "_taken", "_through_end")
+
+    def __init__(self, framing: Framing) -> None:
+        self._framing, self._steps = framing, framing()
+        self._need = _next_need(self._steps, None, framing)
+        self._taken = self._empty = 0
+        self._through_end = False
+
+    def size_in(self, buffer: Buffer, max_frame: int) -> int | NeedMore:
+        """Return how many bytes the frame has, once it is whole.
+
+        A frame of no byte is one that took the end of the stream where no byte was left, and no frame before it had.
+        """
+        while (need := self._need) is not None:
+            stop, there = _stop(buffer, need, self._taken, max_frame)
             if stop > max_frame:
-                raise _too_long(buffer, need, taken, max_frame)
-            if there:
-                break
-            if buffer.ended:
-                raise _ended(buffer, need, stop, framing)
-            buffer.lacks = need, stop
-            yield bool(buffer)
-        got = buffer.peek(taken, stop)
-        empty = 0 if got else empty + 1
-        if empty > EMPTY_NEEDS:
-            _throw(steps, _no_progress(steps, need, framing))
-        taken = taken if need is LOOK_AHEAD else stop
-        through_end = through_end or need is EOF
-    if not taken and not through_end:
-        raise _took_nothing(framing)
-    buffer.end_taken = buffer.end_taken or (through_end and taken > 0)  # with these bytes, whoever takes them
-    return taken
+                raise _too_long(buffer, need, self._taken, max_frame)
+            if not there:
+                if buffer.ended:
+                    buffer.begin_anew()
+                    raise _ended(buffer, need, stop, self._framing)
+                buffer.lacks = need, stop
+                return NEED_MORE
+            got = buffer.peek(self._taken, stop)
+            self._empty = 0 if got else self._empty + 1
+            if self._empty > EMPTY_NEEDS:
+                _throw(self._steps, _no_progress(self._steps, need, self._framing))
+            self._taken = self._taken if need is LOOK_AHEAD else stop
+            self._through_end = self._through_end or need is EOF
+            self._need = _next_need(self._steps, got, self._framing)
+        if not self._taken and not self._through_end:
+            raise _took_nothing(self._framing)
+        # With these bytes goes the end, whoever takes them.
+        buffer.end_taken = buffer.end_taken or (self._through_end and self._taken > 0)
+        return self._taken
+
+    @staticmethod
+    def take(buffer: Buffer, size: int) -> bytes:
+        """Take a frame of so many bytes; one of none is the end of the stream, of which there is only one."""
+        buffer.end_taken = buffer.end_taken or not size
+        return buffer.take(size)
 
 
-def expect_frame(
-    buffer: Buffer, match: Match | PatternText, framing: Framing, max_frame: int, lookup: Lookup
-) -> Steps[tuple[bytes, object]]:
-    """Take a frame that ``match`` matches; return it, and the match."""
-    try:
-        size = yield from frame_size(buffer, framing, max_frame)
-    except (Ended, EndedWithin):
-        raise Mismatch(f"expected {matching('a frame', match)}\n  got {and_the_end(buffer)}") from None
-    frame = buffer.peek(0, size)
-    found = matches(match, frame, lookup, unsure=not size)
-    if not found and not size:
-        raise Mismatch(f"expected {matching('a frame', match)}\n  got {and_the_end(buffer)}")
-    if not found:
-        near = beginning(match, frame, lookup)
-        raise Mismatch(f"expected {matching('a frame', match)}\n  got {shortened(frame)}{near}")
-    return _taken(buffer, size), found
+def frame_walk(buffer: Buffer, framing: Framing) -> FrameWalk:
+    """Return the walk through the next frame, begun now or by an earlier look."""
+    return buffer.progress(framing, lambda: FrameWalk(framing))  # type: ignore[no-any-return]
 
 
-def agrees(buffer: Buffer, framing: Framing, max_frame: int, literals: Iterator[Shape]) -> Steps[int]:
-    """Tell whose the next frame is: that of literals which say it in pieces, or somebody else's; take nothing.
-
-    Returns:
-        How many bytes beyond the first literal are known to be the literals'; -1 if the frame, which is whole then,
-        begins as the first literal and goes on otherwise.
-    """
-    said = next(literals)
-    first, seen, departs = len(said), 0, False
-    sizing = frame_size(buffer, framing, max_frame)
-    while True:
-        size, begun = _size_so_far(sizing)
-        have = len(buffer) if size is None else size
-        while not departs and len(said) <= have and (further := next(literals, None)) is not None:
-            said += further
-        at = -1 if departs else said.differs(buffer.peek(seen, min(have, len(said))), seen)
-        if 0 <= at < first or (size is not None and size <= first):
-            return 0
-        departs = departs or at >= 0
-        if not departs and (size is not None or len(said) <= have):
-            return min(have, len(said)) - first
-        if size is not None:
-            return -1
-        seen = min(have, len(said))
-        yield begun
+def take_frame(buffer: Buffer, framing: Framing, max_frame: int) -> bytes | NeedMore:
+    """Take one frame, at most ``max_frame`` bytes; nothing is taken before it is whole."""
+    delimiter: bytes | None = getattr(framing, "delimiter", None)
+    if delimiter is not None and 0 < (size := buffer.find(delimiter)) <= max_frame:
+        return buffer.take(size)  # the usual case: a ready-made framing, and no generator is made
+    walk = frame_walk(buffer, framing)
+    found = walk.size_in(buffer, max_frame)
+    return NEED_MORE if isinstance(found, NeedMore) else walk.take(buffer, found)
 
 
-def _size_so_far(sizing: Steps[int]) -> tuple[int | None, bool]:
-    """Return the size of a frame, ``None`` while it is not known, and whether anything of it has come."""
-    try:
-        return None, next(sizing)
-    except StopIteration as done:
-        return done.value, True
-
-
-class Lack:
-    """What a frame that is being waited for still needs, told when a message wants it."""
-
-    def __init__(self, buffer: Buffer, framing: Framing) -> None:
-        self._buffer, self._framing = buffer, framing
-
-    def __str__(self) -> str:
-        if self._buffer.lacks is None:
-            return f"a frame ({name_of(self._framing)})"
-        need, stop = self._buffer.lacks
-        return str(_ended(self._buffer, need, stop, self._framing))
+def lack(buffer: Buffer, framing: Framing) -> str:
+    """Return what a frame that is being waited for still needs, in words."""
+    if buffer.lacks is None:
+        return f"a frame ({name_of(framing)})"
+    need, stop = buffer.lacks
+    return str(_ended(buffer, need, stop, framing))
 
 
 class Cutter:
@@ -187,14 +151,13 @@ class Cutter:
         broken: The framing failed, so that it is not known where the next frame begins: no more come.
     """
 
-    __slots__ = ("_buffer", "_failure", "_framing", "_max_frame", "_steps", "broken")
+    __slots__ = ("_buffer", "_failure", "_framing", "_is_over", "_max_frame", "broken")
 
     def __init__(self, framing: Framing, max_frame: int) -> None:
         self._framing, self._max_frame = framing, max_frame
         self._buffer = Buffer()
-        self._steps: Steps[bytes] | None = take_frame(self._buffer, framing, max_frame)  # None: it is over
         self._failure: BaseException | None = None  # still to be raised
-        self.broken = False
+        self._is_over = self.broken = False
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the frames that ``data`` completes.
@@ -203,7 +166,7 @@ class Cutter:
             Exception: What the framing failed with, once.  It never costs a frame that was whole before: if there
                 are any, they are returned, ``broken`` is true, and the next call raises.
         """
-        if self._steps is not None:
+        if not self._is_over:
             self._buffer.feed(data)
         return self._frames()
 
@@ -221,17 +184,16 @@ class Cutter:
 
     def _frames(self) -> list[bytes]:
         frames: list[bytes] = []
-        while self._steps is not None:
+        while not self._is_over:
             try:
-                next(self._steps)
-                break  # it needs more
-            except StopIteration as done:
-                frames.append(done.value)
-                self._steps = take_frame(self._buffer, self._framing, self._max_frame)
+                frame = take_frame(self._buffer, self._framing, self._max_frame)
+                if isinstance(frame, NeedMore):
+                    break
+                frames.append(frame)
             except Ended:
-                self._steps = None
+                self._is_over = True
             except BaseException as error:  # a framing may call pytest.fail(), which is no Exception
-                self._steps, self._failure, self.broken = None, error, True
+                self._is_over, self._failure, self.broken = True, error, True
                 self._buffer = Buffer()  # nobody can tell what the rest is
         if self._failure and not frames:
             failure, self._failure = self._failure, None

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ..errors.location import Location
+from . import verbs
 from .effects import OpenGate
 from .matching import PatternText, described, is_literal, matching, names_captured, names_demanded, shape_of
 from .parts import ends, shown
 from .parts import names_demanded as names_demanded_by_parts
-
-#: The verbs that want something of the client.
-READING = frozenset(
-    [
-        "recv",
-        "recv_exactly",
-        "recv_until",
-        "recv_line",
-        "recv_all",
-        "expect",
-        "expect_line",
-        "expect_eof",
-        "expect_reset",
-    ]
-)
-
+from .verbs import Verb
 
 #: Nothing follows them.
 _LAST = frozenset(["close", "reset", "rules"])
@@ -54,6 +41,11 @@ class Step:
         given += [repr(each) for each in self.steps]
         return f"{self.verb}({', '.join(given)})"
 
+    @cached_property
+    def taking(self) -> Verb:
+        """What it takes of the stream, for one that takes something."""
+        return _TAKING[self.verb](self)
+
     @property
     def wants(self) -> str:
         """What it waits for, in words: ``a line matching rb'PASS .*'``."""
@@ -79,6 +71,21 @@ class Step:
             return names_demanded_by_parts(self.args)
         return names_demanded(self.args[0]) if self.verb in ("expect", "expect_line", "recv_until") else ()
 
+
+_TAKING: dict[str, Callable[[Step], Verb]] = {
+    "recv": lambda step: verbs.Recv(step.args[0]),
+    "recv_exactly": lambda step: verbs.RecvExactly(step.args[0]),
+    "recv_until": lambda step: verbs.RecvUntil(step.args[0], step.options.get("max_bytes")),
+    "recv_line": lambda step: verbs.RecvLine(step.options.get("max_bytes")),
+    "recv_all": lambda step: verbs.RECV_ALL,
+    "expect": lambda step: verbs.Expect(step.args[0]),
+    "expect_line": lambda step: verbs.ExpectLine(step.args[0], step.options.get("ending")),
+    "expect_eof": lambda step: verbs.EXPECT_EOF,
+    "expect_reset": lambda step: verbs.EXPECT_RESET,
+}
+
+#: The verbs that want something of the client.
+READING = frozenset(_TAKING)
 
 _WANTS = {
     "recv": "at most {} bytes",

@@ -57,15 +57,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..connection.deadline import Deadline, process_ends_soon
 from ..connection.gates import Gates
+from ..connection.queries import block
 from ..connection.request import Request
-from ..connection.waits import block, refuse_in_coroutine
+from ..connection.waits import refuse_in_coroutine
 from ..errors.exceptions import DeadlineExceeded, ServerStopping
 from ..errors.location import Location, hide_frame
 from ..errors.messages import format_peer, old_attributes, refuse_misspelt, with_conversation
 from ..faults.active import Injection, Injections
 from ..faults.fault_rule import SENT, checked_fault_rule
 from ..originals import Thread, current_thread, original
-from ..recording.demands import Demands, is_in_a_tests_body, running
+from ..recording.demands import Demands, adopt, is_in_a_tests_body, running
 from ..recording.events import Event
 from ..recording.failures import Expected, Failures, add_note, combined
 from ..recording.recorder import Recorder
@@ -120,6 +121,19 @@ class BaseTestServer(Judged, Addressed):
     _kind: socket.SocketKind
     _handler_argument: str
 
+    # How a server begins: here and not in __init__, where each costs a call of __setattr__.
+    _went_wrong = False  # so what is missing too is a consequence, and not told
+    _over_since: float | None = None  # whoever comes from then on is recorded, and no failure
+    _state = "new"
+    _stopping = False  # a stop has begun, and not ended
+    _bound: socket.socket | None = None  # one that was bound before, for the first start
+    _published: Any = None  # the address, kept over stop() and start()
+    _loop: threading.Thread | None = None
+    _over = False  # nothing more will come: it stops, and has taken what had arrived
+    _said_before: float | None = None  # the time limit before which the last words were said
+    _test_began = 0.0  # what ended before is no business of the running test's report
+    _left_behind: Loss | None = None
+
     def __init__(self, transport: str, given: dict[str, Any]) -> None:
         self.options: Options = options_for(transport, given, where=f"{type(self).__name__}()")
         self.transport = transport
@@ -140,24 +154,13 @@ class BaseTestServer(Judged, Addressed):
             tls=self.options.tls is not None,
             demands=self._demands,
         )
-        self._went_wrong = False  # so what is missing too is a consequence, and not told
-        self._over_since: float | None = None  # whoever comes from then on is recorded, and no failure
         self._between: list[tuple[float, float]] = []  # from the end of a call to the next test
-        self._state = "new"
-        self._stopping = False  # a stop has begun, and not ended
         self._pid = original.getpid()
         self._life = original.RLock()  # guards the life cycle: one start, stop, refuse or listen at a time
-        self._bound: socket.socket | None = None  # one that was bound before, for the first start
-        self._published: Any = None  # the address, kept over stop() and start()
-        self._loop: threading.Thread | None = None
         self._clients: list[ClientFuture[Any]] = []  # what in_thread() runs
         self._left_over: list[threading.Thread] = []  # those that have stopped the server themselves
-        self._over = False  # nothing more will come: it stops, and has taken what had arrived
-        self._said_before: float | None = None  # the time limit before which the last words were said
-        self._test_began = 0.0  # what ended before is no business of the running test's report
         self._untaken_errors = Untaken("accept()" if self._kind is socket.SOCK_STREAM else "receiving")
         self._told_losses: set[str] = set()
-        self._left_behind: Loss | None = None
 
     def __repr__(self) -> str:
         where = format_peer(self._published) if self._published is not None else "no address yet"
@@ -249,6 +252,8 @@ class BaseTestServer(Judged, Addressed):
             self._state = "started"
             self._over = self._stopping = False
             forgotten.note_start(self)
+            if not self._demands.are_judged_by_hooks:
+                adopt(self)
 
     def stop(self) -> None:
         """End everything this server has: its loop, its connections, its threads, its socket file.

@@ -12,7 +12,7 @@ import threading
 from functools import partial
 from typing import Any, Final
 
-from ..connection.connection import Connection
+from ..connection.conversation import Conversation
 from ..connection.probes import Probes, has_left_in_silence, left_in_silence, note_probe
 from ..errors.exceptions import UnsupportedFault
 from ..errors.location import hide_frame
@@ -45,10 +45,10 @@ class Admitting(Listening):
     _handshakes: RuleBook | None
     _framing: Framing | None
     # Guarded by the recorder's lock:
-    _connections: list[Connection]
-    _live: dict[Connection, None]  # those that are not over, cleared from the record or not; ordered
-    _untaken: list[Connection]  # undeclared, and not accepted by the test
-    _refused: list[Connection]  # whose handshake failed, and no accept() was told
+    _connections: list[Conversation]
+    _live: dict[Conversation, None]  # those that are not over, cleared from the record or not; ordered
+    _untaken: list[Conversation]  # undeclared, and not accepted by the test
+    _refused: list[Conversation]  # whose handshake failed, and no accept() was told
     _limit: tuple[int, RefuseConnection] | None
     _expiry: Expiry | None  # what ends a connection after a time
     _framers: list[threading.Thread]  # threads that run framings of the user's
@@ -57,7 +57,7 @@ class Admitting(Listening):
     def _reader(self) -> Sink:
         raise NotImplementedError
 
-    def _connection_for(self, tape: Tape) -> Connection:
+    def _connection_for(self, tape: Tape) -> Conversation:
         raise NotImplementedError
 
     # Faults
@@ -66,14 +66,14 @@ class Admitting(Listening):
         if reset and self._place is not None:
             raise UnsupportedFault("a unix stream cannot be reset: its client would see a plain end of stream")
         with self._recorder.lock:
-            live = [each for each in self._live if each.closed_by is None]
+            live = [each for each in self._live if each.tape.ended_by is None]
         for connection in live:
-            connection._end_from_outside(reset=reset)
+            connection.end_from_outside(reset=reset)
         # A thread that stands in poll() holds its socket until it has woken: only then the client is told of a reset.
-        driven = [each for each in live if each._mode == "handled" and each._thread is not current_thread()]
+        driven = [each for each in live if each.mode == "handled" and each.thread is not current_thread()]
         with self._recorder.lock:
             until = original.monotonic() + _LETTING_GO
-            while not all(each._done for each in driven) and (left := until - original.monotonic()) > 0:
+            while not all(each.done for each in driven) and (left := until - original.monotonic()) > 0:
                 self._recorder.sleep(left)
 
     disconnect.__doc__ = Listening.disconnect.__doc__
@@ -99,7 +99,7 @@ class Admitting(Listening):
         check_fit(checked, transport, "limit_connections()", tls=self.options.tls is not None)
         self._limit = most, RefuseConnection(checked)
 
-    def _end_later(self, connection: Connection, seconds: float, *, reset: bool) -> None:
+    def _end_later(self, connection: Conversation, seconds: float, *, reset: bool) -> None:
         """End a connection after a time, whatever drives it."""
         with self._recorder.lock:
             if self._expiry is None:
@@ -109,77 +109,88 @@ class Admitting(Listening):
     # Called by the framework, in the loop's thread
 
     def _admit(self, accepted: socket.socket, address: Any) -> Any:
+        """Make a connection of an accepted socket, and decide what drives it, in one step: nobody finds it in between.
+
+        One that begins with TLS is decided about after its handshake.
+        """
+        if self._probes.look():
+            self._give_waiting_connections()  # who came before goes first
         with self._recorder.lock:
             self._admitted += 1
             tape = self._recorder.add_tape(address)
-            request = adopt(accepted, self._connection_for, tape)
-            if self._place is None:
-                # A second send must not wait 40 ms for the client to acknowledge the first (Nagle, delayed ACK).
-                request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._connections.append(request.connection)  # type: ignore[attr-defined]
-            self._live[request.connection] = None  # type: ignore[attr-defined]
+            request: Any = adopt(accepted, self._connection_for, tape)
+            connection = request.connection
+        too_many = self._limit is not None and self.transport != "tls" and self._is_too_many(connection)
+        with self._recorder.lock:
+            self._connections.append(connection)
+            self._live[connection] = None
+            request.is_driven = self.transport == "tls" or self._decide(connection, too_many)
             self._recorder.changed()
-            return request
+        return request
 
-    def _begin_tls(self, connection: Connection) -> bool:
+    def _begin_tls(self, connection: Conversation) -> bool:
         """Answer a client's handshake, in the connection's thread; tell whether it may be driven now."""
         if self._limit is not None and self._is_too_many(connection):
-            connection._responder = self._limit[1]
+            connection.responder = self._limit[1]
             perform(connection, self._limit[1], self._failures)
         elif begin_tls(connection, self._failures):
             return True
-        connection._done = True
+        connection.done = True
         with self._recorder.lock:
             self._live.pop(connection, None)
-            if self._probes and connection._stream.silent:
-                note_probe(connection._tape)
-            elif connection.tls is not None and connection.tls.error is not None:
+            if self._probes and connection.stream.silent:
+                note_probe(connection.tape)
+            elif connection.stream.tls is not None and connection.stream.tls.error is not None:
                 self._refused.append(connection)
             self._recorder.changed()
         return False
 
-    def _is_too_many(self, connection: Connection) -> bool:
+    def _is_too_many(self, connection: Conversation) -> bool:
         """Whether it is one more than may be open at once."""
         assert self._limit is not None
         with self._recorder.lock:
             others = [each for each in self._live if each is not connection]
         return len([each for each in others if self._counts(each)]) >= self._limit[0]
 
-    def _counts(self, connection: Connection) -> bool:
+    def _counts(self, connection: Conversation) -> bool:
         """Whether it is open, and not itself one too many."""
-        if connection.closed_by is not None or isinstance(connection._responder, RefuseConnection):
+        if connection.tape.ended_by is not None or isinstance(connection.responder, RefuseConnection):
             return False
         return not (self._probes and has_left_in_silence(connection))
 
-    def _is_driven(self, connection: Connection) -> bool:
-        """Give the connection to what was declared; if nothing was, let it wait for that, or for ``accept()``."""
-        if self._limit is not None and self.transport != "tls" and self._is_too_many(connection):
-            connection._responder = self._limit[1]
-            return True
+    def _is_driven(self, connection: Conversation) -> bool:
+        """Give a connection whose handshake is done to what was declared; tell whether there was anything."""
         if self._probes.look():
             self._give_waiting_connections()  # who came before goes first
         with self._recorder.lock:
-            driver = self._declarations.drive(connection, call_is_over=self._over_since is not None)
-            if driver is None and self._injections.received:
-                driver = connection._responder = ReadOnly()
-            if driver is None or driver.is_raw:
-                connection._cut_frames()
-            if driver is not None:
-                return True
-            connection._mode = "sunk"
-            self._untaken.append(connection)
-            self._recorder.changed()
-            return False
+            return self._decide(connection, False)
+
+    def _decide(self, connection: Conversation, too_many: bool) -> bool:
+        """Give a connection to what was declared; else let it wait for that, or for ``accept()``.  The lock is held."""
+        if too_many and self._limit is not None:
+            connection.responder = self._limit[1]
+            return True
+        driver = self._declarations.drive(connection, call_is_over=self._over_since is not None)
+        if driver is None and self._injections.received:
+            connection.responder = driver = ReadOnly()
+        if driver is None or driver.is_raw:
+            connection.cut_frames()
+        if driver is not None:
+            return True
+        connection.mode = "sunk"
+        self._untaken.append(connection)
+        self._recorder.changed()
+        return False
 
     def _keep_framer(self, thread: threading.Thread) -> None:
         """Keep a thread that runs a framing, to be joined when the server stops."""
         with self._recorder.lock:
             self._framers = [*(each for each in self._framers if each.is_alive() or each.ident is None), thread]
 
-    def _leave_to_accept(self, connection: Connection) -> None:
+    def _leave_to_accept(self, connection: Conversation) -> None:
         reader = self._reader()
-        with connection._tape.lock:
-            if connection._mode == "sunk":  # nobody was faster
+        with connection.tape.lock:
+            if connection.mode == "sunk":  # nobody was faster
                 reader.feed(connection)
 
     def _give_waiting_connections(self) -> None:
@@ -188,89 +199,89 @@ class Admitting(Listening):
         self._probes.look()
         probes = self._probes_waiting()
         with self._recorder.lock:
-            waiting = [each for each in self._untaken if each._may_be_answered()] if framework is not None else []
+            waiting = [each for each in self._untaken if each.may_be_answered()] if framework is not None else []
             waiting = [each for each in waiting if each not in probes]
-            given: list[Connection] = []
+            given: list[Conversation] = []
             gone: list[Any] = []  # let go without the lock
             for connection in waiting:
                 if self._declarations.is_used_up:
                     break  # the next script may be declared a moment later
                 self._untaken.remove(connection)
                 given.append(connection)
-                connection._cut_no_frames()
-                connection._framing, connection._connected_before_declaration = self._framing, True
-                connection._mode = "handled"  # at once: the sink would keep a stream that ends now as a request
-                gone += self._recorder.forget_requests(connection)  # of a stream that nobody was going to read
+                connection.cut_no_frames()
+                connection.framing, connection.connected_before_declaration = self._framing, True
+                connection.mode = "handled"  # at once: the sink would keep a stream that ends now as a request
+                gone += self._recorder.forget_requests(connection.tape)  # of a stream that nobody was going to read
                 driver = self._declarations.drive(connection, call_is_over=False)
                 assert driver is not None
                 if driver.is_raw:
-                    connection._cut_frames()
+                    connection.cut_frames()
         for connection in given:
-            with connection._tape.lock:
+            with connection.tape.lock:
                 self._reader().release(connection)
-                connection._tape.state = BUSY
+                connection.tape.state = BUSY
             assert framework is not None
             framework.handle(connection)
 
-    def _probes_waiting(self) -> list[Connection]:
+    def _probes_waiting(self) -> list[Conversation]:
         """Return those of the connections that wait whose clients are probes."""
         with self._recorder.lock:
             waiting = list(self._untaken) if self._probes else []
         return [each for each in waiting if has_left_in_silence(each)]
 
-    def _stream_over(self, connection: Connection) -> None:
+    def _stream_over(self, connection: Conversation) -> None:
         """Keep what an undeclared connection sent, which has ended, as its one request.  In the sink's thread."""
         with self._recorder.lock:
-            sunk = connection._mode == "sunk"
-            cutting = connection._cutting if sunk else None
+            sunk = connection.mode == "sunk"
+            cutting = connection.cutting if sunk else None
             if sunk and cutting is None:
-                connection._keep_whole_stream()
+                connection.keep_whole_stream()
                 self._note_probe(connection)
             self._recorder.changed()
         if cutting is not None:  # without the lock: a framing is the user's code
             cutting.end()
             cutting.cut_beside()
 
-    def _perform(self, connection: Connection) -> None:
+    def _perform(self, connection: Conversation) -> None:
         """Run the connection's driver, in its thread."""
-        if self.transport == "tls" and connection._responder is None:
+        if self.transport == "tls" and connection.responder is None:
             if not self._begin_tls(connection):
                 return
             if not self._is_driven(connection):
                 self._leave_to_accept(connection)
                 return
-        assert connection._responder is not None
-        if self._probes and isinstance(connection._responder, NoResponderLeft):
+        assert connection.responder is not None
+        if self._probes and isinstance(connection.responder, NoResponderLeft):
             self._probes.next_for(connection, partial(self._driver_after_all, connection))
         try:
-            perform(connection, connection._responder, self._failures)
+            perform(connection, connection.responder, self._failures)
         finally:
-            connection._done = True
+            connection.done = True
             self._note_probe(connection)
             given_back = self._probes.over(connection)
             with self._recorder.lock:
-                if not connection._stream.detached:
+                if not connection.stream.detached:
                     self._live.pop(connection, None)
                 self._recorder.changed()
             if given_back:
                 self._give_waiting_connections()
 
-    def _driver_after_all(self, connection: Connection) -> Responder | None:
+    def _driver_after_all(self, connection: Conversation) -> Responder | None:
         """Return what is left for a connection by now, that nothing was left for."""
         with self._recorder.lock:
             driver = self._declarations.drive(connection, call_is_over=self._over_since is not None)
         return None if isinstance(driver, NoResponderLeft) else driver
 
-    def _note_probe(self, connection: Connection) -> None:
-        if self._probes and left_in_silence(connection._tape):
-            note_probe(connection._tape)
+    def _note_probe(self, connection: Conversation) -> None:
+        if self._probes and left_in_silence(connection.tape):
+            note_probe(connection.tape)
 
     def _could_not_begin(self, request: Any) -> None:
         """Keep why a connection's thread could not be started, and reset it."""
         super()._could_not_begin(request)
         connection = connection_of(request)
-        connection._stream.reset_now()
-        connection._done = True
+        connection.stream.reset_now()
+        connection.done = True
         with self._recorder.lock:
             self._live.pop(connection, None)
 
@@ -278,10 +289,11 @@ class Admitting(Listening):
         with self._recorder.lock:
             live = list(self._live)
         for connection in live:
-            connection._begin_fault_state()
-            connection._interpose()
+            connection.begin_fault_state()
+            connection.interpose()
+            connection.tape.bells.ring()  # what is under way is changed by it from its next byte on
 
 
-def _end_if_there(connection: Connection, reset: bool) -> None:
-    if not connection._tape.gone:
-        connection._end_from_outside(reset=reset)
+def _end_if_there(connection: Conversation, reset: bool) -> None:
+    if not connection.tape.gone:
+        connection.end_from_outside(reset=reset)

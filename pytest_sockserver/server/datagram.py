@@ -12,21 +12,20 @@ import os
 import socket
 import threading
 from collections import deque
-from collections.abc import Generator
 from functools import partial
 from typing import Any, TypeVar
 
 from ..connection import transcript
 from ..connection.deadline import Deadline
 from ..connection.fault_state import Holding
-from ..connection.perform import ROOM, Need, pause
 from ..connection.request import Request, Value, looked_up
-from ..connection.waits import MOMENT, refuse_in_coroutine
+from ..connection.runners import left_of
+from ..connection.waits import MOMENT, Operation, Wait, refuse_in_coroutine
 from ..errors.exceptions import DeadlineExceeded, InvalidState, ServerStopping
 from ..errors.location import hide_frame
 from ..errors.messages import format_peer
 from ..faults.active import Injection
-from ..originals import Condition, Thread, current_thread
+from ..originals import Condition, Thread, current_thread, original
 from ..recording.demands import Period, running
 from ..recording.events import NOTE
 from ..recording.recorder import Tape
@@ -86,7 +85,8 @@ class DatagramTestServer(BaseTestServer):
         self._heard_later: dict[int, list[Holding]] = {}  # and what came, and is heard later
         self._draws: dict[int, int] = {}  # how often each peer's replies have drawn, by the tape's index
         self._blackhole: Injection | None = None  # the latest
-        self._parked: list[tuple[Reply, Need]] = []  # replies that wait for a time or a gate
+        self._parked: list[tuple[Reply, Wait]] = []  # replies that wait for a time or a gate
+        self._rung = False  # a gate was opened since they were looked at
         self._work = Condition(self._recorder.lock)
         self._answerer: threading.Thread | None = None
         self._answering: Request | None = None
@@ -154,15 +154,19 @@ class DatagramTestServer(BaseTestServer):
                         return
                     self._work.wait(self._seconds_to_wait())
                 self._answering = reply.request
-            need = reply.go_on()
-            if need is not None:
+            wait = reply.go_on()
+            if wait is not None:
                 with self._recorder.lock:
-                    self._parked.append((reply, need))
+                    self._parked.append((reply, wait))
 
     def _next_reply(self) -> Reply | None:
         """Return the reply that can go on, else one to a datagram that has none yet.  The lock must be held."""
-        for at, (reply, need) in enumerate(self._parked):
-            if need.over() or need.left() == 0.0:
+        if self._rung:  # each of them looks again
+            self._rung = False
+            self._parked = [(reply, Wait(until=0.0)) for reply, _ in self._parked]
+        now = original.monotonic()
+        for at, (reply, wait) in enumerate(self._parked):
+            if wait.until is not None and wait.until <= now:
                 del self._parked[at]
                 return reply
         if self._todo and not self._closing:
@@ -170,7 +174,7 @@ class DatagramTestServer(BaseTestServer):
         return None
 
     def _seconds_to_wait(self) -> float | None:
-        left = [left for _, need in self._parked if (left := need.left()) is not None]
+        left = [left for _, wait in self._parked if (left := left_of(wait)) is not None]
         return min(left, default=None)
 
     def _reply_to(self, request: Request, outlet: DatagramPeer, heard: bool) -> Reply:
@@ -340,21 +344,23 @@ class DatagramTestServer(BaseTestServer):
         """
         if takes_time(parts):
             self._refuse("send_to")
-        self._drive(self._unasked(peer, parts), "send_to")
+        self._drive(self._unasked(self._unasked_peer(peer, parts), parts), "send_to")
 
-    def _unasked(self, peer: Any, parts: tuple[Part, ...]) -> Generator[Need, None, None]:
-        """Return what it has to wait for to say parts to an address that has not asked."""
-        checked = checked_parts(parts, "send_to()")
-        check_fit(checked, self.transport, "send_to()")
+    def _unasked_peer(self, peer: Any, parts: tuple[Part, ...]) -> DatagramPeer:
+        """Return where datagrams to an address leave that has not asked."""
+        check_fit(checked_parts(parts, "send_to()"), self.transport, "send_to()")
         framework = self._framework
         if framework is None or self._state != "started":
             raise InvalidState(f"cannot send_to() in state {self._state!r}: expected 'started'")
         with self._recorder.lock:
             if peer not in self._tapes:
                 self._tapes[peer] = self._recorder.add_tape(peer)
-            outlet = DatagramPeer(self, framework.socket, self._tapes[peer], peer)
-        lookup = partial(looked_up, self._captured.setdefault(peer, {}), {}, None)
-        return outlet.say(checked, None, lookup)
+            return DatagramPeer(self, framework.socket, self._tapes[peer], peer)
+
+    def _unasked(self, outlet: DatagramPeer, parts: tuple[Part, ...]) -> Operation[None]:
+        """Send parts to an address that has not asked."""
+        lookup = partial(looked_up, self._captured.setdefault(outlet.peer, {}), {}, None)
+        return outlet.say(checked_parts(parts, "send_to()"), None, lookup)
 
     def _listen_again(self) -> None:
         if self._state == "started":
@@ -390,6 +396,7 @@ class DatagramTestServer(BaseTestServer):
     def open_gate(self, name: str) -> None:
         super().open_gate(name)
         with self._recorder.lock:
+            self._rung = True
             self._work.notify_all()
 
     open_gate.__doc__ = BaseTestServer.open_gate.__doc__
@@ -402,7 +409,7 @@ class DatagramTestServer(BaseTestServer):
             self._refuse("reply")
         self._drive(self._replying(outlet, request, parts), "reply")
 
-    def _replying(self, outlet: DatagramPeer, request: Request, parts: tuple[Part, ...]) -> Generator[Need, None, None]:
+    def _replying(self, outlet: DatagramPeer, request: Request, parts: tuple[Part, ...]) -> Operation[None]:
         """Return what it has to wait for to say parts to whoever sent a request."""
         checked = checked_parts(parts, "reply()")
         check_fit(checked, self.transport, "reply()")
@@ -410,38 +417,39 @@ class DatagramTestServer(BaseTestServer):
         lookup = partial(looked_up, captured, {}, request)
         return outlet.say(checked, request, lookup)
 
-    def _drive(self, steps: Generator[Need, None, T], verb: str) -> T:
+    def _drive(self, steps: Operation[T], verb: str) -> T:
         """Say something in the caller's thread, whatever has to be waited for."""
         moment: Deadline | None = None  # for which it may wait in a coroutine, and for room alone
         try:
             while True:
                 try:
-                    need = next(steps)
+                    wait = next(steps)
                 except StopIteration as done:
                     return done.value  # type: ignore[no-any-return]
                 moment = moment or Deadline(MOMENT)
-                if need.kind is not ROOM or not moment.left():
+                if not wait.writable or not moment.left():
                     self._refuse(verb)
-                self._wait_here(need)
+                self._wait_here(wait)
         finally:
             steps.close()
 
     def _refuse(self, verb: str) -> None:
         refuse_in_coroutine(verb, _AWAITED.get(verb, "a plain handler"))
 
-    def _wait_here(self, need: Need) -> None:
+    def _wait_here(self, wait: Wait) -> None:
         with self._recorder.lock:
+            if self._closing:
+                raise ServerStopping("the server stops")
             answers = current_thread() is self._answerer
             self._blocked = self._blocked or answers
             try:
-                while not need.over() and (left := need.left()) != 0.0:
-                    if self._closing:
-                        raise ServerStopping("the server stops")
-                    self._work.wait(left)
+                self._work.wait(left_of(wait))
             finally:
                 self._blocked = self._blocked and not answers
+            if self._closing:
+                raise ServerStopping("the server stops")
 
-    def _sending(self, sock: Any, tape: Tape, data: bytes, peer: Any) -> Generator[Need, None, int]:
+    def _sending(self, sock: Any, tape: Tape, data: bytes, peer: Any) -> Operation[int]:
         """Send one datagram, recorded before it leaves."""
         if self._closing and (self._state != "stopped" or current_thread() is self._answerer):
             raise ServerStopping("the server stops")
@@ -473,7 +481,7 @@ class DatagramTestServer(BaseTestServer):
                 return 0
             raise
 
-    def _until_taken(self, sock: Any, data: bytes, peer: Any) -> Generator[Need, None, int]:
+    def _until_taken(self, sock: Any, data: bytes, peer: Any) -> Operation[int]:
         """Send without waiting for ever: the queue of a unix client that does not read is soon full (unix(7))."""
         if not _DONTWAIT:
             return int(sock.sendto(data, peer))
@@ -488,7 +496,7 @@ class DatagramTestServer(BaseTestServer):
                 where = format_peer(peer)
                 text = f"{self.name}: {where} does not read: a datagram waited {deadline} for room"
                 raise DeadlineExceeded(text)
-            yield Need(ROOM, pause(_RETRY).left)  # no poll tells when an unconnected peer has room again
+            yield Wait(writable=True, until=original.monotonic() + _RETRY)  # no poll tells when it has room again
             if self._closing:
                 raise ServerStopping("the server stops")
 
@@ -539,6 +547,7 @@ class DatagramTestServer(BaseTestServer):
             self._todo.clear()
             self._parked.clear()
             self._work.notify_all()
+            self._recorder.bells.ring()
             answering = self._answering
         peers = {self._answerer: answering.peer} if answering is not None and self._answerer is not None else {}
         until = life_cycle.end_of_patience(deadline)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..connection.fault_state import Holding
-from ..connection.perform import Need, called, made_of, pass_gate, pause
+from ..connection.perform import called, made_of, pass_gate, pause
 from ..connection.request import Request
+from ..connection.waits import Operation, Wait
 from ..errors.exceptions import DeadlineExceeded, ServerStopping
 from ..errors.location import hide_frame, pointing_at
 from ..errors.messages import format_peer, with_conversation
 from ..faults.fault_rule import RECEIVED, SENT, FaultRule
 from ..originals import original
+from ..recording.bells import Bells
 from ..recording.events import NOTE
 from ..recording.failures import said_shortly
 from ..recording.recorder import Tape
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 __tracebackhide__ = hide_frame
 
 
-Saying = Callable[[bytes], Iterator[Need]]
+Send = Callable[[bytes], Operation[None]]
 
 
 class _Stalled(Exception):
@@ -49,7 +51,29 @@ class DatagramPeer:
         self._sent = 0  # datagrams, those without a byte as well
         self.socket = ReplySocket(sock, self._sendto)
 
-    def say(self, parts: Iterable[Part], request: Request | None, lookup: Lookup) -> Generator[Need, None, None]:
+    # As a port, on which operations wait
+
+    @property
+    def bells(self) -> tuple[Bells, ...]:
+        """What is rung when an operation is to look again."""
+        return (self.server._recorder.bells,)
+
+    def watch(self, writes: bool, ring: Callable[[], None]) -> None:
+        """Watch nothing: no poll tells when an unconnected peer has room again."""
+
+    def unwatch(self, ring: Callable[[], None]) -> None:
+        """Watch nothing."""
+
+    def check_cut(self) -> None:
+        """Raise if the server stops.
+
+        Raises:
+            ServerStopping: It does.
+        """
+        if self.server._closing:
+            raise ServerStopping("the server stops")
+
+    def say(self, parts: Iterable[Part], request: Request | None, lookup: Lookup) -> Operation[None]:
         """Say parts: each bytes part is one datagram; then what earlier replies have held back until now."""
         held = self.server._held_for(self.tape)
         before = list(held)
@@ -65,8 +89,8 @@ class DatagramPeer:
                 held.remove(each)
                 yield from self._send(each.data)  # past injections, which it met
 
-    def heard(self, request: Request) -> Iterator[Need | bytes]:
-        """Yield what is heard of a datagram that came, after the injection of faults; and what has to be waited for."""
+    def heard(self, request: Request) -> Iterator[Wait | bytes]:
+        """Yield what is heard of a datagram that came, after injected faults; and what has to be waited for."""
         injection = self.server._injections.hit(RECEIVED, self.tape, by_datagram=True)
         hit = injection.fault_rule if injection is not None else None
         held = self.server._held_for(self.tape, heard=True)
@@ -98,18 +122,18 @@ class DatagramPeer:
                 held.remove(each)
                 yield each.data
 
-    def _perform(self, acts: Iterable[Action], say: Saying) -> Iterator[Need]:
+    def _perform(self, acts: Iterable[Action], send: Send) -> Operation[None]:
         server, tape = self.server, self.tape
         for action in acts:
             if isinstance(action, bytes):
-                yield from say(action)
+                yield from send(action)
             elif isinstance(action, Delay):
-                yield pause(action.seconds)
+                yield from pause(self, action.seconds)
             elif isinstance(action, Jitter):
-                yield pause(self._drawn(action))
+                yield from pause(self, self._drawn(action))
             elif isinstance(action, Gate):
                 try:
-                    yield from pass_gate(server._gates, action.name, server.timeout)
+                    yield from pass_gate(self, server._gates, action.name, server.timeout)
                 except TimeoutError as late:
                     raise with_conversation(DeadlineExceeded, server.name, str(late), server._said()) from None
             elif isinstance(action, OpenGate):
@@ -123,7 +147,7 @@ class DatagramPeer:
             elif isinstance(action, Stall):
                 raise _Stalled
 
-    def _say_one(self, data: bytes) -> Iterator[Need]:
+    def _say_one(self, data: bytes) -> Operation[None]:
         """Say one datagram, or what an injection makes of it."""
         injections = self.server._injections
         hit = injections.hit(SENT, self.tape, by_datagram=True) if injections.sent else None
@@ -131,7 +155,7 @@ class DatagramPeer:
             return self._send(data)
         return self._say_faulty(hit.fault_rule, data)
 
-    def _say_faulty(self, hit: FaultRule, data: bytes) -> Iterator[Need]:
+    def _say_faulty(self, hit: FaultRule, data: bytes) -> Operation[None]:
         acts = actions(hit.parts, partial(made_of, self.server.transport, data), _nothing_named, lambda: [data])
         try:
             yield from self._perform(acts, self._send)
@@ -152,7 +176,7 @@ class DatagramPeer:
         tape.note(NOTE, said_shortly(error).encode("utf-8", "backslashreplace"))
         raise ServerStopping("an injection failed")
 
-    def _send(self, data: bytes) -> Iterator[Need]:
+    def _send(self, data: bytes) -> Operation[None]:
         yield from self.server._sending(self._socket, self.tape, data, self.peer)
         self._sent += 1
 
@@ -163,7 +187,7 @@ class DatagramPeer:
         self.server._drive(self.say([data], None, _nothing_named), "sendto")
         return len(data)
 
-    def _spoof(self, action: Spoofed) -> Iterator[Need]:
+    def _spoof(self, action: Spoofed) -> Operation[None]:
         """Send a datagram from another port of the server's host, or from another address."""
         own = str(self._socket.getsockname()[0])
         host = action.host or own

@@ -1,18 +1,19 @@
 """Answer one datagram: choose what answers it, and say that.
 
-A reply is a generator, as what is said on a stream is.  Where it has to wait, for a time or for a gate, it yields a
-:class:`Need`; the thread that answers then goes on with other datagrams and comes back to it.
+A reply is an operation.  Where it has to wait, for a time or for a gate, the thread that answers goes on with other
+datagrams, and comes back to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from ..connection.perform import ROOM, Need, pause
+from ..connection.perform import pause
 from ..connection.request import Request, looked_up
+from ..connection.waits import Operation, Wait
 from ..errors.exceptions import ServerStopping, UnexpectedRequest
 from ..errors.location import from_users_frame, hide_frame, traceback_at_definition
 from ..errors.messages import format_peer, with_conversation
@@ -47,12 +48,12 @@ class Reply:
         self._outlet, self._tape, self._captured = outlet, outlet.tape, captured
         self._steps = self._answer() if heard or not self._server._injections.received else self._hear()
 
-    def go_on(self) -> Need | None:
+    def go_on(self) -> Wait | None:
         """Answer as far as it goes; return what has to be waited for, ``None`` at the end.  Never raises."""
         try:
-            while (need := next(self._steps, None)) is not None and need.kind is ROOM:
-                self._server._wait_here(need)  # here, and not later: what is sent to a client keeps its order
-            return need
+            while (wait := next(self._steps, None)) is not None and wait.writable:
+                self._server._wait_here(wait)  # here, and not later: what is sent to a client keeps its order
+            return wait
         except ServerStopping:
             self._steps.close()  # while it waited for a client that does not read
         except BaseException as error:
@@ -61,10 +62,10 @@ class Reply:
             self._tape.note(NOTE, said_shortly(from_users_frame(error)).encode("utf-8", "backslashreplace"))
         return None
 
-    def _hear(self) -> Generator[Need, None, None]:
+    def _hear(self) -> Operation[None]:
         """Answer what an injection makes of the datagram: none, one or several."""
         for data in self._outlet.heard(self.request):
-            if isinstance(data, Need):
+            if isinstance(data, Wait):
                 yield data
                 continue
             request = self.request
@@ -72,7 +73,7 @@ class Reply:
                 request = Request(data, peer=request.peer, time=request.time, outlet=request._outlet)
             yield from Reply(request, self._outlet, self._captured, heard=True)._answer()
 
-    def _answer(self) -> Generator[Need, None, None]:
+    def _answer(self) -> Operation[None]:
         if not self._server._answers():
             return  # forgotten meanwhile
         script, declared = self._server._script_for(self.request)
@@ -94,7 +95,7 @@ class Reply:
             return
         raise self._unexpected(script, declared)
 
-    def _by_script(self, script: DatagramScript) -> Generator[Need, None, bool]:
+    def _by_script(self, script: DatagramScript) -> Operation[bool]:
         lookup = partial(looked_up, self._captured, script.values, self.request)
         taken = script.take(self.request, lookup)
         if taken is None:
@@ -102,14 +103,14 @@ class Reply:
         self._captured.update(names_in(taken.found))
         for step in taken.answer:
             if step.at:
-                yield pause(self._tape.began + step.at - self._tape.recorder.elapsed())
+                yield from pause(self._outlet, self._tape.began + step.at - self._tape.recorder.elapsed())
             if step.verb == "open_gate":
                 self._server.open_gate(step.args[0])
             else:
                 yield from self._parts(step.args, lookup)
         return True
 
-    def _by_handler(self) -> Iterator[Need]:
+    def _by_handler(self) -> Operation[None]:
         handler, request = self._server._handler, self.request
         assert handler is not None
         if handler.is_class:
@@ -127,7 +128,7 @@ class Reply:
         except (TypeError, ValueError) as error:  # about what it returned: it is no longer running, so point at its def
             raise error.with_traceback(traceback_at_definition(handler.target)) from None
 
-    def _by_rules(self, book: RuleBook, values: Mapping[str, Any]) -> Generator[Need, None, bool]:
+    def _by_rules(self, book: RuleBook, values: Mapping[str, Any]) -> Operation[bool]:
         lookup = partial(looked_up, self._captured, values, self.request)
         found = book.find(self.request, lookup)
         if found is None:
@@ -139,7 +140,7 @@ class Reply:
         yield from self._parts(rule.reply(count), lookup)
         return True
 
-    def _parts(self, parts: Iterable[Part], lookup: Lookup) -> Iterator[Need]:
+    def _parts(self, parts: Iterable[Part], lookup: Lookup) -> Operation[None]:
         return self._outlet.say(parts, self.request, lookup)
 
     def _unexpected(self, script: DatagramScript | None, declared: bool) -> BaseException:

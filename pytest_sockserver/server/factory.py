@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors.location import Location, hide_frame
 from ..errors.messages import old_attributes
-from ..recording.demands import Period, is_of_the_call, is_under_way
+from ..recording.demands import Period, adopt, is_of_the_call, is_under_way
 from ..recording.failures import Failure, add_note, combined
 from ..transport.address import bind_pair, checked_host
 from . import leaving
@@ -39,7 +39,7 @@ class SockServer:
         check_options(defaults, NAMES, where="SockServer()")
         self._defaults = defaults
         self.servers: list[BaseTestServer] = []
-        self._fixture: str | None = None  # the name of the pytest fixture that it is: its hooks judge
+        self._fixture: str | None = None  # the name of the pytest fixture that it is, or that made it: its hooks judge
         self._put_off: list[Failure] = []  # what is to be told when the servers stop
         self._followed = False  # another fixture of the running test was set up after it
 
@@ -143,6 +143,7 @@ class SockServer:
             raise raised
 
     def __enter__(self) -> SockServer:
+        self._be_adopted()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -160,10 +161,41 @@ class SockServer:
         elif failures:
             raise combined(failures)
 
+    def _be_adopted(self) -> None:
+        """Let pytest's hooks judge it, if a fixture of the user's that outlives a test has made it."""
+        if self._fixture is None:
+            adopt(self)
+
     def _take_failures(self) -> list[Failure]:
         """Return what went wrong in all servers and was not told yet; if nothing did, all that is missing."""
-        wrong, put_off, self._put_off = self._take_wrong(), self._put_off, []
+        wrong, put_off = self._take_wrong(), self._take_put_off()
         return wrong or put_off + [failure for server in self.servers for failure in server._take_missing()]
+
+    def _take_put_off(self) -> list[Failure]:
+        put_off, self._put_off = self._put_off, []
+        return put_off
+
+    def _belong_to(self, fixture: str) -> None:
+        """Be judged by pytest's hooks from now on, as the fixture's."""
+        self._fixture = fixture
+        for server in self.servers:
+            self._tell_who_judges(server)
+
+    def _let_go(self) -> list[Failure]:
+        """Be judged by what stops it alone; return what was put off."""
+        self._fixture = None
+        for server in self.servers:
+            self._tell_who_judges(server)
+        return self._take_put_off()
+
+    def _tell_who_judges(self, server: BaseTestServer) -> None:
+        server._demands.are_judged_by_hooks = self._fixture is not None
+
+    def _begin_test(self) -> None:
+        """Begin to count for a further test, on servers of a wider scope."""
+        self._followed = False
+        for server in self.servers:
+            server._begin_test()
 
     def _take_wrong(self, *, is_last: bool = True) -> list[Failure]:
         """Return what went wrong in all servers, each once."""
@@ -228,8 +260,9 @@ class SockServer:
         return server
 
     def _begin(self, server: BaseTestServer, bound: socket.socket | None) -> None:
+        self._be_adopted()
         server._bound = bound
-        server._demands.are_judged_by_hooks = self._fixture is not None
+        self._tell_who_judges(server)
         self.servers.append(server)  # before its start: Ctrl-C in the midst of that is followed by its stop
         try:
             server.start()

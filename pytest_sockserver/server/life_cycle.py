@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from pathlib import PurePath
 from types import FrameType
 
-from ..connection.connection import Connection
+from ..connection.conversation import Conversation
 from ..connection.deadline import Deadline
 from ..errors.exceptions import HandlerStuck
 from ..errors.location import is_users, traceback_at
@@ -46,19 +46,19 @@ def wait_idle(idle: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def connection_idle(connection: Connection) -> bool:
+def connection_idle(connection: Conversation) -> bool:
     """Tell whether all that a connection's client has sent was taken and handled."""
-    if connection._done or connection._mode == "live":  # the test itself is the reader, and it is not reading now
+    if connection.done or connection.mode == "live":  # the test itself is the reader, and it is not reading now
         return True
-    tape = connection._tape
-    if connection._mode == "handled":
-        return quiet(tape) or (connection._fault_state is not None and connection._fault_state.endless)
+    tape = connection.tape
+    if connection.mode == "handled":
+        return quiet(tape) or (connection.fault_state is not None and connection.fault_state.endless)
     with tape.lock:  # read by the sink
         sock = tape.socket
-        stream = connection._stream
+        stream = connection.stream
         over = sock is None or sock.fileno() < 0 or stream.buffer.ended or stream.left
         unread = not over and sock is not None and ready(sock, False, 0)
-    cutting = connection._cutting
+    cutting = connection.cutting
     return not unread and tape.state is PARKED and (cutting is None or cutting.idle)
 
 

@@ -23,7 +23,7 @@ from ..transport.tapped_socket import RecordingSocket
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..connection.connection import Connection
+    from ..connection.conversation import Conversation
     from .base import BaseTestServer
     from .datagram import DatagramTestServer
     from .stream import StreamTestServer
@@ -134,14 +134,14 @@ class AcceptingServer(PreparedLoop, socketserver.ThreadingMixIn, socketserver.TC
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start the handler that was declared, or let the connection wait for ``accept()``."""
         connection = connection_of(request)
-        if self.owner.transport == "tls" or self.owner._is_driven(connection):
+        if request.is_driven:
             self.handle(connection)
         else:
             self.owner._leave_to_accept(connection)
 
-    def handle(self, connection: Connection) -> None:
+    def handle(self, connection: Conversation) -> None:
         """Start the thread of a connection's handler; keep the error if it cannot be started."""
-        request: Any = connection._tape.socket
+        request: Any = connection.tape.socket
         request.connection = connection  # TLS has put another socket in the place of the one that was accepted
         try:
             super().process_request(request, connection.peer)
@@ -152,7 +152,7 @@ class AcceptingServer(PreparedLoop, socketserver.ThreadingMixIn, socketserver.TC
         connection = connection_of(request)
         name = f"sockserver {self.owner._label()} #{connection.index}"
         thread = Thread(target=self.process_request_thread, args=(request, client_address), name=name, daemon=True)
-        connection._thread = thread
+        connection.thread = thread
         return thread
 
     def finish_request(self, request: Any, client_address: Any) -> None:
@@ -202,16 +202,16 @@ class ReceivingServer(PreparedLoop, socketserver.UDPServer):
         self.owner._could_not_begin(request)
 
 
-def adopt(accepted: socket.socket, connection_for: Callable[[Tape], Connection], tape: Tape) -> RecordingSocket:
+def adopt(accepted: socket.socket, connection_for: Callable[[Tape], Conversation], tape: Tape) -> RecordingSocket:
     """Return the recording socket of an accepted connection, which knows its connection."""
     recording = RecordingSocket.adopt(accepted, tape)
     recording.connection = connection_for(tape)  # type: ignore[attr-defined]
     return recording
 
 
-def connection_of(request: Any) -> Connection:
+def connection_of(request: Any) -> Conversation:
     """Return the connection of a socket that ``get_request`` returned."""
-    connection: Connection = request.connection
+    connection: Conversation = request.connection
     return connection
 
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..connection.deadline import Deadline
 from ..connection.probes import has_left_in_silence, may_be_probe
+from ..connection.queries import PENDING, Query, Undecided, failed_early
 from ..connection.request import Request, with_match
-from ..connection.waits import PENDING, Undecided, Wait, failed_early
 from ..errors.exceptions import DeadlineExceeded, InvalidState, UnexpectedRequest, UnmetExpectation
 from ..errors.location import hide_frame
 from ..errors.messages import format_seconds, with_conversation
@@ -27,7 +27,7 @@ from ..scripting.arguments import LONGEST_WAIT, checked_index, checked_literal, 
 from ..scripting.matching import HexMatch, Match, checked_match, described, matches, shortened
 
 if TYPE_CHECKING:
-    from ..connection.connection import Connection
+    from ..connection.conversation import Conversation
     from .base import BaseTestServer
     from .stream import StreamTestServer
 
@@ -38,7 +38,7 @@ __tracebackhide__ = hide_frame
 _FOR_EVER = LONGEST_WAIT
 
 
-def request(server: BaseTestServer, match: Match, count: int, timeout: float | None) -> Wait[Request]:
+def request(server: BaseTestServer, match: Match, count: int, timeout: float | None) -> Query[Request]:
     """Which is the ``count``-th request that matches?"""
     match = checked_match(match)
     checked_index(count, "wait_for() expected a count of at least 1", least=1)
@@ -73,7 +73,7 @@ def request(server: BaseTestServer, match: Match, count: int, timeout: float | N
     return _wait(server, "wait_for", ask, timeout, late)
 
 
-def untaken_request(server: BaseTestServer, match: Match, timeout: float | None) -> Wait[Request]:
+def untaken_request(server: BaseTestServer, match: Match, timeout: float | None) -> Query[Request]:
     """Which is the earliest request that matches and was not taken?  Answering takes it."""
     match = checked_match(match)
     recorder, matched = server._recorder, _Matched(match)
@@ -92,7 +92,7 @@ def untaken_request(server: BaseTestServer, match: Match, timeout: float | None)
         while seen < end:
             seen += 1
             each = requests[seen - 1]
-            if recorder.is_untaken(each) and (answer := matched(each)) is not None and recorder.take(each):
+            if not each.is_taken and (answer := matched(each)) is not None and recorder.take(each):
                 return answer
         return PENDING
 
@@ -103,7 +103,7 @@ def untaken_request(server: BaseTestServer, match: Match, timeout: float | None)
     return _wait(server, "next_request", ask, timeout, late)
 
 
-def quiet(server: BaseTestServer, seconds: float) -> Wait[None]:
+def quiet(server: BaseTestServer, seconds: float) -> Query[None]:
     """Does nothing arrive for so long from now on?"""
     checked_seconds(seconds, "assert_no_traffic() expected seconds above 0")
     recorder = server._recorder
@@ -124,7 +124,7 @@ def quiet(server: BaseTestServer, seconds: float) -> Wait[None]:
     return _wait(server, "assert_no_traffic", ask, seconds, late, given_up=_failed)
 
 
-def failure(server: BaseTestServer, expected: Expected) -> Wait[None]:
+def failure(server: BaseTestServer, expected: Expected) -> Query[None]:
     """Has the failure come that ``raises`` expects?  Other failures do not end this wait: they are told by others."""
 
     def ask() -> Any:
@@ -139,7 +139,7 @@ def failure(server: BaseTestServer, expected: Expected) -> Wait[None]:
     return _wait(server, "raises", ask, None, late, given_up=lambda server, verb: None, checked=False)
 
 
-def connection(server: StreamTestServer, index: int, timeout: float | None) -> Wait[Connection]:
+def connection(server: StreamTestServer, index: int, timeout: float | None) -> Query[Conversation]:
     """Which is the connection of this index?"""
     checked_index(index, "wait_connection() expected an index from 0 on", least=0)
 
@@ -154,7 +154,7 @@ def connection(server: StreamTestServer, index: int, timeout: float | None) -> W
     return _wait(server, "wait_connection", ask, timeout, late)
 
 
-def untaken_connection(server: StreamTestServer, timeout: float | None) -> Wait[Connection]:
+def untaken_connection(server: StreamTestServer, timeout: float | None) -> Query[Conversation]:
     """Which is the earliest connection that nobody drives?  Answering takes it.
 
     Raises:
@@ -188,8 +188,8 @@ def untaken_connection(server: StreamTestServer, timeout: float | None) -> Wait[
             return Undecided(partial(refuse, refused[0]))  # whose text is made without the lock
         return PENDING
 
-    def refuse(connection: Connection) -> Any:
-        raise failed_early("accept", connection._stream.tls_error())
+    def refuse(connection: Conversation) -> Any:
+        raise failed_early("accept", connection.stream.tls_error())
 
     def again() -> float | None:
         return may_be_probe(server._untaken[0]) if server._untaken else None
@@ -198,38 +198,38 @@ def untaken_connection(server: StreamTestServer, timeout: float | None) -> Wait[
         with server._recorder.lock:
             if server._untaken:  # it may be a probe still, and the time is over
                 return server._untaken.pop(0)
-        failed = f", and the latest handshake failed: {before[-1]._stream.tls_error()}" if before else ""
+        failed = f", and the latest handshake failed: {before[-1].stream.tls_error()}" if before else ""
         raise _late(server, f"accept() waited {deadline}, and nobody connected{failed}")
 
     return _wait(server, "accept", ask, timeout, late, again=again)
 
 
-def closed(connection: Connection, timeout: float | None) -> Wait[None]:
+def closed(connection: Conversation, timeout: float | None) -> Query[None]:
     """Has either side ended the connection?"""
 
     def ask() -> Any:
-        tape = connection._tape
+        tape = connection.tape
         return None if tape.ended_by == "client" or tape.gone else PENDING
 
     def late(deadline: Deadline) -> None:
-        raise connection._error(DeadlineExceeded, f"wait_closed() waited {deadline}: it is still open")
+        raise connection.error(DeadlineExceeded, f"wait_closed() waited {deadline}: it is still open")
 
-    return _wait(connection._server, "wait_closed", ask, timeout, late)
+    return _wait(connection.server, "wait_closed", ask, timeout, late)
 
 
-def done(connection: Connection) -> Wait[None]:
+def done(connection: Conversation) -> Query[None]:
     """Has the thread that answers a connection come to its end?  There is no deadline for that: a stop ends it."""
 
     def ask() -> Any:
-        return None if connection._done else PENDING
+        return None if connection.done else PENDING
 
-    return _wait(connection._server, "rules", ask, _FOR_EVER, late=lambda deadline: None)
+    return _wait(connection.server, "rules", ask, _FOR_EVER, late=lambda deadline: None)
 
 
-def received(connection: Connection, data: bytes, timeout: float | None) -> Wait[None]:
+def received(connection: Conversation, data: bytes, timeout: float | None) -> Query[None]:
     """Does ``data`` stand in what was received?"""
     wanted, seen, start = checked_literal(data, "wait_received"), 0, 0
-    tape, kept = connection._tape, bytearray()
+    tape, kept = connection.tape, bytearray()
 
     def ask() -> Any:
         nonlocal seen, start  # each byte is looked at once, however often this is asked
@@ -248,9 +248,9 @@ def received(connection: Connection, data: bytes, timeout: float | None) -> Wait
 
     def late(deadline: Deadline) -> None:
         text = f"wait_received() waited {deadline} for {shortened(wanted)}"
-        raise connection._error(DeadlineExceeded, text)
+        raise connection.error(DeadlineExceeded, text)
 
-    return _wait(connection._server, "wait_received", ask, timeout, late)
+    return _wait(connection.server, "wait_received", ask, timeout, late)
 
 
 class _Matched:
@@ -269,10 +269,10 @@ class _Matched:
         known = self._known.get(id(each))
         if known is not None:
             return known[1]
-        found = matches(self._match, each, unsure=not each._is_sure)
+        found = matches(self._match, each, unsure=not each.is_sure)
         answer = None
         if found:
-            each._is_sure = True
+            each.is_sure = True
             answer = with_match(each, found) if isinstance(found, (re.Match, HexMatch)) else each
         self._known[id(each)] = each, answer
         return answer
@@ -296,11 +296,11 @@ def _wait(
     given_up: Callable[[BaseTestServer, str], Callable[[], BaseException] | None] | None = None,
     again: Callable[[], float | None] | None = None,
     checked: bool = True,
-) -> Wait[Any]:
+) -> Query[Any]:
     if checked:
         server._check_declarations()
     ends_early = given_up or _failed_or_over
-    return Wait(
+    return Query(
         server._recorder,
         verb,
         ask,

@@ -24,7 +24,7 @@ from ..recording.recorder import BUSY, PARKED
 from ..socketserver.wakeup import Wakeup
 
 if TYPE_CHECKING:
-    from ..connection.connection import Connection
+    from ..connection.conversation import Conversation
 
 
 class Sink:
@@ -39,7 +39,7 @@ class Sink:
     def __init__(
         self,
         name: str,
-        ended: Callable[[Connection], None],
+        ended: Callable[[Conversation], None],
         failed: Callable[[BaseException, str], None],
     ) -> None:
         self._name = name
@@ -48,29 +48,28 @@ class Sink:
         # Guards everything below.  Taken after a tape's lock, and no other is taken under it but the wake-up's.
         # Re-entrant: a user's __del__ may run anywhere (server/base.py).
         self._lock = original.RLock()
-        self._fed: dict[int, Connection] = {}  # by descriptor: what is read into buffers
+        self._fed: dict[int, Conversation] = {}  # by descriptor: what is read into buffers
         self._watched: dict[int, list[tuple[int, Callable[[], None]]]] = {}  # by descriptor: selected once, not read
         self._stale: set[int] = set()  # descriptors whose registration no longer says what the two above say
         self._thread: threading.Thread | None = None
         self._wakeup: Wakeup | None = None
         self._closing = False
 
-    def feed(self, connection: Connection) -> None:
+    def feed(self, connection: Conversation) -> None:
         """Begin to read ``connection``.  Any thread."""
-        tape = connection._tape
+        tape = connection.tape
         with tape.lock:
             sock = tape.socket
-            if sock is None or sock.fileno() < 0 or connection._stream.buffer.ended:
+            if sock is None or sock.fileno() < 0 or connection.stream.buffer.ended:
                 return
-            sock.settimeout(0.0)
             tape.state = PARKED
             with self._lock:
                 self._fed[sock.fileno()] = connection
                 self._renew(sock.fileno())
 
-    def release(self, connection: Connection) -> None:
+    def release(self, connection: Conversation) -> None:
         """Stop reading ``connection``: when this returns, not one more byte of it is taken.  Any thread."""
-        tape = connection._tape
+        tape = connection.tape
         with tape.lock:  # the thread reads under this lock
             number = tape.socket.fileno() if tape.socket is not None else -1
             with self._lock:
@@ -184,8 +183,8 @@ class Sink:
                 self._failed(error, self._name)
                 self.release(connection)  # else it would fail again at once
 
-    def _read(self, connection: Connection, number: int) -> None:
-        tape = connection._tape
+    def _read(self, connection: Conversation, number: int) -> None:
+        tape = connection.tape
         with tape.lock:
             with self._lock:
                 if self._fed.get(number) is not connection:
@@ -193,18 +192,18 @@ class Sink:
             sock = tape.socket
             if sock is not None and sock.fileno() == number:
                 tape.state = BUSY
-                if connection._stream.receive_ahead(sock):
+                if connection.stream.receive_ahead(sock):
                     with self._lock:
                         self._fed.pop(number, None)
                         self._stale.add(number)
                 tape.state = PARKED
             else:
-                connection._stream.buffer.ended = True
-            if connection._stream.buffer.ended:
+                connection.stream.buffer.ended = True
+            if connection.stream.buffer.ended:
                 with self._lock:
                     self._fed.pop(number, None)
                     self._stale.add(number)
         # Without a lock, since a framing is the user's code.
-        connection._cut_what_came()
-        if connection._stream.buffer.ended:
+        connection.cut_what_came()
+        if connection.stream.buffer.ended:
             self._ended(connection)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..connection import transcript
 from ..connection.connection import Connection
+from ..connection.conversation import Conversation
 from ..connection.deadline import Deadline
 from ..connection.probes import Probes
+from ..connection.queries import block
 from ..connection.request import Value
-from ..connection.waits import block
 from ..errors.exceptions import InvalidState
 from ..errors.location import hide_frame
 from ..originals import current_thread, original
@@ -55,32 +56,33 @@ class StreamTestServer(Admitting):
     _kind = socket.SOCK_STREAM
     _handler_argument = "a Connection"
 
+    _trust: Trust | None = None  # made when it is asked for
+    _handshakes: RuleBook | None = None  # the rules for handshakes, if there are any
+    _limit: tuple[int, RefuseConnection] | None = None
+    _expiry: Expiry | None = None  # what ends a connection after a time
+    _framework: AcceptingServer | None = None
+    _admitted = 0  # connections ever, cleared from the record or not
+    _sink: Sink | None = None
+
     def __init__(self, *, transport: str = "tcp", **options: Any) -> None:
         if transport not in ("tcp", "tls", "unix"):
             raise ValueError(f"transport must be 'tcp', 'tls' or 'unix', not {transport!r}")
         super().__init__(transport, {"tls": True, **options} if transport == "tls" else options)
-        self._trust: Trust | None = None  # made when it is asked for
-        self._handshakes: RuleBook | None = None  # the rules for handshakes, if there are any
-        self._refused: list[Connection] = []  # whose handshake failed, and no accept() was told; under the lock
-        self._limit: tuple[int, RefuseConnection] | None = None
-        self._expiry: Expiry | None = None  # what ends a connection after a time
+        self._refused: list[Conversation] = []  # whose handshake failed, and no accept() was told; under the lock
         self._framers: list[threading.Thread] = []  # threads that run framings of the user's; under the lock
         self._fillers: list[socket.socket] = []
         self.framing = self.options.framing
         self._probes = Probes(self._recorder, ignored=self.options.ignore_probes)
         self._declarations = Declarations(self._book, self._probes, self._demands)
-        self._framework: AcceptingServer | None = None
-        self._connections: list[Connection] = []  # guarded by the recorder's lock, as the next two are
-        self._live: dict[Connection, None] = {}  # those that are not over, cleared from the record or not; ordered
-        self._untaken: list[Connection] = []  # undeclared, and not accepted by the test
-        self._admitted = 0  # connections ever, cleared from the record or not
-        self._sink: Sink | None = None
+        self._connections: list[Conversation] = []  # guarded by the recorder's lock, as the next two are
+        self._live: dict[Conversation, None] = {}  # those that are not over, cleared from the record or not; ordered
+        self._untaken: list[Conversation] = []  # undeclared, and not accepted by the test
 
     @property
     def connections(self) -> list[Connection]:
         """The connections so far, in order of arrival: a snapshot."""
         with self._recorder.lock:
-            return list(self._connections)
+            return [each.face for each in self._connections]
 
     @property
     def framing(self) -> Framing | None:
@@ -191,21 +193,23 @@ class StreamTestServer(Admitting):
             if self._handshakes is not None:
                 gone += self._handshakes.clear()
             self._limit, self._connections = None, []
-            over = [each for each in self._untaken if each.closed_by is not None]
+            over = [each for each in self._untaken if each.tape.ended_by is not None]
             for connection in over:
                 self._untaken.remove(connection)
                 del self._live[connection]
         del gone  # without the lock: a __del__ of the user's may come with it
         for connection in over:
-            connection._finish()
+            connection.finish()
 
     def wait_connection(self, index: int = 0, *, timeout: float | None = None) -> Connection:
         """Return the connection with this index; wait for it if need be.
 
+        What is declared has the connection by then; on TLS it gets the connection after the handshake.
+
         Raises:
             DeadlineExceeded: It did not come in time.
         """
-        return block(queries.connection(self, index, timeout))
+        return block(queries.connection(self, index, timeout)).face
 
     def accept(self, *, timeout: float | None = None) -> Connection:
         """Return the earliest connection not taken yet, to be driven by the test; wait for it if need be.
@@ -218,7 +222,7 @@ class StreamTestServer(Admitting):
             InvalidState: A handler is declared: it takes the connections.
             DeadlineExceeded: Nobody connected in time.
         """
-        return self._accepted(block(queries.untaken_connection(self, timeout)))
+        return self._accepted(block(queries.untaken_connection(self, timeout))).face
 
     def client_context(self, **options: Any) -> ssl.SSLContext:
         """Return the context of a client that trusts this server, and checks the name that it connects to.
@@ -255,10 +259,14 @@ class StreamTestServer(Admitting):
 
     def _has_open_connection(self) -> bool:
         with self._recorder.lock:
-            return any(connection.closed_by is None for connection in self._live)
+            return any(connection.tape.ended_by is None for connection in self._live)
 
     def _remarks(self) -> list[str]:
-        live = [each for each in self.connections if each.closed_by is None and each._tape.began >= self._test_began]
+        live = [
+            each
+            for each in list(self._connections)
+            if each.tape.ended_by is None and each.tape.began >= self._test_began
+        ]
         standing = [(each.index, text) for each in live if (text := self._declarations.standing(each)) is not None]
         return [f"# {text} (connection {index})" for index, text in standing[:3]] + super()._remarks()
 
@@ -270,7 +278,7 @@ class StreamTestServer(Admitting):
 
     def _past_injections(self) -> str:
         with self._recorder.lock:
-            away = [each for each in self._connections if each._stream.detached or each._tape.handed_over is not None]
+            away = [each for each in self._connections if each.stream.detached or each.tape.handed_over is not None]
         return (
             f"\n  connection {away[0].index} was detached: no fault is injected into what its socket sends and receives"
             if away
@@ -280,30 +288,29 @@ class StreamTestServer(Admitting):
     def _left_waiting(self) -> list[Failure]:
         with self._recorder.lock:
             waiting = (
-                [each for each in self._untaken if each.closed_by is None] if self._declarations.is_used_up else []
+                [each for each in self._untaken if each.tape.ended_by is None] if self._declarations.is_used_up else []
             )
             self._untaken = [each for each in self._untaken if each not in waiting]
             nobody = self._declarations.unexpected(call_is_over=False) if waiting else None
-        return [Failure(nobody.error(each), each._where()) for each in waiting if nobody is not None]
+        return [Failure(nobody.error(each), each.where()) for each in waiting if nobody is not None]
 
     # Driven by the test
 
-    def _accepted(self, connection: Connection) -> Connection:
+    def _accepted(self, connection: Conversation) -> Conversation:
         """Hand a connection over from the sink to the test."""
         reader = self._reader()
-        with connection._tape.lock:  # the loop's thread may be about to hand it to the sink
+        with connection.tape.lock:  # the loop's thread may be about to hand it to the sink
             reader.release(connection)
-            connection._mode = "live"
-            connection._stream.make_nonblocking()
+            connection.mode = "live"
         with self._recorder.lock:
-            connection._cut_no_frames()
-            gone = self._recorder.forget_requests(connection)  # its frames; the test reads them anew
+            connection.cut_no_frames()
+            gone = self._recorder.forget_requests(connection.tape)  # its frames; the test reads them anew
         del gone  # without the lock
-        connection._waits_for_start = False
+        connection.waits_for_start = False
         return connection
 
     def _refuse_unframed(self, verb: str) -> None:
-        unread = [each for each in self._connections if each._unread_by_verbs() and each._tape.received_count]
+        unread = [each for each in self._connections if each.is_unread_by_verbs() and each.tape.received_count]
         if unread:
             raise TypeError(
                 f"{verb}() waits for requests, but connection {unread[0].index} of {self.name} is a stream that is "
@@ -321,33 +328,33 @@ class StreamTestServer(Admitting):
     def _reading_all(self) -> Iterator[None]:
         """Let the sink read, for the length of the block, the connections that the test drives."""
         with contextlib.ExitStack() as stack:
-            for connection in self.connections:
-                if connection._mode == "live":
-                    stack.enter_context(connection._read_meanwhile())
+            for connection in list(self._connections):
+                if connection.mode == "live":
+                    stack.enter_context(connection.read_meanwhile())
             yield
 
-    def _hand_to_rules(self, connection: Connection, framing: Framing | None) -> Connection:
+    def _hand_to_rules(self, connection: Conversation, framing: Framing | None) -> Conversation:
         """Let a connection that the test drives be answered by the rules, in a thread; return it."""
         framework = self._framework
         assert framework is not None
-        connection._refuse_unreadable("rules")
-        if connection._mode == "handled":
+        connection.refuse_unreadable("rules")
+        if connection.mode == "handled":
             raise InvalidState(f"cannot rules() on connection {connection.index}: a thread of the server drives it")
-        connection._framing = checked_framing(framing, connection._max_frame) or connection._framing
-        self._declarations.rules.check(connection._framing)
-        connection._stream.socket_for("answer by rules")
+        connection.framing = checked_framing(framing, connection.max_frame) or connection.framing
+        self._declarations.rules.check(connection.framing)
+        connection.stream.socket_for("answer by rules")
         with self._recorder.lock:
-            connection._responder, connection._mode = AnswerRest(self._declarations.rules), "handled"
-            connection._waits_for_start = True
-        connection._tape.state = BUSY
+            connection.responder, connection.mode = AnswerRest(self._declarations.rules), "handled"
+            connection.waits_for_start = True
+        connection.tape.state = BUSY
         framework.handle(connection)
         return connection
 
-    def _read_ahead(self, connection: Connection) -> None:
+    def _read_ahead(self, connection: Conversation) -> None:
         """Read a live connection while its test waits for something else than its bytes."""
         self._reader().feed(connection)
 
-    def _read_no_more(self, connection: Connection) -> None:
+    def _read_no_more(self, connection: Conversation) -> None:
         self._reader().release(connection)
 
     def _watch(self, sock: socket.socket, write: bool, wake: Callable[[], None]) -> None:
@@ -357,9 +364,9 @@ class StreamTestServer(Admitting):
     def _unwatch(self, wake: Callable[[], None]) -> None:
         self._reader().unwatch(wake)
 
-    def _connection_for(self, tape: Tape) -> Connection:
-        connection = Connection(tape, self)
-        connection._answer_by_rules = self._declarations.rules.answer_all
+    def _connection_for(self, tape: Tape) -> Conversation:
+        connection = Conversation(tape, self, Connection)
+        connection.answer_by_rules = self._declarations.rules.answer_all
         return connection
 
     # Life cycle
@@ -391,13 +398,13 @@ class StreamTestServer(Admitting):
             live, self._untaken = list(self._live), []
         clients = self._cut_clients()
         for connection in live:
-            connection._cut_off()
-        peers = {each._thread: each.peer for each in live if each._thread is not None}
+            connection.cut_off()
+        peers = {each.thread: each.peer for each in live if each.thread is not None}
         reader = self._sink.close() if self._sink is not None else None
         self._close_fillers()
         clock = self._expiry.close() if self._expiry is not None else None
         for connection in live:
-            connection._end_frames()
+            connection.end_frames()
         until = life_cycle.end_of_patience(deadline)
         framework.close_timeout = until - original.monotonic()
         handlers = list(framework._request_threads())
@@ -405,7 +412,7 @@ class StreamTestServer(Admitting):
         stuck = life_cycle.join([*handlers, reader, clock, *clients, *self._framers], until)
         self._expiry = None
         for connection in live:
-            connection._finish()
+            connection.finish()
         with self._recorder.lock:
             self._live.clear()
         if self._trust is not None:
@@ -420,7 +427,7 @@ class StreamTestServer(Admitting):
         def idle() -> bool:
             with self._recorder.lock:
                 live = list(self._live)
-            return all(each._thread is current or life_cycle.connection_idle(each) for each in live)
+            return all(each.thread is current or life_cycle.connection_idle(each) for each in live)
 
         life_cycle.wait_idle(idle, life_cycle.drain_bound(deadline))
 
@@ -435,18 +442,18 @@ class StreamTestServer(Admitting):
             sink.close_in_child()
         self._close_fillers()
         for connection in list(self._live):
-            sock = connection._tape.socket
+            sock = connection.tape.socket
             if sock is not None:
                 sock.tape = None
                 sock.close()
 
     def _threads(self) -> list[threading.Thread | None]:
         with self._recorder.lock:
-            live = [*(each._thread for each in self._live), *self._framers]
+            live = [*(each.thread for each in self._live), *self._framers]
         handlers = list(self._framework._request_threads()) if self._framework is not None else []
         return [self._loop, *live, *handlers]
 
     def _said(self) -> str:
-        said = [transcript.head(each._tape) + "\n" + transcript.so_far(each._tape) for each in self._connections[-3:]]
+        said = [transcript.head(each.tape) + "\n" + transcript.so_far(each.tape) for each in self._connections[-3:]]
         nothing = f"nobody has connected {self._recorder.since().lstrip() or 'so far'}"
         return with_losses("\n".join(said) if said else nothing, self._losses())

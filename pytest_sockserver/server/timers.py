@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from itertools import count
 
-from ..originals import Condition, Thread, acquired, original
+from ..originals import Condition, Thread, original
 
 
 class Expiry:
@@ -59,27 +59,3 @@ class Expiry:
                 end()
             except BaseException as error:  # the thread ends other connections as well
                 self._failed(error, self._name)
-
-
-class Alarm:
-    """A call after some seconds, unless it is cancelled before: for who has no clock that can be trusted.
-
-    A thread for each, which ends with it.
-
-    Args:
-        ring: Called in that thread; must not block.
-    """
-
-    def __init__(self, seconds: float, ring: Callable[[], object]) -> None:
-        self._pending = original.Lock()
-        self._pending.acquire()
-        self._seconds, self._ring = seconds, ring
-        Thread(target=self._run, name="sockserver alarm", daemon=True).start()
-
-    def cancel(self) -> None:
-        """Let it not ring any more; once.  One that rings at this moment still does."""
-        self._pending.release()
-
-    def _run(self) -> None:
-        if not acquired(self._pending, self._seconds):
-            self._ring()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from ..connection.waits import failed_early
+from ..connection.queries import failed_early
 from ..errors.exceptions import UnmetExpectation
 from ..errors.location import hide_frame
 from ..errors.messages import with_conversation

@@ -8,15 +8,15 @@ kept; nothing stays on disk.
 from __future__ import annotations
 
 import datetime as datetimes
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache, wraps
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar
 
 from ..errors.location import hide_frame
 from ..originals import original
-from .certificates import ENDS, address_of, check_installed
 
 if TYPE_CHECKING:
     import os
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-    from .certificates import Certificate
-
     _Key = EllipticCurvePrivateKey | RSAPrivateKey
 
 __tracebackhide__ = hide_frame
 
+
+#: When certificates end, unless their fault says otherwise: trustme's date.  OpenSSL on Windows fails at dates after
+#: January of 3001 (cryptography issue 3194).
+ENDS: Final = datetime(3000, 1, 1, tzinfo=timezone.utc)
 
 # When certificates begin to be valid, unless their fault says otherwise: trustme's date.
 _BEGINS: Final = datetime(2000, 1, 1, tzinfo=timezone.utc)
@@ -45,6 +47,23 @@ _VALID_FROM: Final = datetime(2100, 1, 1, tzinfo=timezone.utc)
 
 # Values whose keys, and contexts, are kept.  A sweep over a thousand hosts shall not be a heap of a thousand contexts.
 _KEPT: Final = 128
+
+
+class Certificate(Protocol):
+    """What is asked of a certificate's description."""
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Whom it is for."""
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with it."""
+
+    @property
+    def when(self) -> datetime | None:
+        """When it expires, or begins to be valid, if that is its fault."""
+
 
 _making = original.RLock()  # guards what is kept: the root, keys and contexts are made once
 
@@ -90,6 +109,29 @@ def write_ca(directory: str | os.PathLike[str]) -> str:
     with open(path, "wb") as file:
         file.write(ca_pem())
     return path
+
+
+def check_installed() -> None:
+    """Raise the error that says what to install, if trustme is not there."""
+    from importlib.util import find_spec
+
+    # Not imported: that takes a tenth of a second, and a declaration may never be used.
+    if sys.modules.get("trustme") is None and find_spec("trustme") is None:
+        raise ModuleNotFoundError(
+            'a certificate is made by trustme, which is not installed: pip install "pytest-sockserver[tls]", '
+            "or give an ssl.SSLContext of your own",
+            name="trustme",
+        )
+
+
+def address_of(host: str) -> Any:
+    """Return the address that a host is written as; ``None`` for a name."""
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
 
 
 # Keys and certificates: each function returns the PEM of the key, then of what is sent, the certificate first

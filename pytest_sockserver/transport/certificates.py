@@ -16,7 +16,6 @@ What is not done: revocation (CRL, OCSP), certificate transparency, TLS 1.3's ch
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import date, datetime, time, timezone
@@ -24,6 +23,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..errors.location import hide_frame
 from ..originals import ssl_module
+from .certificate_authority import ENDS, address_of, check_installed
+from .tls_contexts import VERIFY_MODES, VERSIONS, check_bool, checked_alpn, server_context
 
 if TYPE_CHECKING:
     import ssl
@@ -43,21 +44,8 @@ HOSTS: Final = ("localhost", "127.0.0.1", "::1")
 # certificate begins a year before it expires.
 _EARLIEST: Final = datetime(1951, 1, 1, tzinfo=timezone.utc)
 
-#: When certificates end, unless their fault says otherwise: trustme's date.  OpenSSL on Windows fails at dates after
-#: January of 3001 (cryptography issue 3194).
-ENDS: Final = datetime(3000, 1, 1, tzinfo=timezone.utc)
-
-#: Versions as the options write them, by the names of ``ssl.TLSVersion``; the oldest first.
-VERSIONS: Final = {"1.0": "TLSv1", "1.1": "TLSv1_1", "1.2": "TLSv1_2", "1.3": "TLSv1_3"}
-
-OLD: Final = ("1.0", "1.1")  # OpenSSL 3 speaks them at security level 0 only
-VERIFY_MODES: Final = {"no": "CERT_NONE", "optional": "CERT_OPTIONAL", "required": "CERT_REQUIRED"}
-
 # Bytes.  RFC 5280 appendix A.1: ub-common-name.
 _LONGEST_NAME: Final = 64
-
-# RFC 7301 section 3.1: the length of a protocol's name is one byte.
-_LONGEST_ALPN: Final = 255
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -280,8 +268,6 @@ class TLS:
 
         On a socket that it wraps, ``server_name`` is the host name that the client has asked for, or ``None``.
         """
-        from .tls_contexts import server_context
-
         return server_context(self)
 
 
@@ -332,28 +318,9 @@ def server_context_of(value: Any) -> ssl.SSLContext:
 # Checks
 
 
-def check_installed() -> None:
-    """Raise the error that says what to install, if trustme is not there."""
-    from importlib.util import find_spec
-
-    # Not imported: that takes a tenth of a second, and a declaration may never be used.
-    if sys.modules.get("trustme") is None and find_spec("trustme") is None:
-        raise ModuleNotFoundError(
-            'a certificate is made by trustme, which is not installed: pip install "pytest-sockserver[tls]", '
-            "or give an ssl.SSLContext of your own",
-            name="trustme",
-        )
-
-
 def _set(value: Certificate | TLS, **attributes: object) -> None:
     for name, each in attributes.items():
         object.__setattr__(value, name, each)
-
-
-def check_bool(name: str, value: object) -> None:
-    """Refuse what is no bool."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {value!r}")
 
 
 def _checked_hosts(hosts: tuple[object, ...], verb: str) -> tuple[str, ...]:
@@ -378,16 +345,6 @@ def _checked_host(host: object, verb: str) -> str:
         return star + idna.encode(host[len(star) :], uts46=True).decode()
     except UnicodeError:  # idna's own are such
         raise ValueError(f"{verb} expected the name or the address of a host, not {host!r}") from None
-
-
-def address_of(host: str) -> Any:
-    """Return the address that a host is written as; ``None`` for a name."""
-    import ipaddress
-
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError:
-        return None
 
 
 def _instant(day: object, verb: str, name: str) -> datetime | None:
@@ -435,19 +392,6 @@ def _checked_names(names: object) -> tuple[tuple[str, Certificate], ...]:
             raise ValueError(f"names expected the name of a host, not the address {name!r}: no client asks for one")
         checked[host] = _checked_certificate(certificate, f"names[{name!r}]")
     return tuple(sorted(checked.items(), key=lambda item: item[0]))
-
-
-def checked_alpn(alpn: object) -> tuple[str, ...]:
-    """Return the names of protocols, or raise the error that says what they must be."""
-    if isinstance(alpn, (str, bytes)) or not isinstance(alpn, Iterable):
-        raise TypeError(f"alpn must be a list of protocols such as ['h2', 'http/1.1'], not {alpn!r}")
-    checked = tuple(alpn)
-    for name in checked:
-        if not isinstance(name, str):
-            raise TypeError(f"alpn must be a list of str, not of {name!r}")
-        if not name.isascii() or not 1 <= len(name) <= _LONGEST_ALPN:
-            raise ValueError(f"alpn must be names of 1 to {_LONGEST_ALPN} ASCII characters, not {name!r}")
-    return checked
 
 
 def _check_versions(minimum: object, maximum: object) -> None:

@@ -8,18 +8,31 @@ it: of numbers that were shut down without it, 68 of 3,000 belonged to another f
 from __future__ import annotations
 
 import os
+import re
 import socket
 import struct
+from typing import Final
 
-from ..recording.recorder import PARKED, SENDING, WAITING, Tape
-from .tapped_socket import PlainSocket, inode, ready
+from ..originals import original
+from ..recording.recorder import PARKED, RECEIVING, SENDING, WAITING, Tape
+from .tapped_socket import DONTWAIT, PlainSocket, inode, ready, received_by_kernel
+
+_LOOK: Final = 4096  # bytes: what stands before a hello is a line, or a header
+
+_HELLO: Final = re.compile(rb"\x16\x03[\x00-\x04]..\x01", re.DOTALL)
+
+#: Seconds.  A thread in a receive that the kernel has given its bytes to has them within milliseconds; if for so long
+#: the counts differ and nothing changes, bytes went another way: urgent ones, or through a copy of the descriptor.
+_COUNT_SETTLES: Final = 0.25
 
 
 def quiet(tape: Tape) -> bool:
     """Tell whether everything that has arrived was taken and handled, and the driver waits for more.
 
     First the kernel, then the state, in this order: bytes leave the kernel in state BUSY alone, so nothing to
-    read and *afterwards* WAITING means that the driver is back from handling whatever there was.
+    read and *afterwards* WAITING means that the driver is back from handling whatever there was.  In state RECEIVING
+    they leave it unseen; but ours grows while it is BUSY, so the kernel's count, *afterwards* ours, and then RECEIVING
+    says the same if the two are equal.
     """
     with tape.lock:
         sock = tape.socket
@@ -27,9 +40,23 @@ def quiet(tape: Tape) -> bool:
             return tape.state is PARKED  # handed over: its reads are not ours to see
         acknowledge_now(sock)  # else a second small write of the client is missed, 60 of 60 times
         readable = ready(sock, False, 0)
+        kernel = received_by_kernel(sock) if tape.is_counted else None
         full = tape.state is SENDING and not ready(sock, True, 0)
+    ours = tape.received_count + tape.client_ended  # Linux counts the end as a byte
     state = tape.state
+    if state is RECEIVING:
+        return not readable and (kernel == ours or _has_settled(tape, (kernel, ours)))
     return (state is WAITING and not readable) or (state is SENDING and full) or state is PARKED
+
+
+def _has_settled(tape: Tape, counts: tuple[int | None, int]) -> bool:
+    """Tell whether these counts, which differ, have not changed for long."""
+    now = original.monotonic()
+    before, since = tape.unequal_counts
+    if before != counts:
+        tape.unequal_counts = counts, now
+        return False
+    return now > since + _COUNT_SETTLES
 
 
 def acknowledge_now(sock: socket.socket) -> None:
@@ -55,7 +82,7 @@ def cut(tape: Tape, why: str) -> None:
                 _cut_descriptor(*tape.handed_over)
         except OSError:
             pass  # ENOTCONN: the client was faster
-    tape.unpark()  # a driver may wait for something that is not his socket
+    tape.bells.ring()  # its driver may wait for something else than the socket
 
 
 def _cut_descriptor(number: int, expected: int) -> None:
@@ -94,17 +121,20 @@ def unread(sock: socket.socket) -> int:
         return 0
 
 
-def begins_tls(sock: socket.socket) -> bool:
-    """Tell whether what has arrived is a TLS ClientHello: a handshake record of version 3.x (RFC 8446 section 5.1).
+def hello_at(sock: socket.socket) -> int:
+    """Return where in what has arrived a TLS ClientHello begins, -1 if there is none.
+
+    That is a handshake record of version 3.x with a message of type 1 (RFC 8446 sections 5.1 and 4).
 
     Raises:
-        OSError: What the socket has to say instead; it says it once, so it must not be passed over.
+        OSError: What the socket has to report instead; it does so once, so it must not be passed over.
     """
     try:
-        first = PlainSocket.recv(sock, 6, socket.MSG_PEEK)
+        arrived = PlainSocket.recv(sock, _LOOK, socket.MSG_PEEK | DONTWAIT)
     except BlockingIOError:
-        return False
-    return first[:2] == b"\x16\x03" and first[5:] == b"\x01"
+        return -1
+    found = _HELLO.search(arrived)
+    return found.start() if found is not None else -1
 
 
 def hard_close(sock: socket.socket) -> None:

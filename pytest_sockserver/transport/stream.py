@@ -23,8 +23,9 @@ from ..recording.events import CLOSE, NOTE, RESET, SEND_EOF, SENT
 from ..recording.recorder import PARKED, Tape
 from ..scripting.buffer import Buffer
 from ..scripting.matching import shortened
-from .kernel import acknowledge_now, begins_tls, cut, hard_close, unacknowledged, unread
-from .tapped_socket import PlainSocket, TappedSocket, ready
+from .kernel import acknowledge_now, cut, hard_close, hello_at, unacknowledged, unread
+from .read_ahead import ReadAhead
+from .tapped_socket import DONTWAIT, PlainSocket, TappedSocket, ready
 from .tapped_socket import start_tls as wrap_tls
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ class Stream:
         buffer: What has arrived and no verb has taken.
         detached: Its socket was given away.
         left: A TLS handshake was left in the kernel, for whoever will read.
+        may_begin_tls: TLS may begin after what is read next: a verb then takes from the kernel what its unit needs, and
+            leaves a hello that follows it.
+        early_hello: The client began TLS before the server's go-ahead.
         silent: A client that was to begin with TLS has left without a byte of it.
         lost: Bytes were received that nobody can be given any more.
         quiet_end: The exception, raised to the driver, that ends a handler without being its failure.
@@ -70,6 +74,7 @@ class Stream:
         self.detached = False
         self.lost = False
         self.left = False
+        self.may_begin_tls = self.early_hello = False
         self.silent = False
         self.quiet_end: BaseException | None = None
         self.tls: SimpleNamespace | None = None
@@ -120,50 +125,52 @@ class Stream:
         if self.detached and sock is not None and sock.fileno() >= 0:
             raise InvalidState(f"cannot {verb} connection {self.tape.index}: it was detached, its new owner closes it")
 
-    def make_nonblocking(self) -> None:
-        """Make the socket non-blocking, if it is open: the verbs wait by themselves, under their deadlines."""
-        with self.tape.lock:
-            sock = self.tape.socket
-            if sock is not None and sock.fileno() >= 0:
-                sock.settimeout(0.0)
-
     def make_blocking(self) -> None:
         """Make the socket of a handler class as it was accepted: it blocks, without a time-out."""
-        if self.secured:  # else nobody has touched it
+        if self.secured or not DONTWAIT:  # else nothing has touched it
             self.socket_for("read").settimeout(None)
 
     # Receiving
 
-    def receive(self, sock: TappedSocket, into: Buffer | None = None, size: int = CHUNK) -> bool:
+    def receive(self, size: int = CHUNK, into: Buffer | None = None) -> bool:
         """Feed the buffer with what is there, or with the end of the stream; tell whether there was anything.
 
         Args:
-            into: Another buffer than the stream's own.
             size: Bytes at most.
+            into: Another buffer than the stream's own.
         """
-        buffer = self.buffer if into is None else into
+        sock, buffer = self.socket_for("read"), self.buffer if into is None else into
         try:
-            data = sock.recv(size)
-        except BlockingIOError:
-            return False
+            data = sock.take(size)
         except OSError as error:
-            if _wants_more(error):
-                return False
             if error is not self.tape.peer_error:
                 raise
             data, buffer.broken = b"", True  # the client's reset is an end of its stream, if not a good one
+        if data is None:
+            return False
         if data:
             buffer.feed(data)
         else:
             buffer.ended = True
         return True
 
-    def hand_on(self, data: bytes, intake: Any) -> None:
-        """Feed the buffer with what an injection makes of what was received."""
-        if data:
-            self.buffer.feed(data)
-        else:
-            self.buffer.ended, self.buffer.broken = True, intake.arrived.broken
+    def peek(self) -> bytes | None:
+        """Return what is there and leave it; ``b""`` for an end or an error, ``None`` if there is nothing."""
+        try:
+            return PlainSocket.recv(self.socket_for("read"), CHUNK, socket.MSG_PEEK | DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
+    def note_early_hello(self) -> None:
+        """Note, before something is sent, whether the client has begun TLS without waiting for it."""
+        sock = self.tape.socket
+        if not self.early_hello and sock is not None and sock.fileno() >= 0:
+            try:
+                self.early_hello = hello_at(sock) == 0
+            except OSError:
+                pass  # the send raises it
 
     def has_input(self) -> bool:
         """Whether anything has come that was not taken, the end of the stream included."""
@@ -176,10 +183,11 @@ class Stream:
         bytes are counted and not kept: here they would be held in memory as well.
         """
         try:
-            if self._may_begin_tls() and begins_tls(sock):
+            at = hello_at(sock) if self.may_begin_tls or self._may_begin_tls() else -1
+            if at == 0:
                 self.left = True
                 return True
-            self.receive(sock)
+            self.receive(at if at > 0 else CHUNK)
         except OSError as error:
             sock._explained(error)  # which notes a reset
             self.buffer.ended = self.buffer.broken = True
@@ -193,40 +201,37 @@ class Stream:
         events = self.tape.events
         return self.tls is None and (not events or events[-1][2] == SENT)
 
-    def await_more(self, sock: TappedSocket) -> None:
+    def expect_more(self) -> None:
         """Let the rest of a unit of which something has come arrive at once."""
-        if len(self.buffer):
-            try:
-                acknowledge_now(sock)
-            except OSError:
-                pass  # the client is gone, which the next receive says
+        try:
+            acknowledge_now(self.socket_for("read"))
+        except OSError:
+            pass  # the client is gone, which the next receive says
 
     # Sending
 
-    def send(self, data: bytes) -> Iterator[bool]:
-        """Send all of ``data``, yielding whenever the kernel takes no more."""
-        sock, rest = self.socket_for("send on"), memoryview(data)
-        while rest:
-            try:
-                chunk = data if len(rest) == len(data) <= CHUNK else rest[:CHUNK]  # usually all of it, without a view
-                rest = rest[sock.send(chunk) :]
-            except BlockingIOError:
-                yield True
-            except OSError as error:
-                if not _wants_more(error):
-                    raise self._lost(error) from None
-                yield True
+    def offer(self, data: bytes) -> int:
+        """Send what the kernel takes at once; return how many bytes."""
+        sock = self.tape.socket
+        if self.detached or sock is None or sock.fileno() < 0:
+            sock = self.socket_for("send on")  # which raises
+        if self.may_begin_tls:
+            self.note_early_hello()
+        try:
+            return sock.offer(data)
+        except OSError as error:
+            raise self.lost_by(error) from None
 
     def send_raw(self, data: bytes) -> Iterator[bool]:
         """Send all of ``data`` past TLS, unrecorded, yielding whenever the kernel takes no more."""
         sock, rest = self.socket_for("send on"), memoryview(data)
         while rest:
             try:
-                rest = rest[PlainSocket.send(sock, rest) :]
+                rest = rest[PlainSocket.send(sock, rest[:CHUNK], DONTWAIT) :]
             except BlockingIOError:
                 yield True
             except OSError as error:
-                raise self._lost(sock._explained(error)) from None  # type: ignore[arg-type]
+                raise self.lost_by(sock._explained(error)) from None  # type: ignore[arg-type]
 
     def send_urgent(self, byte: bytes) -> None:
         """Send a byte of urgent data."""
@@ -235,7 +240,7 @@ class Stream:
         try:
             PlainSocket.send(sock, byte, socket.MSG_OOB)
         except OSError as error:
-            raise self._lost(sock._explained(error)) from None  # type: ignore[arg-type]
+            raise self.lost_by(sock._explained(error)) from None  # type: ignore[arg-type]
 
     def send_descriptors(self, data: bytes, files: Sequence[Any]) -> Iterator[bool]:
         """Send ``data`` with open files attached to its first byte."""
@@ -247,13 +252,15 @@ class Stream:
             try:
                 if len(rest) == len(data):
                     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", numbers))]
-                    rest = rest[sock.sendmsg([rest], rights) :]
+                    rest = rest[sock.sendmsg([rest], rights, DONTWAIT) :]
                 else:
-                    rest = rest[sock.send(rest) :]
+                    rest = rest[sock.offer(bytes(rest[:CHUNK])) :]
+                    if rest:
+                        raise BlockingIOError
             except BlockingIOError:
                 yield True
             except OSError as error:
-                raise self._lost(error) from None
+                raise self.lost_by(error) from None
 
     def send_eof(self) -> None:
         """End the server's half of the stream."""
@@ -267,9 +274,10 @@ class Stream:
             gone: Any = error
             if error.errno == errno.ENOTCONN:  # what shutdown(2) says once the client has reset
                 gone = sock._explained(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
-            raise self._lost(gone) from None
+            raise self.lost_by(gone) from None
 
-    def _lost(self, error: OSError) -> OSError:
+    def lost_by(self, error: OSError) -> OSError:
+        """Return an error of sending; that the client is gone ends a handler quietly."""
         if error is self.tape.peer_error:
             self.quiet_end = error
         return error
@@ -339,15 +347,21 @@ class Stream:
                 pass  # the client was faster
             sock.close()
 
-    def detach(self) -> TappedSocket:
-        """Give the socket away, blocking and without a time-out."""
+    def detach(self, undelivered: Buffer | None = None) -> TappedSocket:
+        """Give the socket away, blocking and without a time-out, and with it what was received and not taken.
+
+        Args:
+            undelivered: What was received after that, for an injection, which has not handed it on.
+        """
         sock = self.socket_for("detach")
-        if len(self.buffer):
-            raise InvalidState(
-                f"cannot detach connection {self.tape.index}: {len(self.buffer)} bytes were read ahead and not taken "
-                f"yet: {shortened(bytes(self.buffer))}; take them first"
-            )
+        ahead, self.buffer = self.buffer, Buffer()
+        if undelivered is not None:
+            ahead.feed(undelivered.take(len(undelivered)))
+            ahead.ended, ahead.broken = ahead.ended or undelivered.ended, ahead.broken or undelivered.broken
         sock.settimeout(None)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 0)
+        self.tape.interposer = ReadAhead(self.tape, ahead) if len(ahead) or ahead.ended else None
         self.tape.state = PARKED
         self.detached = True
         return sock
@@ -373,11 +387,9 @@ class Stream:
         """Record what is in the kernel, before a stream that no thread reads is cut."""
         with self.tape.lock:
             sock = self.tape.socket
-            if sock is not None and sock.fileno() >= 0:
-                sock.settimeout(0.0)
             try:
                 while sock is not None and sock.fileno() >= 0 and not self.buffer.ended and not self.detached:
-                    if not self.receive(sock):
+                    if not self.receive():
                         return
             except OSError:
                 self.buffer.ended = True  # it was ended from outside before, or the record says why
@@ -395,16 +407,14 @@ class Stream:
 
     def _discard(self, sock: TappedSocket) -> Iterator[float]:
         until = original.monotonic() + LINGER
-        sock.settimeout(0.0)
-        receive = self._receive_past_tls if self.tls is not None else self.receive
         while (left := until - original.monotonic()) > 0 and not self.tape.cut and not self.buffer.ended:
-            if not receive(sock):
+            if not (self.receive() if self.tls is None else self._receive_past_tls(sock)):
                 yield left
 
     def _receive_past_tls(self, sock: TappedSocket) -> bool:
         """Throw away what is there: OpenSSL decrypts nothing any more once it has said goodbye over unread input."""
         try:
-            self.buffer.ended = not PlainSocket.recv(sock, CHUNK)
+            self.buffer.ended = not PlainSocket.recv(sock, CHUNK, DONTWAIT)
         except BlockingIOError:
             return False
         return True
@@ -427,6 +437,12 @@ class Stream:
             raise InvalidState(f"cannot start_tls on connection {self.tape.index}: it speaks TLS already")
         if at_once:
             yield from self._await_hello()
+        if self.early_hello:
+            raise ScriptMismatch(
+                "expected the client to begin TLS after the server's go-ahead, but its ClientHello had come before "
+                "that: it must wait for the reply (RFC 3207 section 4)"
+            )
+        self.may_begin_tls = False
         early = bytes(self.buffer)
         if not early:
             early = _peeked(plain)
@@ -507,9 +523,8 @@ def _readable(sock: TappedSocket) -> bool:
 
 
 def _peeked(sock: TappedSocket) -> bytes:
-    sock.settimeout(0.0)
     try:
-        return sock.recv(64, socket.MSG_PEEK)
+        return sock.recv(64, socket.MSG_PEEK | DONTWAIT)
     except OSError:
         return b""
 

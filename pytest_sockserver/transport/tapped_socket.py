@@ -10,17 +10,20 @@ so a request is recorded before it can be answered.  What is sent is noted *befo
 (afterwards, the client had its reply first in 19 of 3,000 runs); what the kernel then refuses is taken
 back by an ``unsent`` event.
 
-A blocking receive first peeks, in state WAITING, and takes in state BUSY.  The peek blocks, keeps time-outs
-and errors, and takes nothing; so whoever wants to know whether all that arrived was handled looks at
-the kernel first and at the state afterwards (see ``kernel.quiet``).  A plain ``recv`` in state WAITING has its
-bytes before it has the interpreter's lock again: 239 of 389 one-megabyte uploads were missed by that.
+A blocking receive has its bytes before it has the interpreter's lock again: by looking whether the kernel has any,
+239 of 389 one-megabyte uploads were missed.  Where the kernel counts the bytes that it has received (TCP on Linux), it
+receives at once, in state RECEIVING, and ``kernel.quiet`` compares the counts.  Elsewhere it peeks first, in state
+WAITING, and takes in state BUSY; the peek blocks, keeps time-outs and errors, and takes nothing.
+
+Two pairs of ways lead through here.  A handler class calls ``recv`` and ``send`` as of any socket, which an interposer
+may change.  The verbs call ``take`` and ``offer``, which note the same and neither wait nor know of faults: the verbs
+apply these themselves, to what was taken.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import select
 import socket
 import sys
 from collections.abc import Callable
@@ -30,9 +33,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors.exceptions import ServerStopping
 from ..errors.location import hide_frame
-from ..originals import greenlets_sleep, looked_for, original, ssl_module
+from ..originals import POLLIN, POLLOUT, greenlets_sleep, looked_for, original, ssl_module
 from ..recording.events import CLIENT_EOF, CLIENT_RESET, CLOSE, NOTE, START_TLS, RawEvent
-from ..recording.recorder import BUSY, PARKED, SENDING, WAITING, Tape
+from ..recording.recorder import BUSY, PARKED, RECEIVING, SENDING, WAITING, Tape
 
 if TYPE_CHECKING:
     import ssl
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
 # Plain ints: an operation on socket's enum flags is a dozen Python calls, and these stand in each receive and send.
 _PEEK = int(socket.MSG_PEEK)
 _UNTAPPED = int(socket.MSG_PEEK | socket.MSG_OOB)  # a look takes nothing; urgent data is beside the stream
-_DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))  # Windows has none
+DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))  # Windows has none
 _NOT_WAITALL = ~int(getattr(socket, "MSG_WAITALL", 0))  # a look for all of it would not return at the first byte
 _SENDFILE_CHUNK = 65536  # bytes; what shutil.copyfileobj uses
 _SEND_CHUNK = 262144  # bytes offered to the kernel at once: it takes about as many, and the rest is noted anew
@@ -48,12 +51,12 @@ _SEND_CHUNK = 262144  # bytes offered to the kernel at once: it takes about as m
 
 _loaded = sys.modules  # a look there costs less than a call, and this is in each receive
 
-if hasattr(select, "poll"):
+if original.poll is not None:  # a library may have taken it out of ``select``
 
     def ready(sock: socket.socket, write: bool, seconds: float | None) -> bool:
         """Wait until ``sock`` can be read or written, has ended or failed; tell whether that came in time."""
         poller = original.poll()  # one microsecond to make, holds no descriptor, knows no FD_SETSIZE
-        poller.register(sock, select.POLLOUT if write else select.POLLIN)
+        poller.register(sock, POLLOUT if write else POLLIN)
         if seconds != 0 and "greenlet" in _loaded and (sleep := greenlets_sleep()) is not None:
             return looked_for(lambda: bool(poller.poll(0)), seconds, sleep)
         return bool(poller.poll(None if seconds is None else math.ceil(seconds * 1000)))
@@ -79,35 +82,54 @@ if TYPE_CHECKING:
 else:
     PlainSocket = original.socket
 
+# Looked up once: these are in each receive and each send.
+_recv, _recv_into, _send = PlainSocket.recv, PlainSocket.recv_into, PlainSocket.send
+
+# As plain numbers: of a socket's own attributes each is made an enum's member, which costs as much as a system call.
+_c_socket: Any = original.socket.__base__
+_family_of, _type_of = _c_socket.family.__get__, _c_socket.type.__get__
+_INTERNET = (int(socket.AF_INET), int(socket.AF_INET6))
+_SOL_SOCKET, _SO_OOBINLINE = int(socket.SOL_SOCKET), int(socket.SO_OOBINLINE)
+_IPPROTO_TCP, _TCP_NODELAY = int(socket.IPPROTO_TCP), int(socket.TCP_NODELAY)
+
+_COUNT_END = 136  # bytes of struct tcp_info through tcpi_bytes_received, which Linux has since 4.1
+
+
+def _kernel_counts(sock: socket.socket) -> bool:
+    """Tell whether the kernel counts what it receives on a TCP socket; it does so on all, or on none."""
+    global _known_to_count
+    if _known_to_count is None:
+        _known_to_count = bool(DONTWAIT) and received_by_kernel(sock) is not None
+    return _known_to_count
+
+
+_known_to_count: bool | None = None
+
+
+def received_by_kernel(sock: socket.socket) -> int | None:
+    """Return how many bytes the kernel has received, urgent ones and the end of the stream included; else ``None``."""
+    if sys.platform != "linux" or _family_of(sock) not in _INTERNET:
+        return None
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _COUNT_END)
+    return int.from_bytes(info[-8:], sys.byteorder) if len(info) == _COUNT_END else None
+
 
 class TappedSocket(PlainSocket):
     """What the recording sockets share: their tape, and closing without touching a stranger's descriptor."""
 
     tape: Tape | None = None  # a class attribute first: wrap_socket reads before anyone can set it
 
-    def await_input(self, seconds: float | None) -> bool:
-        """Wait for bytes, the end of the stream or an error.  For the driver's thread, on a non-blocking socket."""
-        tape = self.tape
-        assert tape is not None
-        tape.state = WAITING
-        try:
-            return ready(self, False, seconds)
-        except (OSError, ValueError) as error:  # ValueError: closed by another thread, its number is -1 now
-            raise self._explained(error) from None
-        finally:
-            tape.state = BUSY
+    def take(self, size: int) -> bytes | None:
+        """Receive what is there, at most ``size`` bytes; ``b""`` at the end, ``None`` if there is nothing."""
+        raise NotImplementedError
 
-    def await_room(self, seconds: float | None) -> bool:
-        """Wait until the kernel takes bytes again.  For the driver's thread, on a non-blocking socket."""
-        tape = self.tape
-        assert tape is not None
-        tape.state = SENDING
-        try:
-            return ready(self, True, seconds)
-        except (OSError, ValueError) as error:
-            raise self._explained(error) from None
-        finally:
-            tape.state = BUSY
+    def take_waiting(self, size: int) -> bytes | None:
+        """Receive as ``take`` does, but wait for it in the kernel, where that can be done; else return ``None``."""
+        raise NotImplementedError
+
+    def offer(self, data: bytes) -> int:
+        """Send what the kernel takes at once; return how many bytes."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Close; noted once the descriptor is really closed, which a live ``makefile()`` puts off."""
@@ -143,10 +165,16 @@ class TappedSocket(PlainSocket):
             if tape.tap is not None:
                 tape.tap()
         elif wanted:
-            if tape.cut:
-                tape.saw_cut = True
-                raise ServerStopping(tape.cut)
-            tape.note(CLIENT_EOF)
+            self._note_end()
+
+    def _note_end(self) -> None:
+        """Note the end of the stream, unless it is our own doing."""
+        tape = self.tape
+        assert tape is not None
+        if tape.cut:
+            tape.saw_cut = True
+            raise ServerStopping(tape.cut)
+        tape.note(CLIENT_EOF)
 
     def _explained(self, error: BaseException) -> BaseException:
         """Return what to raise for ``error``: our own doing is told from the client's, whose reset is noted."""
@@ -210,58 +238,162 @@ class RecordingSocket(TappedSocket):
     @classmethod
     def adopt(cls, sock: socket.socket, tape: Tape) -> RecordingSocket:
         """Take over the descriptor of ``sock``, which is left closed."""
-        timeout = sock.gettimeout()
-        mine = cls(sock.family, sock.type, sock.proto, sock.detach())
+        timeout, family = sock.gettimeout(), _family_of(sock)
+        mine = cls(family, _type_of(sock), sock.proto, sock.detach())
         if mine.gettimeout() != timeout:  # socket.setdefaulttimeout() leaks into rebuilt sockets
             mine.settimeout(timeout)
+        if not DONTWAIT:
+            mine.settimeout(0.0)
         mine.tape = tape
         tape.socket = mine
+        if family in _INTERNET:
+            # Else an urgent byte of the client is left behind, and FTP's ABOR is never seen (RFC 959 section 4.1.3).
+            mine.setsockopt(_SOL_SOCKET, _SO_OOBINLINE, 1)
+            # A second send must not wait 40 ms for the client to acknowledge the first (Nagle, delayed ACK).
+            mine.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
+            tape.is_counted = _kernel_counts(mine)
         return mine
 
-    def _peek(self, flags: int = 0) -> None:
-        """Block until a receive will return at once.  A non-blocking socket never waits, so it need not look."""
+    # For the verbs
+
+    def take(self, size: int) -> bytes | None:
+        """Receive what is there, at most ``size`` bytes; ``b""`` at the end, ``None`` if there is nothing."""
+        if self.gettimeout() and not ready(self, False, 0):
+            return None  # with a time-out Python waits by itself, whatever the flags say
+        try:
+            data = _recv(self, size, DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise self._explained(error) from None
+        if data:
+            self.tape.received(data)  # type: ignore[union-attr]
+        else:
+            self._note_end()
+        return data
+
+    def take_waiting(self, size: int) -> bytes | None:
+        """Receive as ``take`` does, but wait for it in the kernel, where that can be done; else return ``None``.
+
+        For the thread that drives the connection.  What ends the wait is bytes, the end, or a shutdown.
+        """
+        tape = self.tape
+        if not tape.is_counted or "greenlet" in _loaded:  # type: ignore[union-attr]
+            return None
+        tape.state = RECEIVING  # type: ignore[union-attr]
+        try:
+            data = _recv(self, size)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise self._explained(error) from None
+        finally:
+            tape.state = BUSY  # type: ignore[union-attr]
+        if data:
+            tape.received(data)  # type: ignore[union-attr]
+        else:
+            self._note_end()
+        return data
+
+    def offer(self, data: bytes) -> int:
+        """Send what the kernel takes at once; return how many bytes."""
+        if self.gettimeout() and not ready(self, True, 0):
+            return 0  # as above
+        tape = self.tape
+        noted: RawEvent | None = tape.sending(data)  # type: ignore[union-attr]
+        sent = 0
+        try:
+            sent = _send(self, data, DONTWAIT)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            tape.unsent(len(data))  # type: ignore[union-attr]
+            noted = None
+            explained = self._explained(error)
+            if explained is error:
+                raise
+            raise explained from None
+        finally:
+            if sent < len(data) and noted is not None:
+                tape.sent_less(noted, sent)  # type: ignore[union-attr]
+        return sent
+
+    # For handler classes
+
+    def _begin_receive(self, flags: int = 0) -> None:
+        """Say that a receive begins; where the kernel counts nothing, block until it will return at once."""
         tape = self.tape
         assert tape is not None
-        if self.gettimeout() == 0.0:
-            return
-        tape.state = WAITING
+        if tape.is_counted:
+            tape.state = RECEIVING
+        elif self.gettimeout() != 0.0:  # else it never waits, and need not look
+            tape.state = WAITING
+            try:
+                _recv(self, 1, _PEEK | flags & _NOT_WAITALL)
+            except OSError as error:
+                raise self._explained(error) from None
+            finally:
+                tape.state = BUSY
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        tape = self.tape
+        if tape is None or flags & _UNTAPPED:
+            return super().recv(bufsize, flags)
+        if (front := tape.interposer) is not None and (made := front.recv(self, bufsize)) is not None:
+            return made  # type: ignore[no-any-return]
+        if bufsize:
+            self._begin_receive(flags)
         try:
-            PlainSocket.recv(self, 1, _PEEK | flags)
+            data = _recv(self, bufsize, flags)
         except OSError as error:
             raise self._explained(error) from None
         finally:
             tape.state = BUSY
-
-    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
-        if self.tape is None or flags & _UNTAPPED:
-            return super().recv(bufsize, flags)
-        if self.tape.interposer is not None and (heard := self.tape.interposer.recv(self, bufsize)) is not None:
-            return heard  # type: ignore[no-any-return]
-        if bufsize:
-            self._peek(flags & _NOT_WAITALL)
-        try:
-            data = super().recv(bufsize, flags)
-        except OSError as error:
-            raise self._explained(error) from None
         self._noted(data, bufsize)
-        return data
+        return data if (front := tape.interposer) is None else front.received(data, bufsize)
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
-        if self.tape is None or flags & _UNTAPPED:
+        tape = self.tape
+        if tape is None or flags & _UNTAPPED:
             return super().recv_into(buffer, nbytes, flags)
+        if tape.interposer is not None or not tape.is_counted or type(buffer) is not memoryview or buffer.format != "B":
+            return self._recv_into_any(buffer, nbytes, flags)
+        # The usual case, of a makefile(), without a further call but the record's.
+        tape.state = RECEIVING
+        try:
+            count = _recv_into(self, buffer, nbytes, flags)
+        except OSError as error:
+            raise self._explained(error) from None
+        finally:
+            tape.state = BUSY
+        if count:
+            tape.received(bytes(buffer[:count]))
+            if tape.tap is not None:
+                tape.tap()
+        elif len(buffer):
+            self._note_end()
+        if (front := tape.interposer) is None:
+            return count
+        return _scattered(front.received(bytes(buffer[:count]), nbytes or len(buffer)), [buffer])
+
+    def _recv_into_any(self, buffer: Any, nbytes: int, flags: int) -> int:
+        tape = self.tape
+        assert tape is not None
         with memoryview(buffer) as given, given if given.format == "B" and given.ndim == 1 else given.cast("B") as view:
             wanted = nbytes or len(view)
-            if self.tape.interposer is not None and (heard := self.tape.interposer.recv(self, wanted)) is not None:
-                view[: len(heard)] = heard
-                return len(heard)
+            if (front := tape.interposer) is not None and (made := front.recv(self, wanted)) is not None:
+                return _scattered(made, [view])
             if wanted:
-                self._peek(flags & _NOT_WAITALL)
+                self._begin_receive(flags)
             try:
-                count = PlainSocket.recv_into(self, view, nbytes, flags)
+                count = _recv_into(self, view, nbytes, flags)
             except OSError as error:
                 raise self._explained(error) from None
-            self._noted(bytes(view[:count]), wanted)
-        return count
+            finally:
+                tape.state = BUSY
+            data = bytes(view[:count])
+            self._noted(data, wanted)
+            return count if (front := tape.interposer) is None else _scattered(front.received(data, wanted), [view])
 
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
         if self.tape is None or flags & _UNTAPPED:
@@ -278,37 +410,46 @@ class RecordingSocket(TappedSocket):
         def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> tuple[bytes, list[Any], int, Any]:
             if self.tape is None or flags & _UNTAPPED:
                 return super().recvmsg(bufsize, ancbufsize, flags)
-            if self.tape.interposer is not None and (heard := self.tape.interposer.recv(self, bufsize)) is not None:
+            if (front := self.tape.interposer) is not None and (heard := front.recv(self, bufsize)) is not None:
                 return heard, [], 0, None
-            self._peek()
+            self._begin_receive()
             try:
                 answer = super().recvmsg(bufsize, ancbufsize, flags)
             except OSError as error:
                 raise self._explained(error) from None
+            finally:
+                self.tape.state = BUSY
             self._noted(answer[0], bufsize)
+            if (front := self.tape.interposer) is not None:
+                return (front.received(answer[0], bufsize), *answer[1:])
             return answer
 
         def recvmsg_into(self, buffers: Any, ancbufsize: int = 0, flags: int = 0, /) -> tuple[int, list[Any], int, Any]:
             if self.tape is None or flags & _UNTAPPED:
                 return super().recvmsg_into(buffers, ancbufsize, flags)
             views = [memoryview(each).cast("B") for each in buffers]
-            if self.tape.interposer is not None:
-                heard = self.tape.interposer.recv(self, sum(map(len, views)))
-                if heard is not None:
-                    return _scattered(heard, views), [], 0, None
-            self._peek()
+            if (front := self.tape.interposer) is not None:
+                made = front.recv(self, sum(map(len, views)))
+                if made is not None:
+                    return _scattered(made, views), [], 0, None
+            self._begin_receive()
             try:
                 answer = super().recvmsg_into(views, ancbufsize, flags)
             except OSError as error:
                 raise self._explained(error) from None
-            self._noted(b"".join(views)[: answer[0]], sum(map(len, views)))
+            finally:
+                self.tape.state = BUSY
+            data, wanted = b"".join(views)[: answer[0]], sum(map(len, views))
+            self._noted(data, wanted)
+            if (front := self.tape.interposer) is not None:
+                return (_scattered(front.received(data, wanted), views), *answer[1:])
             return answer
 
         def sendmsg(self, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None, /) -> int:
             if self.tape is None:
                 return super().sendmsg(buffers, ancdata, flags, address)
             chunk = b"".join(bytes(each) for each in buffers)
-            if self.tape.interposer is not None and not ancdata and self.tape.interposer.send(chunk):
+            if (front := self.tape.interposer) is not None and not ancdata and front.send(chunk):
                 return len(chunk)
             send_message = super().sendmsg
             return self._send_noted(chunk, flags, lambda data, flags: send_message([data], ancdata, flags))
@@ -316,7 +457,7 @@ class RecordingSocket(TappedSocket):
     def send(self, data: Any, flags: int = 0, /) -> int:
         if self.tape is None:
             return super().send(data, flags)
-        if self.tape.interposer is not None and self.tape.interposer.send(data):
+        if (front := self.tape.interposer) is not None and front.send(data):
             return memoryview(data).nbytes
         return self._send_noted(data, flags, self._send_waiting)
 
@@ -327,11 +468,11 @@ class RecordingSocket(TappedSocket):
         """
         tape, timeout = self.tape, self.gettimeout()
         assert tape is not None
-        if timeout == 0.0 or not _DONTWAIT:
+        if timeout == 0.0 or flags & DONTWAIT or not DONTWAIT:
             return super().send(data, flags)
         while True:
             try:
-                return PlainSocket.send(self, data, flags | _DONTWAIT)
+                return PlainSocket.send(self, data, flags | DONTWAIT)
             except BlockingIOError:
                 tape.state = SENDING
                 in_time = ready(self, True, timeout)
@@ -340,13 +481,16 @@ class RecordingSocket(TappedSocket):
                     raise TimeoutError("timed out") from None
 
     def sendall(self, data: Any, flags: int = 0, /) -> None:
-        if self.tape is None:
+        tape = self.tape
+        if tape is None:
             return super().sendall(data, flags)
-        if self.tape.interposer is not None and self.tape.interposer.send(data):
+        if (front := tape.interposer) is not None and front.send(data):
             return None
         sent = 0
-        if type(data) is bytes and len(data) <= _SEND_CHUNK:  # the usual case, without a view
-            sent = self._send_noted(data, flags, self._send_waiting)
+        if (
+            type(data) is bytes and len(data) <= _SEND_CHUNK and DONTWAIT and not flags
+        ):  # the usual case: taken at once, no view
+            sent = self.offer(data)
             if sent == len(data):
                 return
         with memoryview(data) as view, view.cast("B") as rest:
@@ -391,8 +535,22 @@ def _recording_ssl_socket(plain: type[ssl.SSLSocket]) -> type[ssl.SSLSocket]:
     class RecordingSSLSocket(plain, TappedSocket):  # type: ignore[misc, valid-type]
         """A TLS socket that notes what passes, in plain text.  recv and recv_into call read, sendall calls send."""
 
-        def await_input(self, seconds: float | None) -> bool:
-            return bool(self.pending()) or super().await_input(seconds)
+        def take(self, size: int) -> bytes | None:
+            try:
+                return self.read(size)  # type: ignore[no-any-return]
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return None
+
+        def take_waiting(self, size: int) -> bytes | None:
+            return None
+
+        def offer(self, data: bytes) -> int:
+            if self.gettimeout() != 0.0 and not ready(self, True, 0):
+                return 0  # a handler class's own, which blocks
+            try:
+                return self._send_noted(data, 0, super().send)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return 0
 
         def do_handshake(self, block: bool = False) -> None:
             self._refuse_after_reset()
@@ -403,15 +561,12 @@ def _recording_ssl_socket(plain: type[ssl.SSLSocket]) -> type[ssl.SSLSocket]:
             if tape is None:
                 return super().read(len, buffer)
             self._refuse_after_reset()
-            if tape.interposer is not None and (heard := tape.interposer.recv(self, len)) is not None:
-                if buffer is None:
-                    return heard
-                memoryview(buffer)[: heard.__len__()] = heard
-                return heard.__len__()
+            if (front := tape.interposer) is not None and (made := front.recv(self, len)) is not None:
+                return made if buffer is None else _scattered(made, [memoryview(buffer)])
             if self.gettimeout() != 0.0 and not self.pending():
                 tape.state = WAITING
                 try:
-                    PlainSocket.recv(self, 1, _PEEK)
+                    _recv(self, 1, _PEEK)
                 except OSError as error:
                     raise self._explained(error) from None
                 finally:
@@ -424,12 +579,15 @@ def _recording_ssl_socket(plain: type[ssl.SSLSocket]) -> type[ssl.SSLSocket]:
                 raise self._explained(error) from None
             data: bytes = answer if buffer is None else bytes(memoryview(buffer)[: int(answer)])
             self._noted(data, len)
-            return answer
+            if (front := tape.interposer) is None:
+                return answer
+            made = front.received(data, len)
+            return made if buffer is None else _scattered(made, [memoryview(buffer)])
 
         def send(self, data: Any, flags: int = 0) -> int:
             if self.tape is None:
                 return super().send(data, flags)
-            if self.tape.interposer is not None and self.tape.interposer.send(data):
+            if (front := self.tape.interposer) is not None and front.send(data):
                 return memoryview(data).nbytes
             return self._send_noted(data, flags, super().send)
 
@@ -443,12 +601,33 @@ def _recording_ssl_socket(plain: type[ssl.SSLSocket]) -> type[ssl.SSLSocket]:
     return RecordingSSLSocket
 
 
+_lent: dict[int, tuple[int, type[ssl.SSLSocket]]] = {}  # by the context's id: how many calls, and the usual class
+_lending = original.Lock()  # guards _lent, and the class of each context in it
+
+
+def _lend(context: ssl.SSLContext, ours: type[ssl.SSLSocket]) -> None:
+    """Make a context wrap sockets by our class, until each such call was followed by ``_give_back()``."""
+    with _lending:
+        calls, usual = _lent.get(id(context)) or (0, context.sslsocket_class)
+        context.sslsocket_class = ours
+        _lent[id(context)] = calls + 1, usual
+
+
+def _give_back(context: ssl.SSLContext) -> None:
+    with _lending:
+        calls, usual = _lent.pop(id(context))
+        if calls > 1:
+            _lent[id(context)] = calls - 1, usual
+        else:
+            context.sslsocket_class = usual
+
+
 def start_tls(plain: TappedSocket, context: ssl.SSLContext, *, noted: bool = True) -> ssl.SSLSocket:
     """Turn ``plain`` into a TLS socket of the same tape, without a byte of handshake yet; it does not block.
 
-    The context is the user's: its ``sslsocket_class`` is ours for the length of one call, under the
-    connection's lock.  Another thread that wraps a socket by the same context at that moment gets a socket
-    of our class without a tape, which behaves as the plain one.
+    The context is the user's: its ``sslsocket_class`` is ours for the length of the call.  Another thread that wraps
+    a socket by the same context at that moment gets a socket of our class without a tape, which behaves as the plain
+    one; if it is a thread of ours, the last one puts the usual class back.
 
     The ``wrap_socket()`` of a class of the user's own is called without that lock.  Until it returns, the connection is
     ended through the detached descriptor, and counts as busy.
@@ -458,8 +637,7 @@ def start_tls(plain: TappedSocket, context: ssl.SSLContext, *, noted: bool = Tru
     assert tape is not None
     tape.wrapping = True
     with tape.lock if type(context) is ssl.SSLContext else nullcontext():
-        usual = context.sslsocket_class
-        context.sslsocket_class = _recording_ssl_socket(ssl.SSLSocket)
+        _lend(context, _recording_ssl_socket(ssl.SSLSocket))
         try:
             secured = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
         except OSError:  # the client has reset at this moment, and the socket is closed
@@ -467,11 +645,11 @@ def start_tls(plain: TappedSocket, context: ssl.SSLContext, *, noted: bool = Tru
             tape.note(CLIENT_RESET)
             raise
         finally:
-            context.sslsocket_class = usual
+            _give_back(context)
             tape.wrapping = False
         with tape.lock:
             secured.tape = tape  # type: ignore[attr-defined]
-            tape.socket, tape.handed_over, tape.state = secured, None, BUSY  # type: ignore[assignment]
+            tape.socket, tape.handed_over, tape.state, tape.is_counted = secured, None, BUSY, False  # type: ignore[assignment]
             if tape.cut:
                 PlainSocket.shutdown(secured, socket.SHUT_RDWR)
     if noted:

@@ -8,17 +8,28 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors.location import hide_frame
 from ..originals import ssl_module
 from .certificate_authority import ca_pem, issued, kept
-from .certificates import OLD, TLS, VERIFY_MODES, VERSIONS, Certificate, check_bool, checked_alpn
 
 if TYPE_CHECKING:
     import ssl
 
+    from .certificate_authority import Certificate
+
 __tracebackhide__ = hide_frame
+
+
+#: Versions as the options write them, by the names of ``ssl.TLSVersion``; the oldest first.
+VERSIONS: Final = {"1.0": "TLSv1", "1.1": "TLSv1_1", "1.2": "TLSv1_2", "1.3": "TLSv1_3"}
+
+OLD: Final = ("1.0", "1.1")  # OpenSSL 3 speaks them at security level 0 only
+VERIFY_MODES: Final = {"no": "CERT_NONE", "optional": "CERT_OPTIONAL", "required": "CERT_REQUIRED"}
+
+# RFC 7301 section 3.1: the length of a protocol's name is one byte.
+_LONGEST_ALPN: Final = 255
 
 
 def client_context(
@@ -33,7 +44,7 @@ def client_context(
     """
     check_bool("trust", trust)
     offered = checked_alpn(alpn)
-    if certificate is not None and not isinstance(certificate, Certificate):
+    if certificate is not None and not hasattr(certificate, "for_client"):
         raise TypeError(f"certificate must be a Certificate, not {certificate!r}")
     ssl_module()  # once it is there, the client's is the one that everybody has, gevent's perhaps
     import ssl
@@ -52,7 +63,7 @@ def client_context(
 
 
 @kept
-def server_context(tls: TLS) -> ssl.SSLContext:
+def server_context(tls: Any) -> ssl.SSLContext:
     """Return the context of a server, always the same one."""
     ssl = ssl_module()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -83,7 +94,7 @@ def _set_versions(context: ssl.SSLContext, minimum: str | None, maximum: str | N
             context.maximum_version = ssl.TLSVersion[VERSIONS[maximum]]
 
 
-def _is_weak(tls: TLS) -> bool:
+def _is_weak(tls: Any) -> bool:
     """Whether OpenSSL would refuse on our side already: it has levels of security, from 0 to 5, and Python's is 2."""
     return tls.certificate.fault == "weak_key" or tls.minimum in OLD or tls.maximum in OLD
 
@@ -95,7 +106,7 @@ def _set_ciphers(context: ssl.SSLContext, ciphers: str | None, *, weak: bool) ->
         context.set_ciphers(ciphers)
 
 
-def _when_asked_for_a_name(tls: TLS) -> Callable[[Any, str | None, ssl.SSLContext], int | None]:
+def _when_asked_for_a_name(tls: Any) -> Callable[[Any, str | None, ssl.SSLContext], int | None]:
     """Return what a context calls once a client has said hello, whether or not it asks for a name."""
     refused_alert = ssl_module().ALERT_DESCRIPTION_UNRECOGNIZED_NAME
     contexts = {name: _for_name(tls, certificate).server_context() for name, certificate in tls.names}
@@ -117,10 +128,10 @@ def _when_asked_for_a_name(tls: TLS) -> Callable[[Any, str | None, ssl.SSLContex
     return asked
 
 
-def _for_name(tls: TLS, certificate: Certificate) -> TLS:
+def _for_name(tls: Any, certificate: Certificate) -> Any:
     """Return the same side of TLS with another certificate, and no names of its own."""
     same = {each.name: getattr(tls, each.name) for each in fields(tls)}
-    return TLS(**{**same, "certificate": certificate, "names": None, "refuse_unknown_names": False})
+    return type(tls)(**{**same, "certificate": certificate, "names": None, "refuse_unknown_names": False})
 
 
 def _show(context: ssl.SSLContext, certificate: Certificate) -> None:
@@ -136,3 +147,25 @@ def _show(context: ssl.SSLContext, certificate: Certificate) -> None:
         context.load_cert_chain(path)
     finally:
         os.unlink(path)
+
+
+# Checking what is given
+
+
+def check_bool(name: str, value: object) -> None:
+    """Refuse what is no bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+
+
+def checked_alpn(alpn: object) -> tuple[str, ...]:
+    """Return the names of protocols, or raise the error that says what they must be."""
+    if isinstance(alpn, (str, bytes)) or not isinstance(alpn, Iterable):
+        raise TypeError(f"alpn must be a list of protocols such as ['h2', 'http/1.1'], not {alpn!r}")
+    checked = tuple(alpn)
+    for name in checked:
+        if not isinstance(name, str):
+            raise TypeError(f"alpn must be a list of str, not of {name!r}")
+        if not name.isascii() or not 1 <= len(name) <= _LONGEST_ALPN:
+            raise ValueError(f"alpn must be names of 1 to {_LONGEST_ALPN} ASCII characters, not {name!r}")
+    return checked

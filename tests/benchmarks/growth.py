@@ -11,11 +11,11 @@ from collections.abc import Callable
 from measure import Effort, Measured, by_turns, ratio, timed
 from pytest_sockserver import ANY, Request, StreamTestServer
 from pytest_sockserver.connection.connection import Connection
-from pytest_sockserver.connection.waits import PENDING
+from pytest_sockserver.connection.conversation import Conversation
+from pytest_sockserver.connection.queries import PENDING
 from pytest_sockserver.recording.recorder import Recorder, Tape
-from pytest_sockserver.scripting import readers
-from pytest_sockserver.scripting.buffer import Buffer
-from pytest_sockserver.scripting.readers import Steps
+from pytest_sockserver.scripting.buffer import NEED_MORE, Buffer
+from pytest_sockserver.scripting.verbs import Expect, ExpectLine, RecvExactly, RecvUntil, Verb
 from pytest_sockserver.server import queries
 
 #: The factor between the sizes.
@@ -36,43 +36,44 @@ def linear(task: Callable[[int], object], size: int, effort: Effort) -> Measured
     return ratio(large, small, f"for one of {size:,} and of {size // TIMES:,}")
 
 
-def connection() -> Connection:
+def connection() -> Conversation:
     server = StreamTestServer(record_limit=UNLIMITED)
-    return Connection(Tape(server._recorder, 0, ("127.0.0.1", 1)), server)
+    return Conversation(Tape(server._recorder, 0, ("127.0.0.1", 1)), server, Connection)
 
 
-def fed_by_bytes(read: Callable[[Buffer], Steps[bytes]], data: bytes) -> None:
-    """Drive a verb with one byte whenever it asks for more."""
-    buffer, rest = Buffer(), iter(data)
-    steps = read(buffer)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            if done.value != data:
-                raise AssertionError("something else was taken") from None
-            return
+class Known:
+    """What a verb may ask of the conversation that it is run on."""
+
+    max_frame = UNLIMITED
+    framing = None
+
+    def lookup(self, name: str) -> bytes:
+        raise KeyError(name)
+
+
+def fed_by_bytes(verb: Verb, data: bytes) -> None:
+    """Run a verb with one byte whenever it asks for more."""
+    buffer, rest, known = Buffer(), iter(data), Known()
+    while (unit := verb.next_from(buffer, known)) is NEED_MORE:
         buffer.feed(bytes((next(rest),)))
+    if unit != data:
+        raise AssertionError("something else was taken")
 
 
 def until(size: int) -> None:
-    fed_by_bytes(lambda buffer: readers.recv_until(buffer, b"\r\n", UNLIMITED), b"\r" * (size - 1) + b"\n")
+    fed_by_bytes(RecvUntil(b"\r\n"), b"\r" * (size - 1) + b"\n")
 
 
 def exactly(size: int) -> None:
-    fed_by_bytes(lambda buffer: readers.recv_exactly(buffer, size), bytes(size))
+    fed_by_bytes(RecvExactly(size), bytes(size))
 
 
 def expect(size: int) -> None:
-    fed_by_bytes(lambda buffer: readers.expect(buffer, bytes(size)), bytes(size))
+    fed_by_bytes(Expect(bytes(size)), bytes(size))
 
 
 def expect_line(size: int) -> None:
-    fed_by_bytes(expected_line, bytes(size - 1) + b"\n")
-
-
-def expected_line(buffer: Buffer) -> Steps[bytes]:
-    return (yield from readers.expect_line(buffer, ANY, UNLIMITED))[0]
+    fed_by_bytes(ExpectLine(ANY), bytes(size - 1) + b"\n")
 
 
 def lines_of_a_burst(size: int) -> None:
@@ -80,11 +81,9 @@ def lines_of_a_burst(size: int) -> None:
     buffer = Buffer()
     buffer.feed(b"a line\r\n" * size)
     for _ in range(size):
-        try:
-            next(readers.recv_until(buffer, b"\n", UNLIMITED))
-        except StopIteration as done:
-            if done.value != b"a line\r\n":
-                raise AssertionError(done.value) from None
+        unit = RecvUntil(b"\n").next_from(buffer, Known())
+        if unit != b"a line\r\n":
+            raise AssertionError(unit)
 
 
 def wait_received(size: int) -> None:
@@ -93,7 +92,7 @@ def wait_received(size: int) -> None:
     wait = queries.received(conn, b"the end", 60)
     wait._given_up = _never
     for _ in range(size):
-        conn._tape.received(b"chunk")
+        conn.tape.received(b"chunk")
         if wait.poll() is not PENDING:
             raise AssertionError("found what was not there")
 
@@ -104,7 +103,7 @@ def wait_received_long(size: int) -> None:
     wait = queries.received(conn, bytes(100 * size), 60)
     wait._given_up = _never
     for _ in range(size):
-        conn._tape.received(bytes(100))
+        conn.tape.received(bytes(100))
         answer = wait.poll()
     if answer is PENDING:
         raise AssertionError("did not find what was there")
@@ -113,8 +112,8 @@ def wait_received_long(size: int) -> None:
 def wait_for(size: int) -> None:
     """Wait for a request while many others come."""
     conn = connection()
-    recorder: Recorder = conn._tape.recorder
-    wait = queries.request(conn._server, b"the one", 1, 60)
+    recorder: Recorder = conn.tape.recorder
+    wait = queries.request(conn.server, b"the one", 1, 60)
     wait._given_up = _never
     for _ in range(size):
         recorder.add_request(Request(b"another"))
@@ -125,8 +124,8 @@ def wait_for(size: int) -> None:
 def wait_for_count(size: int) -> None:
     """Wait for all requests of many."""
     conn = connection()
-    recorder: Recorder = conn._tape.recorder
-    wait = queries.request(conn._server, ANY, size, 60)
+    recorder: Recorder = conn.tape.recorder
+    wait = queries.request(conn.server, ANY, size, 60)
     wait._given_up = _never
     for _ in range(size):
         recorder.add_request(Request(b"another"))
@@ -138,11 +137,11 @@ def wait_for_count(size: int) -> None:
 def next_request(size: int) -> None:
     """Take many requests one after the other."""
     conn = connection()
-    recorder: Recorder = conn._tape.recorder
+    recorder: Recorder = conn.tape.recorder
     for _ in range(size):
         recorder.add_request(Request(b"another"))
     for _ in range(size):
-        queries.untaken_request(conn._server, ANY, 60).poll()
+        queries.untaken_request(conn.server, ANY, 60).poll()
 
 
 def _never(verb: str) -> None:

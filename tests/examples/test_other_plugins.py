@@ -25,8 +25,8 @@ def test_pytest_socket_blocks_a_server_and_the_error_names_the_flag(pytester):
 
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(
-        "E   pytest_sockserver.AddressUnavailable: [[]Errno 13[]] pytest-socket blocks this test's sockets: run pytest "
-        "with --allow-hosts=127.0.0.1,::1, or mark the test with @pytest.mark.enable_socket"
+        "E   pytest_sockserver.AddressUnavailable: [[]Errno 13[]] pytest-socket blocks this test's sockets: run "
+        "pytest with --allow-hosts=127.0.0.1,::1, or mark the test with @pytest.mark.enable_socket"
     )
 
 

@@ -1,0 +1,64 @@
+from typing import Any
+
+from .connection.aio import AsyncConnection as AsyncConnection
+from .connection.aio import AsyncRequest as AsyncRequest
+from .connection.connection import Connection as Connection
+from .connection.request import Request as Request
+from .errors.exceptions import AddressUnavailable as AddressUnavailable
+from .errors.exceptions import BlockingCallInCoroutine as BlockingCallInCoroutine
+from .errors.exceptions import DeadlineExceeded as DeadlineExceeded
+from .errors.exceptions import DialogueError as DialogueError
+from .errors.exceptions import EndOfStream as EndOfStream
+from .errors.exceptions import HandlerStuck as HandlerStuck
+from .errors.exceptions import IncompleteRequest as IncompleteRequest
+from .errors.exceptions import InvalidState as InvalidState
+from .errors.exceptions import RecordLimitExceeded as RecordLimitExceeded
+from .errors.exceptions import ScriptMismatch as ScriptMismatch
+from .errors.exceptions import ServerFailed as ServerFailed
+from .errors.exceptions import ServerStopping as ServerStopping
+from .errors.exceptions import SockServerError as SockServerError
+from .errors.exceptions import SockServerWarning as SockServerWarning
+from .errors.exceptions import UnexpectedRequest as UnexpectedRequest
+from .errors.exceptions import UnmetExpectation as UnmetExpectation
+from .errors.exceptions import UnsupportedFault as UnsupportedFault
+from .faults.matrix import fault_matrix as fault_matrix
+from .faults.modifiers import Cut as Cut
+from .faults.modifiers import Drip as Drip
+from .recording.events import Event as Event
+from .scripting.effects import Close as Close
+from .scripting.effects import Delay as Delay
+from .scripting.effects import Gate as Gate
+from .scripting.effects import OpenGate as OpenGate
+from .scripting.effects import Reset as Reset
+from .scripting.effects import SendEof as SendEof
+from .scripting.effects import Stall as Stall
+from .scripting.frame_formats import delimited as delimited
+from .scripting.frame_formats import fixed as fixed
+from .scripting.frame_formats import http1 as http1
+from .scripting.frame_formats import length_prefixed as length_prefixed
+from .scripting.frame_formats import lines as lines
+from .scripting.frame_formats import netstrings as netstrings
+from .scripting.frame_formats import octet_counted as octet_counted
+from .scripting.frame_formats import resp as resp
+from .scripting.frame_formats import sans_io as sans_io
+from .scripting.frame_formats import until_eof as until_eof
+from .scripting.frame_formats import websocket as websocket
+from .scripting.framing import EOF as EOF
+from .scripting.matching import ANY as ANY
+from .scripting.matching import Hex as Hex
+from .scripting.matching import Text as Text
+from .scripting.parts import DATA as DATA
+from .scripting.parts import Part as Part
+from .scripting.rules import CONNECT as CONNECT
+from .scripting.rules import HANDSHAKE as HANDSHAKE
+from .scripting.script import Script as Script
+from .scripting.tls_effects import StartTLS as StartTLS
+from .server.aio import AsyncServer as AsyncServer
+from .server.datagram import DatagramTestServer as DatagramTestServer
+from .server.factory import SockServer as SockServer
+from .server.stream import StreamTestServer as StreamTestServer
+from .transport.certificates import TLS as TLS
+from .transport.certificates import Certificate as Certificate
+
+__version__: str
+_as_loaded: dict[str, dict[str, Any]]
