@@ -21,7 +21,6 @@ from .errors.exceptions import SockServerWarning as SockServerWarning
 from .errors.exceptions import UnexpectedRequest as UnexpectedRequest
 from .errors.exceptions import UnmetExpectation as UnmetExpectation
 from .errors.exceptions import UnsupportedFault as UnsupportedFault
-from .faults.matrix import fault_matrix as fault_matrix
 from .faults.modifiers import Cut as Cut
 from .faults.modifiers import Drip as Drip
 from .recording.events import Event as Event
@@ -56,6 +55,7 @@ from .scripting.tls_effects import StartTLS as StartTLS
 from .server.aio import AsyncServer as AsyncServer
 from .server.datagram import DatagramTestServer as DatagramTestServer
 from .server.factory import SockServer as SockServer
+from .server.fault_matrix import fault_matrix as fault_matrix
 from .server.stream import StreamTestServer as StreamTestServer
 from .transport.certificates import TLS as TLS
 from .transport.certificates import Certificate as Certificate

@@ -266,11 +266,12 @@ def current_thread() -> threading.Thread:
 
 def running(threads: list[threading.Thread]) -> list[threading.Thread]:
     """Return those of the threads that have not ended.  The number of one that has may be another thread's by now."""
-    frames, active = sys._current_frames(), threading._active  # type: ignore[attr-defined]
+    # The numbers alone: this very frame is among the frames, and to keep it would be a cycle.
+    numbers, active = set(sys._current_frames()), threading._active  # type: ignore[attr-defined]
     return [
         thread
         for thread in threads
-        if thread.ident in frames and (thread.is_alive() or active.get(thread.ident) is thread)
+        if thread.ident in numbers and (thread.is_alive() or active.get(thread.ident) is thread)
     ]
 
 

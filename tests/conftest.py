@@ -1,11 +1,12 @@
-"""What holds in the whole suite: expected texts, the guard of locks, and what one version of Python is enough for.
+"""What holds in the whole suite: expected texts, two guards, and what one version of Python is enough for.
 
-See ``expected_texts.py`` and ``lock_guard.py``.  No test has to ask for the guard: code of the user that runs under a
-lock of ours is an error of the test.
+See ``expected_texts.py``, ``leak_guard.py`` and ``lock_guard.py``.  No test has to ask for the guards: what a test
+leaves behind, and code of the user that runs under a lock of ours, is an error of the test.
 """
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,30 +15,58 @@ import pytest
 
 from . import lock_guard
 from .expected_texts import SWITCH, SameText, Texts, stem_of
+from .leak_guard import LeakGuard
 
 lock_guard.install()
 
-#: What runs on one version of Python in CI: pure code without a syntax or a library of its own for a version, and what
-#: real clients make of the bytes that they get.  Everything that concerns threads, sockets, TLS, tracebacks, pytest's
-#: reports, event loops and imports runs on each.
+#: What runs on one version of Python in CI: pure code that uses nothing which differs between versions (declaring,
+#: matching, framing, dialogues, faults as rows, whom a verdict is of), what other plugins do beside ours, what real
+#: clients make of the bytes that they get, and the examples of the documentation.
 ONE_VERSION = (
     "benchmarks",
     "clients",
     "conformance/test_mutations.py",
+    "examples",
     "faults",
     "recipes",
+    "test_addresses_options.py",
+    "test_beside_plugins.py",
     "test_buffer_matching_parts.py",
-    "test_fault_matrix.py",
+    "test_declarations.py",
     "test_dialogue_parsing.py",
     "test_dialogue_writing.py",
+    "test_empty_requests.py",
     "test_expected_texts.py",
+    "test_fault_matrix.py",
     "test_framing.py",
+    "test_leak_guard.py",
+    "test_losses.py",
+    "test_missed_injections.py",
     "test_no_progress.py",
+    "test_owners.py",
+    "test_rules.py",
+    "test_scripts.py",
     "test_seconds.py",
     "test_segmentation.py",
     "test_sizes.py",
     "test_strategies.py",
+    "test_strictness.py",
     "test_sweeps.py",
+)
+
+#: What runs on each all the same, as does everything else: threads, sockets, TLS, tracebacks and their carets, pytest's
+#: reports, event loops, imports, debuggers, the standard library's classes, and the end of a process.
+EACH_VERSION = (
+    "examples/test_coroutines.py",
+    "examples/test_framework.py",
+    "examples/test_handler_classes.py",
+    "examples/test_outputs.py",
+    "examples/test_replaced.py",
+    "examples/test_replaced_by_gevent.py",
+    "examples/test_serve_tls.py",
+    "examples/test_starttls.py",
+    "examples/test_stopping.py",
+    "examples/test_without_pytest.py",
 )
 
 
@@ -50,18 +79,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--list-expected", action="store_true", help="print which tests compare texts, with --collect-only")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "one_version: runs on one version of Python in CI, though its file runs on each")
+    config.pluginmanager.register(LeakGuard(), "leak-guard")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("each_version"):
         return
     tests = Path(__file__).parent
-    once = [tests / name for name in ONE_VERSION]
-    assert all(path.exists() for path in once), once
-    left_out = [item for item in items if any(item.path.is_relative_to(path) for path in once)]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in set(left_out)]
+    once, each = ([tests / name for name in names] for names in (ONE_VERSION, EACH_VERSION))
+    assert all(path.exists() for path in once + each), once + each
+
+    def is_left_out(item: pytest.Item) -> bool:
+        if item.get_closest_marker("one_version"):
+            return True
+        return item.path not in each and any(item.path.is_relative_to(path) for path in once)
+
+    config.hook.pytest_deselected(items=[item for item in items if is_left_out(item)])
+    items[:] = [item for item in items if not is_left_out(item)]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
+    # Ten thousand tests are there from now on to the end.  A run of pytest within this process collects garbage up to
+    # five times, and would look at all of them each time, for a tenth of a second and more.
+    gc.collect()
+    gc.freeze()
     if session.config.getoption("list_expected"):
         for item in session.items:
             if "same_text" in getattr(item, "fixturenames", ()):

@@ -19,7 +19,7 @@ from pytest_sockserver.connection import perform, request
 from pytest_sockserver.recording import failures, recorder
 from pytest_sockserver.responders import handler
 from pytest_sockserver.scripting import framing, matching
-from pytest_sockserver.server import base, reader
+from pytest_sockserver.server import reader, service
 from pytest_sockserver.socketserver import stream as framework_stream
 from pytest_sockserver.transport import client_trust
 
@@ -53,7 +53,7 @@ def check(what: str, *, life: bool = True) -> None:
     """
     for name, reference in list(_locks.values()):
         lock = reference()
-        if lock is not None and lock._is_owned() and (life or not name.endswith("._life")):
+        if lock is not None and lock._is_owned() and (life or not name.endswith(".life")):
             found.append(f"{what} was called in thread {threading.current_thread().name!r}, which has {name}")
             raise AssertionError(found[-1])
 
@@ -61,7 +61,7 @@ def check(what: str, *, life: bool = True) -> None:
 _OWNERS: list[tuple[type, str]] = [
     (recorder.Recorder, "lock"),
     (recorder.Tape, "lock"),
-    (base.BaseTestServer, "_life"),
+    (service.Service, "life"),
     (reader.Sink, "_lock"),
     (client_trust.Trust, "_lock"),
     (framework_stream.LiveRequests, "_lock"),

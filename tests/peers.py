@@ -124,14 +124,6 @@ class Taken:
         self.client.close()
 
 
-def arrived(conn: Connection) -> bool:
-    """Tell whether something is in our kernel that nobody has received."""
-    try:
-        return bool(conn.conversation.tape.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-    except BlockingIOError:
-        return False
-
-
 def untimed(message: str) -> str:
     """Take the times off the lines of a conversation."""
     return re.sub(r"\[\d+\.\d{3}\] ", "", message)

@@ -44,6 +44,53 @@ def tell(server, data):
         client.sendto(data, server.address)
 """
 
+# Twelve tests that pass.
+GREEN = """
+import socket, pytest
+from client import ask, connect, tell
+
+@pytest.mark.parametrize("n", range(5))
+def test_tcp(tcp_server, n):
+    @tcp_server.handler
+    def echo(conn):
+        while True:
+            conn.send(conn.recv_line())
+    assert ask(tcp_server) == b"hi\\n"
+    assert tcp_server.requests == [b"hi\\n"]
+
+@pytest.mark.parametrize("n", range(3))
+def test_udp(udp_server, n):
+    tell(udp_server, b"hi")
+    assert udp_server.wait_for(b"hi").peer
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs unix sockets")
+def test_unix(unix_server, unix_datagram_server):
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(unix_server.path)
+        unix_server.accept().send(b"hi")
+        assert client.recv(10) == b"hi"
+
+def test_several(sockserver, sockserver_module, sockserver_session):
+    servers = [each.tcp() for each in (sockserver, sockserver_module, sockserver_session)]
+    for server in servers:
+        connect(server).close()
+    assert len({server.port for server in servers}) == 3
+
+def test_threads(tcp_server):
+    reply = tcp_server.in_thread(ask, tcp_server)
+    conn = tcp_server.accept()
+    assert conn.recv_line() == b"hi\\n"
+    conn.send(b"hello")
+    conn.close()
+    assert reply.result() == b"hello"
+
+def test_idle(tcp_server):
+    client = connect(tcp_server)
+    tcp_server.wait_connection()
+    tcp_server.stop()
+    client.close()
+"""
+
 OURS = ("-p", "pytest_sockserver.pytest_plugin.plugin")
 ALWAYS = (
     *("-p", "no:cacheprovider"),

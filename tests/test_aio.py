@@ -32,6 +32,7 @@ from pytest_sockserver import (
     UnmetExpectation,
 )
 
+from . import insides
 from .peers import (
     PATIENCE,
     connect,
@@ -100,7 +101,7 @@ async def waiting() -> None:
 def unread(conn: AsyncConnection) -> bool:
     """Tell whether something has arrived that nobody has received."""
     try:
-        return bool(conn.conversation.tape.socket.recv(1, socket.MSG_PEEK))
+        return bool(insides.kernel_socket(conn).recv(1, socket.MSG_PEEK))
     except BlockingIOError:
         return False
 
@@ -345,7 +346,7 @@ async def test_a_cancelled_wait_leaves_no_thread_and_no_waiter_behind(udp_server
             await udp_server.aio.wait_for()
 
     assert threads_of_servers() == before
-    assert udp_server._recorder._wakers == []
+    assert insides.wakers(udp_server) == 0
 
 
 async def test_a_cancelled_close_closes_all_the_same(server: StreamTestServer) -> None:
@@ -359,7 +360,7 @@ async def test_a_cancelled_close_closes_all_the_same(server: StreamTestServer) -
             task.scope.cancel()
             await task.done.wait()
 
-        assert conn._connection.conversation.tape.socket.fileno() == -1
+        assert insides.kernel_socket(insides.of_face(conn)).fileno() == -1
         client.settimeout(1)
         assert await in_thread(client.recv, 1) == b""
 

@@ -24,6 +24,8 @@ from pytest_sockserver import (
     lines,
 )
 
+from . import insides
+
 pytestmark = pytest.mark.anyio
 
 
@@ -141,7 +143,7 @@ async def test_the_blocking_verbs_are_refused(server: StreamTestServer) -> None:
     async with await connect(server):
         conn = await server.aio.accept()
 
-        for verb in (lambda: conn._connection.rules(), lambda: next(conn._connection.frames())):
+        for verb in (lambda: insides.of_face(conn).rules(), lambda: next(insides.of_face(conn).frames())):
             with pytest.raises(BlockingCallInCoroutine):
                 verb()
 

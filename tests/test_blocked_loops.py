@@ -44,6 +44,7 @@ from pytest_sockserver import (
 )
 from pytest_sockserver.faults import Corrupt, Hold, Jitter, ReadSlowly, Repeat, Split, Throttle
 
+from . import insides
 from .peers import PATIENCE, connect, datagram_client, tls_contexts
 
 pytestmark = pytest.mark.anyio
@@ -501,18 +502,13 @@ BEFORE_ITS_THREAD: dict[str, Callable[[StreamTestServer], object]] = {
 @pytest.mark.parametrize("transport", ["tcp", "unix"])
 @pytest.mark.parametrize("driver", BEFORE_ITS_THREAD)
 async def test_a_plain_push_before_the_drivers_thread_has_begun_is_refused_after_a_moment(
-    sockserver: SockServer, monkeypatch: pytest.MonkeyPatch, transport: str, driver: str
+    sockserver: SockServer, transport: str, driver: str
 ) -> None:
     """Its socket was made non-blocking by that thread once: a push that was faster blocked without any bound."""
     server: StreamTestServer = getattr(sockserver, transport)(timeout=30)
     BEFORE_ITS_THREAD[driver](server)
-    go_on, perform = threading.Event(), server._perform
-
-    def late(connection: Connection) -> None:
-        go_on.wait(PATIENCE)
-        perform(connection)
-
-    monkeypatch.setattr(server, "_perform", late)
+    go_on = threading.Event()
+    insides.before_driving(server, lambda: go_on.wait(PATIENCE))
     with connect(server):
         try:
             await server.aio.wait_connection()

@@ -7,7 +7,6 @@ import pickle
 import re
 from collections.abc import Callable
 from itertools import pairwise
-from time import process_time
 from typing import Any
 
 import pytest
@@ -91,43 +90,6 @@ def test_taken_bytes_are_bytes_and_stay_what_they_are() -> None:
 
     assert type(taken) is bytes
     assert taken == b"abc"
-
-
-def seconds_per_byte(work: Callable[[int], None], size: int) -> float:
-    """Return the best of three: other processes only make it slower."""
-    best = float("inf")
-    for _ in range(3):
-        began = process_time()
-        work(size)
-        best = min(best, process_time() - began)
-    return best / size
-
-
-def search_byte_by_byte(size: int) -> None:
-    buffer = Buffer()
-    for _ in range(size):
-        buffer.feed(b"x")
-        assert buffer.find(b"\r\n") < 0
-
-
-def compare_byte_by_byte(size: int) -> None:
-    buffer = Buffer()
-    steps = readers.expect(buffer, b"x" * (size + 1))
-    for _ in range(size):
-        buffer.feed(b"x")
-        assert next(steps)
-
-
-def cut_one_burst_into_lines(size: int) -> None:
-    buffer = Buffer()
-    buffer.feed(b"x\n" * (size // 2))
-    while (count := buffer.find(b"\n")) > 0:
-        buffer.take(count)
-
-
-@pytest.mark.parametrize("work", [search_byte_by_byte, compare_byte_by_byte, cut_one_burst_into_lines])
-def test_taking_a_unit_costs_the_same_for_each_byte_however_large_it_is(work: Callable[[int], None]) -> None:
-    assert seconds_per_byte(work, 200_000) < 3 * seconds_per_byte(work, 20_000)
 
 
 # The reading verbs, fed by hand

@@ -25,6 +25,7 @@ from pytest_sockserver import (
     StreamTestServer,
 )
 
+from . import insides
 from .peers import (
     PATIENCE,
     Talk,
@@ -499,7 +500,7 @@ def test_send_to_a_client_that_does_not_read_has_a_deadline(server: StreamTestSe
         conn.send(b"x" * 50_000_000, timeout=0.1)
 
     assert str(raised.value).partition("\n")[0] == (
-        f"{conn.conversation.where()}: send() waited 0.1 s: the client does not read, "
+        f"{insides.where(conn)}: send() waited 0.1 s: the client does not read, "
         "and the kernel takes no more of the 50,000,000 bytes"
     )
     assert 0 < conn.sent_count < 50_000_000

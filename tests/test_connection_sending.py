@@ -11,6 +11,7 @@ import pytest
 
 from pytest_sockserver import Connection, InvalidState, Request, SockServer, StreamTestServer
 
+from . import insides
 from .peers import (
     PATIENCE,
     Taken,
@@ -40,7 +41,7 @@ def talk(tcp_server: StreamTestServer) -> Any:
 
 def test_a_second_reader_is_refused(talk: Talk, tcp_server: StreamTestServer) -> None:
     line = tcp_server.in_thread(talk.conn.recv_line)
-    until(talk.conn.conversation.reader_lock.locked)
+    until(lambda: insides.is_read(talk.conn))
 
     with pytest.raises(InvalidState) as raised:
         talk.conn.recv()
@@ -224,13 +225,13 @@ def test_a_failing_handler_ends_a_unix_client_plainly(unix_server: StreamTestSer
         with connect(unix_server) as client:
             client.sendall(b"never read")
             go_on.set()
-            until(lambda: len(unix_server.connections) > len(read) and unix_server.connections[-1].conversation.done)
+            until(lambda: len(unix_server.connections) > len(read) and insides.is_done(unix_server.connections[-1]))
             try:
                 read.append(client.recv(1))
             except ConnectionResetError as error:
                 read.append(error)
 
-    unix_server._take_failures()
+    insides.take_failures(unix_server)
     assert read == [b""] * 20
     assert [event.data for event in unix_server.connections[0].events if event.data and event.kind == "note"][-1] == (
         b"a unix stream cannot be reset: the client sees a plain end of stream"
@@ -259,7 +260,7 @@ def test_no_text_of_an_error_ever_reaches_the_client(server: StreamTestServer) -
                 pass  # ENOTCONN: reset before the shutdown
             received.append(b"".join(chunks))
 
-    assert len(server._take_failures()) == 3
+    assert len(insides.take_failures(server)) == 3
     assert [each for each in received if each not in (b"half a re", b"")] == []
 
 

@@ -22,10 +22,10 @@ from pytest_sockserver import (
     lines,
 )
 
+from . import insides
 from .peers import (
     PATIENCE,
     Taken,
-    arrived,
     connect,
     read_exactly,
     reset,
@@ -166,7 +166,7 @@ def test_plain_text_already_there_when_tls_starts_is_refused(server: StreamTestS
             conn.start_tls(tls_contexts()[0])
 
     assert untimed(str(raised.value)) == (
-        f"{conn.conversation.where()}: expected a TLS handshake, but the client had sent plain text already, "
+        f"{insides.where(conn)}: expected a TLS handshake, but the client had sent plain text already, "
         "which would be taken for protected (STARTTLS injection)\n"
         "  got b'MAIL FROM:<evil>\\r\\n'\n"
         "    C: STARTTLS\n"
@@ -180,7 +180,7 @@ def test_plain_text_still_in_the_kernel_when_tls_starts_is_refused(server: Strea
         client.sendall(b"STARTTLS\r\n")
         conn.expect(b"STARTTLS\r\n")
         client.sendall(b"MAIL FROM:<evil>\r\n")
-        until(lambda: arrived(conn))
+        until(lambda: insides.arrived(conn))
 
         with pytest.raises(ScriptMismatch, match="STARTTLS injection"):
             conn.start_tls(tls_contexts()[0])
@@ -197,7 +197,7 @@ def test_a_client_that_speaks_tls_at_once_is_served_although_nobody_had_accepted
 
     reply = server.in_thread(talk_tls)
     server.wait_connection()
-    until(lambda: server.connections[0].received_count or arrived(server.connections[0]))
+    until(lambda: server.connections[0].received_count or insides.arrived(server.connections[0]))
 
     conn = server.accept()
     conn.start_tls(tls_contexts()[0])
@@ -260,13 +260,13 @@ def test_a_client_that_has_reset_before_the_handshake_fails_nothing(
 def test_a_handshake_that_does_not_end_has_a_deadline(server: StreamTestServer, said: bytes) -> None:
     with Taken(server) as (client, conn):
         client.sendall(said)
-        until(lambda: not said or conn.received_count or arrived(conn))
+        until(lambda: not said or conn.received_count or insides.arrived(conn))
 
         with pytest.raises(DeadlineExceeded) as raised:
             conn.start_tls(tls_contexts()[0], timeout=0.1)
 
     assert untimed(str(raised.value)) == (
-        f"{conn.conversation.where()}: start_tls() waited 0.1 s for the client's handshake\n    S! start-tls"
+        f"{insides.where(conn)}: start_tls() waited 0.1 s for the client's handshake\n    S! start-tls"
     )
     assert conn.tls.error is raised.value
 

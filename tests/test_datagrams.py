@@ -13,6 +13,7 @@ import pytest
 
 from pytest_sockserver import DatagramTestServer, DeadlineExceeded, InvalidState, Request, SockServer, socketserver
 
+from . import insides
 from .peers import PATIENCE, datagram_client, place, until
 
 
@@ -235,7 +236,7 @@ def test_a_handlers_reply_to_a_sender_without_an_address_is_its_failure(
 
     with datagram_client(unix_datagram_server, bound=False) as client:
         client.send(b"hi")
-        until(lambda: unix_datagram_server._failures.pending())
+        until(lambda: insides.failure_of(unix_datagram_server))
 
     with pytest.raises(ValueError, match="^the datagram b'a reply' cannot be sent: its client's socket is not bound"):
         unix_datagram_server.verify()
@@ -312,7 +313,7 @@ def test_a_function_that_returns_no_replies_fails_by_name(
 
     with datagram_client(server) as client:
         client.send(b"hi")
-        until(lambda: server._failures.pending())
+        until(lambda: insides.failure_of(server))
 
     with pytest.raises(TypeError) as raised:
         server.verify()
@@ -337,7 +338,7 @@ def test_a_failing_handler_sends_nothing_and_goes_on_with_the_next(udp_server: D
         with pytest.raises(TimeoutError):
             client.recv(100)
 
-    failure = udp_server._failures.pending()
+    failure = insides.failure_of(udp_server)
     assert failure.where == f"udp_server, datagram from {peer}"
     with pytest.raises(ValueError, match="^boom$"):
         udp_server.verify()

@@ -26,6 +26,7 @@ from pytest_sockserver import (
     lines,
 )
 
+from . import insides
 from .peers import LINGER_ZERO, PATIENCE, Taken, connect, read_to_end, until
 
 
@@ -161,8 +162,8 @@ def read_ahead(server: StreamTestServer, data: bytes, *, ended: bool = False) ->
         if ended:
             client.shutdown(socket.SHUT_WR)
         conn = server.wait_connection()
-        until(lambda: conn.received_count == len(data) and len(conn.conversation.stream.buffer) == len(data))
-        until(lambda: conn.conversation.stream.buffer.ended == ended)
+        until(lambda: conn.received_count == len(data) and len(insides.unread(conn)) == len(data))
+        until(lambda: insides.unread(conn).ended == ended)
         yield client, server.accept()
 
 
@@ -247,7 +248,7 @@ def test_a_reset_that_was_read_ahead_is_raised_once(tcp_server: StreamTestServer
         conn = tcp_server.wait_connection()
         until(lambda: conn.received_count == 5)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
-    until(lambda: conn.conversation.stream.buffer.broken)
+    until(lambda: insides.unread(conn).broken)
 
     with tcp_server.accept().detach() as sock:
         assert sock.recv(100) == b"early"
@@ -261,7 +262,7 @@ def test_what_a_injection_has_not_handed_on_is_received(tcp_server: StreamTestSe
     with connect(tcp_server) as client:
         client.sendall(b"early")
         conn = tcp_server.wait_connection()
-        until(lambda: len(conn.conversation.stream.buffer) == 5)
+        until(lambda: len(insides.unread(conn)) == 5)
         with tcp_server.inject(Delay(0), DATA, direction="received") as injection:
             tcp_server.handler(lambda conn: given.append(conn.detach()))
             until(lambda: given)
@@ -300,7 +301,7 @@ def test_a_coroutine_detaches_with_what_was_read_ahead(ahead: StreamTestServer) 
             client = stack.enter_context(context.wrap_socket(client, server_hostname="localhost"))
         client.sendall(b"early")
         conn = ahead.wait_connection()
-        until(lambda: len(conn.conversation.stream.buffer) == 5)
+        until(lambda: len(insides.unread(conn)) == 5)
         with anyio.run(take) as sock:
             assert sock.recv(100) == b"early"
 
@@ -319,7 +320,7 @@ def test_a_handler_may_return_and_leave_it_open(server: StreamTestServer) -> Non
     server.handler(lambda conn: given.append(conn.detach()))
 
     with connect(server) as client:
-        until(lambda: server.connections and server.connections[0].conversation.done)
+        until(lambda: server.connections and insides.is_done(server.connections[0]))
         with given[0] as sock:
             sock.sendall(b"after the handler")
             assert client.recv(100) == b"after the handler"
@@ -349,7 +350,7 @@ def test_a_handler_that_ends_quietly_leaves_it_open(server: StreamTestServer) ->
         raise ServerStopping("enough")
 
     with connect(server) as client:
-        until(lambda: server.connections and server.connections[0].conversation.done)
+        until(lambda: server.connections and insides.is_done(server.connections[0]))
         with given[0] as sock:
             sock.sendall(b"still open")
             assert client.recv(100) == b"still open"
@@ -416,7 +417,7 @@ def test_one_that_another_thread_drives_is_refused(server: StreamTestServer) -> 
 def test_one_that_another_thread_reads_is_refused(server: StreamTestServer) -> None:
     with Taken(server) as (client, conn):
         reading = server.in_thread(conn.recv_line)
-        until(conn.conversation.reader_lock.locked)
+        until(lambda: insides.is_read(conn))
         with pytest.raises(InvalidState, match="another thread drives it$"):
             conn.detach()
 

@@ -19,6 +19,7 @@ from pytest_sockserver.scripting.parts import Part
 from pytest_sockserver.scripting.script import Script
 from pytest_sockserver.scripting.tls_effects import StartTLS
 
+from . import insides
 from .peers import connect, place
 
 Said = tuple[str, bytes]
@@ -346,7 +347,7 @@ def test_a_connection_prints_as_its_conversation_whole(tcp_server: StreamTestSer
     assert client_says.endswith("] C: " + "x" * 5000)
     assert server_says.endswith("] S: hello " + "x" * 5000)
     assert end.endswith("] S! close")
-    assert of_connection(conn.conversation.tape).splitlines()[2].startswith("#! ... ")
+    assert of_connection(insides.tape(conn)).splitlines()[2].startswith("#! ... ")
 
 
 # Scripts

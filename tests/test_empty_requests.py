@@ -37,6 +37,7 @@ from pytest_sockserver.scripting.buffer import Buffer
 from pytest_sockserver.scripting.framing import Cutter, may_be_empty
 from pytest_sockserver.scripting.matching import Shape
 
+from . import insides
 from .peers import connect, datagram_client, read_to_end, reset, until
 from .plugin_runs import Runner
 from .reading import Ended, EndedWithin, agrees, take_frame
@@ -178,7 +179,7 @@ def test_what_is_written_of_empty_datagrams_reads_back(sockserver: SockServer) -
         client.send(b"")
         assert [client.recv(100), client.recv(100)] == [b"", b"end"]
 
-    second.dialogue(first._said())
+    second.dialogue(insides.told_so_far(first))
 
     with datagram_client(second) as client:
         client.send(b"")
@@ -609,7 +610,7 @@ def test_a_connection_that_is_open_when_the_server_stops_is_no_empty_request(tcp
         tcp_server.wait_connection()
         tcp_server.stop()
 
-    assert tcp_server._recorder.requests == []
+    assert insides.recorder(tcp_server).requests == []
 
 
 def test_a_probe_beside_a_request_in_a_run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,53 +38,61 @@ def run(tmp_path: Path, source: str, *args: str) -> subprocess.CompletedProcess[
 # Without pytest
 
 
-@pytest.mark.parametrize(
-    "start",
-    [
-        "server = StreamTestServer(); server.start()",
-        "SockServer().tcp()",
-        "sockserver = SockServer(); sockserver.udp()",
-        "server = DatagramTestServer(transport='unix_datagram'); server.start()",
-        "server = StreamTestServer(); server.start(); server.refuse()",
-        "server = StreamTestServer(); server.start(); server.stop(); server.start()",
-        "server = StreamTestServer(); server.start(); server = None; gc.collect()",
-        "server = StreamTestServer(); server.handler(lambda conn: threading.Event().wait()); server.start();"
-        " client = socket.create_connection(server.address); server.wait_connection()",
-    ],
-)
-def test_a_server_that_is_never_stopped_is_told_at_the_end_of_the_process(tmp_path: Path, start: str) -> None:
-    program = "import gc, socket, threading\nfrom pytest_sockserver import *\n" + start + "\n"
+# Each on a line of its own, all in one process.
+FORGOTTEN = [
+    "tcp = StreamTestServer(); tcp.start()",
+    "SockServer().tcp()",
+    "sockserver = SockServer(); sockserver.udp()",
+    "unix_datagram = DatagramTestServer(transport='unix_datagram'); unix_datagram.start()",
+    "refusing = StreamTestServer(); refusing.start(); refusing.refuse()",
+    "again = StreamTestServer(); again.start(); again.stop(); again.start()",
+    "collected = StreamTestServer(); collected.start(); collected = None; gc.collect()",
+    "busy = StreamTestServer(); busy.handler(lambda conn: threading.Event().wait()); busy.start();"
+    " client = socket.create_connection(busy.address); busy.wait_connection()",
+]
+
+STOPPED = [
+    "server = StreamTestServer(); server.start(); server.stop()",
+    "with StreamTestServer() as server: pass",
+    "with SockServer() as sockserver: sockserver.tcp()",
+    "at_exit = StreamTestServer(); at_exit.start(); atexit.register(at_exit.stop)",
+    "never_started = StreamTestServer()",
+]
+
+
+def test_a_server_that_is_never_stopped_is_told_at_the_end_of_the_process_and_a_stopped_one_is_not(
+    tmp_path: Path,
+) -> None:
+    program = "import atexit, gc, socket, threading; from pytest_sockserver import *\n" + "\n".join(FORGOTTEN + STOPPED)
 
     said = run(tmp_path, program, "-W", "default").stderr
 
     warned = [line for line in said.splitlines() if "never stopped" in line]
-    assert len(warned) == 1
-    assert re.match(
-        rf"{re.escape(str(tmp_path))}/program.py:3: ResourceWarning: (tcp|udp|unix_datagram) \S+ was started here, "
-        r"and never stopped: use it as `with \w+TestServer\(\) as server:`, or call stop\(\)",
-        warned[0],
-    )
+    for number, line in enumerate(warned, 2):
+        assert re.match(
+            rf"{re.escape(str(tmp_path))}/program.py:{number}: ResourceWarning: (tcp|udp|unix_datagram) \S+ was "
+            r"started here, and never stopped: use it as `with \w+TestServer\(\) as server:`, or call stop\(\)",
+            line,
+        )
+    assert len(warned) == len(FORGOTTEN)
 
 
-@pytest.mark.parametrize(
-    "used",
-    [
-        "server = StreamTestServer(); server.start(); server.stop()",
-        "with StreamTestServer() as server: pass",
-        "with SockServer() as sockserver: sockserver.tcp()",
-        "server = StreamTestServer(); server.start(); atexit.register(server.stop)",
-        "server = StreamTestServer()",
-        "server = StreamTestServer(); server.start(); pid = os.fork()\n"
-        "if pid == 0: raise SystemExit\nos.waitpid(pid, 0); server.stop()",
-    ],
-)
-def test_a_server_that_is_stopped_is_not(tmp_path: Path, used: str) -> None:
-    if "fork" in used and not hasattr(os, "fork"):
-        pytest.skip("no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork()")
+def test_a_child_does_not_tell_of_the_servers_of_its_parent(tmp_path: Path) -> None:
+    program = """
+import os
+from pytest_sockserver import *
 
-    said = run(tmp_path, "import atexit, os\nfrom pytest_sockserver import *\n" + used + "\n", "-W", "default").stderr
+server = StreamTestServer()
+server.start()
+pid = os.fork()
+if pid == 0:
+    raise SystemExit
+os.waitpid(pid, 0)
+server.stop()
+"""
 
-    assert "never stopped" not in said
+    assert "never stopped" not in run(tmp_path, program, "-W", "default").stderr
 
 
 def test_its_socket_file_goes_with_the_process(tmp_path: Path) -> None:
@@ -166,6 +174,7 @@ def test_where_warnings_are_errors_the_run_fails_and_its_report_is_printed(inner
     assert "INTERNALERROR" not in run.stdout + run.stderr
 
 
+@pytest.mark.one_version
 def test_warnings_of_xdist_workers_arrive(inner: Runner) -> None:
     pytest.importorskip("xdist")
 

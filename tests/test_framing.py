@@ -14,7 +14,6 @@ import sys
 import traceback
 from collections.abc import Callable, Generator
 from itertools import pairwise
-from time import process_time
 from typing import Any
 
 import h11
@@ -826,79 +825,6 @@ def test_a_cutter_keeps_to_max_frame() -> None:
     assert cutter.feed(b"ab\r\n") == [b"ab\r\n"]
     with pytest.raises(Mismatch):
         cutter.feed(b"abc\r\n")
-
-
-# Linear time
-
-
-def seconds_per_byte(work: Callable[[int], None], size: int, rounds: int) -> float:
-    """Return the best: other processes only make it slower."""
-    best = float("inf")
-    for _ in range(rounds):
-        began = process_time()
-        work(size)
-        best = min(best, process_time() - began)
-    return best / size
-
-
-def fed_byte_by_byte(framing: Framing, data: bytes) -> None:
-    buffer = Buffer()
-    steps = take_frame(buffer, framing, UNLIMITED)
-    for byte in one_by_one(data):
-        next(steps)
-        buffer.feed(byte)
-    buffer.ended = True
-    with pytest.raises(StopIteration):
-        next(steps)
-
-
-def one_long_line(size: int) -> None:
-    fed_byte_by_byte(lines(), b"\r" * (size - 1) + b"\n")
-
-
-def a_line_and_a_long_body(size: int) -> None:
-    data = b"set k 0 0 %d\r\n" % size
-    fed_byte_by_byte(memcache, data + bytes(size + 2))
-
-
-def many_lines_in_one_frame(size: int) -> None:
-    fed_byte_by_byte(until_dot, b"abcdefgh\r\n" * (size // 10) + b".\r\n")
-
-
-def one_long_parse(size: int) -> None:
-    fed_byte_by_byte(sans_io(msgpack_value), msgpack.packb(bytes(size // 4)))
-
-
-def all_to_the_end(size: int) -> None:
-    fed_byte_by_byte(until_eof, bytes(size))
-
-
-def one_long_field(size: int) -> None:
-    """Spaces at both its ends, between which a careless pattern would go back and forth."""
-    spaces = b" " * (size // 20)  # few, since memory of another size has another price
-    line = b"A:" + spaces + b"x" + spaces + b"x\r\n"
-    assert Cutter(http1, UNLIMITED).feed(b"GET / HTTP/1.1\r\n" + line + b"\r\n")
-
-
-def small_frames_in_one_burst(size: int) -> None:
-    assert len(Cutter(netstrings, UNLIMITED).feed(b"6:abcdef," * (size // 90))) == size // 90
-
-
-@pytest.mark.parametrize(
-    "work",
-    [
-        one_long_line,
-        a_line_and_a_long_body,
-        many_lines_in_one_frame,
-        one_long_parse,
-        all_to_the_end,
-        one_long_field,
-        small_frames_in_one_burst,
-    ],
-)
-def test_a_megabyte_costs_as_much_for_each_byte_as_a_tenth_of_it(work: Callable[[int], None]) -> None:
-    """What is quadratic costs ten times as much."""
-    assert seconds_per_byte(work, 1_000_000, rounds=1) < 3 * seconds_per_byte(work, 100_000, rounds=3)
 
 
 # Declaring

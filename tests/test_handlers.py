@@ -26,6 +26,7 @@ from pytest_sockserver import (
     socketserver,
 )
 
+from . import insides
 from .peers import PATIENCE, connect, connect_to, datagram_client, read_to_end, until
 
 
@@ -59,7 +60,7 @@ def test_a_function_is_called_for_each_connection_in_a_thread_of_its_own(server:
     clients = [connect(server) for _ in range(3)]
 
     assert [read_to_end(client) for client in clients] == [b"met"] * 3
-    assert sorted(threads) == [f"sockserver {server._label()} #{number}" for number in range(3)]
+    assert sorted(threads) == [f"sockserver {insides.label(server)} #{number}" for number in range(3)]
     for client in clients:
         client.close()
 
@@ -83,17 +84,16 @@ def test_the_latest_declared_takes_new_connections(server: StreamTestServer) -> 
 
 
 def test_a_connection_that_was_waited_for_has_the_handler_of_its_time(
-    server: StreamTestServer, monkeypatch: pytest.MonkeyPatch
+    server: StreamTestServer,
 ) -> None:
     """It is listed in the same step in which it is given to what is declared."""
     listed = threading.Event()
 
-    def decide_late(*args: Any, decide: Callable[..., bool] = server._decide) -> bool:
+    def pause() -> None:
         listed.set()
         threading.Event().wait(0.1)  # for which the other thread would have time
-        return decide(*args)
 
-    monkeypatch.setattr(server, "_decide", decide_late)
+    insides.before_deciding(server, pause)
     server.handler(lambda conn: conn.send(b"first"))
     with connect(server) as early:
         assert listed.wait(PATIENCE)
@@ -248,7 +248,7 @@ def test_a_handler_of_the_wrong_kind_or_arity_is_refused_where_it_is_declared(
     said = str(raised.value).replace("required keyword-only argument", "required argument")  # until 3.11
     assert said == message.replace("required keyword-only argument", "required argument")
     assert raised.traceback[-1].frame.code.path.name != __file__
-    assert tcp_server._declarations.handler is None
+    assert not insides.has_handler(tcp_server)
 
 
 @pytest.mark.parametrize(
@@ -471,7 +471,7 @@ def test_an_idle_http_connection_delays_no_verification(tcp_server: StreamTestSe
     client.request("GET", "/")
     client.getresponse().read()
 
-    until(tcp_server._idle)
+    until(lambda: insides.is_idle(tcp_server))
     client.close()
 
 
@@ -561,7 +561,7 @@ def test_a_failure_of_a_nested_server_is_the_outer_handlers(tcp_server: StreamTe
                 client.sendall(b"hi\n")
 
     connect(tcp_server).close()
-    until(lambda: tcp_server._failures.pending())
+    until(lambda: insides.failure_of(tcp_server))
 
     with pytest.raises(ValueError, match="^inner boom$"):
         tcp_server.verify()
@@ -620,9 +620,9 @@ def test_the_traceback_of_a_failure_begins_in_the_handler(tcp_server: StreamTest
 
     with connect(tcp_server) as client:
         client.sendall(b"hi\n")
-        until(lambda: tcp_server._failures.pending())
+        until(lambda: insides.failure_of(tcp_server))
 
-    error = tcp_server._take_failures()[0].error
+    error = insides.take_failures(tcp_server)[0].error
     assert error.__traceback__ is not None
     assert error.__traceback__.tb_frame.f_code is fail.__code__
     assert error.__traceback__.tb_lineno == fail.__code__.co_firstlineno + 3
@@ -636,7 +636,7 @@ def test_asserting_handlers_fail_the_test(udp_server: DatagramTestServer) -> Non
 
     with datagram_client(udp_server) as client:
         client.send(b"PONG")
-        until(lambda: udp_server._failures.pending())
+        until(lambda: insides.failure_of(udp_server))
 
     with pytest.raises(AssertionError, match="that is no ping"):
         udp_server.verify()
@@ -721,8 +721,8 @@ def test_a_class_that_wants_more_of_its_server_is_told_how_to_host_it(sockserver
 
 @pytest.mark.parametrize("name", ["get_app", "base_environ", "_marshaled_dispatch", "logRequests", "__reversed__"])
 def test_what_self_server_has_not_can_be_asked_for(tcp_server: StreamTestServer, name: str) -> None:
-    assert not hasattr(tcp_server._framework, name)
-    assert getattr(tcp_server._framework, name, 5) == 5
+    assert not hasattr(insides.framework(tcp_server), name)
+    assert getattr(insides.framework(tcp_server), name, 5) == 5
 
 
 class Adding(standard.BaseServer):

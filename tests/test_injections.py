@@ -193,7 +193,8 @@ def test_replies_under_way_when_a_datagram_server_refuses_are_lost_and_no_failur
         udp_server.wait_for(b"late")
         with udp_server.refuse():
             udp_server.open_gate("now")
-            until(lambda: "a reply of 8 bytes is lost: the server refuses" in udp_server._said())
+            until(lambda: [each.kind for each in udp_server.events][-1] == "note")
+            assert b"a reply of 8 bytes is lost: the server refuses" in udp_server.events[-1].data
         client.send(b"x")
         assert client.recv(10) == b"y"
 

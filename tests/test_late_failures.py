@@ -204,6 +204,7 @@ def test_where_warnings_are_errors_that_teardown_fails_with_all_of_them_and_the_
     assert "INTERNALERROR" not in run.stdout
 
 
+@pytest.mark.one_version
 def test_warnings_of_xdist_workers_arrive(inner: Runner) -> None:
     pytest.importorskip("xdist")
 
@@ -532,11 +533,11 @@ def test_one_stop_that_fails_does_not_keep_the_others(monkeypatch: pytest.Monkey
     factory = SockServer()
     first, second, third = factory.tcp(), factory.tcp(), factory.tcp()
 
-    def broken(haste: object) -> None:
+    def broken() -> None:
         raise OSError("of the stop")
 
     with monkeypatch.context() as patched:
-        patched.setattr(second, "_stop", broken)
+        patched.setattr(second.service, "is_in_own_thread", broken)
         with pytest.raises(OSError, match="of the stop"):
             factory.stop()
 

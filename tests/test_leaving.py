@@ -140,7 +140,7 @@ class Runs:
                 ANNOUNCE=str(server.getsockname()[1]),
                 PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
                 PYTEST_DEBUG_TEMPROOT=str(self.path),
-                PYTHONPATH=ROOT,
+                PYTHONPATH=os.pathsep.join([ROOT, str(Path(__file__).parent)]),  # the latter for insides.py
                 COLUMNS="80",
             )
             for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
@@ -219,7 +219,12 @@ def assert_left(left: Left, failed: int = 1) -> None:
     assert re.search(rf"= {failed} failed.* =", left.text.splitlines()[-1])
 
 
-WORKERS = pytest.mark.parametrize("workers", [(), ("-p", "xdist", "-n", "2")], ids=["alone", "-n 2"])
+# What a run with workers does more is pytest-xdist's.
+WORKERS = pytest.mark.parametrize(
+    "workers",
+    [(), pytest.param(("-p", "xdist", "-n", "2"), marks=pytest.mark.one_version)],
+    ids=["alone", "-n 2"],
+)
 
 # Where Ctrl-C comes, and what is reported as pending.
 PLACES = {
@@ -345,6 +350,8 @@ def test_ctrl_c_ends_the_run_with_its_report(runs: Runs, place: str, workers: tu
 def test_pytest_exit_ends_the_run_with_its_report(runs: Runs, phase: str, workers: tuple[str, ...]) -> None:
     """In a teardown it is raised beside a failure of ours: in a group with that it would be an ordinary error."""
     source = f"""
+    import insides
+
     def leave(phase):
         if phase == {phase!r}:
             pytest.exit("enough")
@@ -354,12 +361,12 @@ def test_pytest_exit_ends_the_run_with_its_report(runs: Runs, phase: str, worker
         @tcp_server.handler
         def fail(conn):
             conn.recv()
-            tcp_server._failures.add(ValueError("after the call"), "tcp_server")
+            insides.add_failure(tcp_server, ValueError("after the call"), "tcp_server")
         with connect(tcp_server) as client:
             leave("setup")
             yield client
             client.sendall(b"x")
-            tcp_server._settle()
+            insides.settle(tcp_server)
             leave("teardown")
 
     def test_it(client):
@@ -376,6 +383,8 @@ def test_pytest_exit_ends_the_run_with_its_report(runs: Runs, phase: str, worker
 def test_ctrl_c_in_the_midst_of_a_stop_ends_the_run_soon_and_all_servers(runs: Runs) -> None:
     """The second one comes while the stop, in haste already, waits for a stuck thread."""
     source = """
+    import insides
+
     @pytest.fixture
     def stuck(sockserver):
         for server in [sockserver.tcp(name=f"server {n}") for n in range(4)]:
@@ -389,7 +398,7 @@ def test_ctrl_c_in_the_midst_of_a_stop_ends_the_run_soon_and_all_servers(runs: R
                     time.sleep(60)
             connect(server)
             server.wait_connection()
-            server._settle()
+            insides.settle(server)
         yield
     def test_it(stuck, unix_server):
         announce()

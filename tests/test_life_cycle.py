@@ -26,6 +26,7 @@ from pytest_sockserver import (
     StreamTestServer,
 )
 
+from . import insides
 from .peers import PATIENCE, connect, datagram_client, read_to_end, threads_of_servers, until
 
 TRANSPORTS = ["tcp", "unix", "udp", "unix_datagram"]
@@ -730,10 +731,10 @@ def test_stop_in_a_forked_child_closes_its_descriptors(transport: str, sockserve
 
     def check() -> None:
         server.stop()
-        number = server._framework.socket.fileno()
+        number = insides.listener(server).fileno()
         assert number == -1
         assert not server.is_running
-        assert all(conn.conversation.tape.socket.fileno() == -1 for conn in getattr(server, "connections", ()))
+        assert all(insides.kernel_socket(conn).fileno() == -1 for conn in getattr(server, "connections", ()))
 
     if transport in STREAMS:
         with connect(server):

@@ -34,6 +34,7 @@ from pytest_sockserver import (
 from pytest_sockserver import socketserver as framework
 from pytest_sockserver.connection import cutting
 
+from . import insides
 from .peers import PATIENCE, connect, datagram_client, read_exactly, read_to_end, until
 
 # Seconds.  What does not wait for anything takes a millisecond.
@@ -81,7 +82,7 @@ class Crossing:
             self._held.set()
             assert self._called.wait(PATIENCE)
             assert isinstance(self._server.requests, list)  # which takes the recorder's lock
-            self._server._idle()  # and the locks of its connections
+            insides.is_idle(self._server)  # and the locks of its connections
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
@@ -319,7 +320,7 @@ def test_the_text_of_a_failure_that_ends_a_wait_and_another_thread_share_a_lock(
     udp_server: DatagramTestServer, order: bool
 ) -> None:
     crossing = Crossing(udp_server, theirs_first=order)
-    udp_server._failures.add(Told(crossing), "here")
+    insides.add_failure(udp_server, Told(crossing), "here")
 
     with crossing(), pytest.raises(ServerFailed, match="Told: told"):
         udp_server.wait_for()
@@ -467,7 +468,7 @@ def test_a_slow_predicate_holds_up_no_other_wait_and_no_stop(tcp_server: StreamT
         blocked.start()
         assert slow.called.wait(PATIENCE)
         other = tcp_server.in_thread(lambda: tcp_server.wait_for(b"never\n"))
-        until(lambda: tcp_server._recorder._sleepers == 2)
+        until(lambda: insides.waiting(tcp_server) == 2)
 
         began = monotonic()
         tcp_server.stop()
@@ -685,7 +686,7 @@ def test_a_verb_that_waits_for_a_part_says_which_and_where(tcp_server: StreamTes
         conn = tcp_server.accept()
         pushing = tcp_server.in_thread(lambda: conn.send(b"a", Gate("go"), b"b"))
         assert read_exactly(client, 1) == b"a"
-        conn.conversation.timeout = 0.2
+        insides.set_timeout(conn, 0.2)
 
         with pytest.raises(DeadlineExceeded) as raised:
             conn.send(b"c") if verb == "send" else conn.send_eof()
@@ -704,7 +705,7 @@ def test_a_reply_that_waits_for_a_push_says_which_and_where(tcp_server: StreamTe
     tcp_server.on(b"x\n").reply(b"ok\n")
     with connect(tcp_server) as client:
         conn = tcp_server.wait_connection()
-        conn.conversation.timeout = 0.2
+        insides.set_timeout(conn, 0.2)
         pushing = tcp_server.in_thread(lambda: conn.send(b"a", Gate("go"), timeout=PATIENCE))
         assert read_exactly(client, 1) == b"a"
         client.sendall(b"x\n")
@@ -725,7 +726,7 @@ async def test_a_coroutine_that_waits_for_another_says_where_that_stands(tcp_ser
             await conn.send(b"a", Gate("go"), b"b")
 
         pushing = asyncio.ensure_future(push())
-        while not conn.conversation.send_lock.locked():
+        while not insides.is_written(conn):
             await asyncio.sleep(0)
         with pytest.raises(DeadlineExceeded) as raised:
             await conn.send(b"c", timeout=0.2)
@@ -757,7 +758,7 @@ def test_a_handler_class_that_waits_for_a_push_says_where_that_stands(tcp_server
         conn = tcp_server.wait_connection()
         pushing = tcp_server.in_thread(lambda: conn.send(b"a", Gate("go")))
         assert read_exactly(client, 1) == b"a"
-        conn.conversation.timeout = 0.2
+        insides.set_timeout(conn, 0.2)
         ready.set()
         until(lambda: bool(raised))
         tcp_server.open_gate("go")
@@ -804,11 +805,13 @@ def test_a_request_of_the_applications_own_is_ended_and_closed_without_a_lock() 
         with first, second:
             first.sendall(b"x")
             assert slow.called.wait(PATIENCE)
-            until(lambda: server._request_threads().count_running() == 2)  # else the second is still in the queue
+            until(
+                lambda: insides.threads_of_requests(server).count_running() == 2
+            )  # else the second is still in the queue
             ended = threading.Thread(target=server.server_close)
             ended.start()
             assert read_to_end(second) == b""  # ended, although the first is being closed
             slow.go.set()
             ended.join(PATIENCE)
         loop.join(PATIENCE)
-        until(lambda: server._request_threads().count_running() == 0)
+        until(lambda: insides.threads_of_requests(server).count_running() == 0)

@@ -23,6 +23,7 @@ from pytest_sockserver import (
 )
 from pytest_sockserver.server import losses
 
+from . import insides
 from .peers import PATIENCE, connect, datagram_client, until
 from .plugin_runs import Runner
 
@@ -38,7 +39,7 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Runner:
 
 def flood(server: Any, count: int = 300) -> None:
     """Send datagrams faster than they are received: the lock, which the recording needs, is held meanwhile."""
-    with server._recorder.lock, datagram_client(server) as client:
+    with insides.recorder(server).lock, datagram_client(server) as client:
         for _ in range(count):
             client.send(b"x")
 
@@ -46,9 +47,10 @@ def flood(server: Any, count: int = 300) -> None:
 FLOOD = """
 import pytest
 from client import tell
+from tests import insides
 
 def flood(server):
-    with server._recorder.lock:
+    with insides.recorder(server).lock:
         for _ in range(300):
             tell(server, b"x")
 """
@@ -74,8 +76,8 @@ def test_the_receive_buffer_of_datagram_servers_alone_is_as_large_as_the_system_
         most.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 20)
         _, twin = sockserver.tcp_and_udp()
         for server in (sockserver.udp(), twin):
-            assert granted(server._framework.socket) == granted(most)  # type: ignore[union-attr]
-        assert granted(sockserver.tcp()._framework.socket) == granted(usual)  # type: ignore[union-attr]
+            assert granted(insides.listener(server)) == granted(most)
+        assert granted(insides.listener(sockserver.tcp())) == granted(usual)
 
 
 def test_a_system_that_refuses_a_large_buffer_grants_a_smaller_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,8 +112,8 @@ def test_what_the_kernel_dropped_is_told_by_what_is_missing(sockserver: SockServ
     with pytest.raises(UnmetExpectation, match="the kernel dropped"):
         server.verify()
 
-    dropped = losses.dropped_by_kernel(server._framework.socket)  # type: ignore[union-attr]
-    size = server._framework.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)  # type: ignore[union-attr]
+    dropped = losses.dropped_by_kernel(insides.listener(server))
+    size = insides.listener(server).getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
     assert len(server.requests) == 300 - (dropped or 0)
     text = (
         f"the kernel dropped {dropped} datagrams: the receive buffer of {size:,} bytes was full; rcvbuf=2048 is too "
@@ -191,7 +193,7 @@ def test_one(server):
 def test_two(server):
     tell(server, b"y")
     server.clear()
-    assert "kernel" not in server._said()
+    assert "kernel" not in insides.told_so_far(server)
 
 def test_three(server):
     tell(server, b"y")
@@ -220,22 +222,22 @@ def test_drops_are_counted_over_refuse_and_restart_and_faults_are_none(sockserve
                 with pytest.raises(ConnectionRefusedError):
                     client.send(b"refused")
                     client.recv(1)
-    assert "kernel" not in server._said()
+    assert "kernel" not in insides.told_so_far(server)
 
     flood(server)
-    until(server._settled)
-    first = server._note_drops()
+    until(lambda: insides.has_settled(server))
+    first = insides.note_drops(server)
     with server.refuse():
         pass
-    assert server._note_drops() == first > 0
+    assert insides.note_drops(server) == first > 0
     server.stop()
     server.start()
-    assert server._note_drops() == first
+    assert insides.note_drops(server) == first
 
 
 @LINUX
 def test_a_unix_datagram_client_waits_and_nothing_is_dropped(unix_datagram_server: DatagramTestServer) -> None:
-    with unix_datagram_server._recorder.lock, datagram_client(unix_datagram_server) as client:
+    with insides.recorder(unix_datagram_server).lock, datagram_client(unix_datagram_server) as client:
         client.setblocking(False)
         sent = 0
         with pytest.raises(BlockingIOError):
@@ -244,7 +246,7 @@ def test_a_unix_datagram_client_waits_and_nothing_is_dropped(unix_datagram_serve
                 sent += 1
 
     assert unix_datagram_server.wait_for(count=sent) == b"x"
-    assert unix_datagram_server._losses() == []
+    assert insides.losses(unix_datagram_server) == []
 
 
 def test_where_the_system_does_not_tell_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,8 +254,8 @@ def test_where_the_system_does_not_tell_nothing_is_claimed(monkeypatch: pytest.M
 
     with DatagramTestServer(rcvbuf=2048) as server:
         flood(server)
-        until(server._settled)
-        assert server._losses() == []
+        until(lambda: insides.has_settled(server))
+        assert insides.losses(server) == []
 
 
 def test_a_kernel_without_the_option_claims_nothing() -> None:
@@ -272,9 +274,9 @@ def test_datagrams_beyond_the_record_limit_are_remarked(sockserver: SockServer) 
         client.send(b"a")
         server.wait_for(b"a")
         client.send(b"b" * 2000)
-    until(lambda: server._recorder.dropped)
+    until(lambda: insides.recorder(server).dropped)
 
-    assert "#! the recording reached its record_limit" in server._said()
+    assert "#! the recording reached its record_limit" in insides.told_so_far(server)
 
 
 # Accepting
@@ -330,7 +332,7 @@ def test_a_client_that_was_gone_before_it_was_accepted_is_a_remark_and_no_warnin
         refusals = Refusals(patched, ConnectionAbortedError(errno.ECONNABORTED, "Software caused connection abort"))
         with connect(server):
             assert refusals.seen.wait(PATIENCE)
-        until(lambda: "the client was gone before it was accepted" in server._said())
+        until(lambda: "the client was gone before it was accepted" in insides.told_so_far(server))
 
 
 def test_an_accept_that_succeeds_again_serves_who_has_waited(inner: Runner) -> None:

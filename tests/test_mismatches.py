@@ -1108,6 +1108,7 @@ def test_the_conversation_stays_with_the_error_where_no_section_has_all_of_it(in
     assert said[-1] == "E           [T] C: A"
 
 
+@pytest.mark.one_version
 def test_a_report_has_only_what_every_terminal_takes(inner: Runner) -> None:
     run = inner.outside(
         r"""

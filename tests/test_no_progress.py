@@ -1,6 +1,6 @@
 """What the user's own generators and functions do without an end is an error, and nothing spins on.
 
-Each test is bounded by the client's time-out; that no thread is left is the leak guard's business (conftest.py).
+Each test is bounded by the client's time-out; that no thread is left is the leak guard's business (leak_guard.py).
 """
 
 from __future__ import annotations

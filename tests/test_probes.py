@@ -37,6 +37,7 @@ from pytest_sockserver.faults import Prepend
 from pytest_sockserver.recording.recorder import RECEIVING, WAITING
 from pytest_sockserver.transport.tapped_socket import ready
 
+from . import insides
 from .peers import PATIENCE, connect, read_exactly, read_to_end, reset, until
 from .plugin_runs import Runner
 
@@ -272,7 +273,7 @@ def test_one_too_many_waits_no_longer_than_the_timeout(sockserver: SockServer) -
     server = sockserver.tcp(ignore_probes=True, timeout=0.1)
     server.on(CONNECT, times=(0, 1))
     with connect(server), server.raises(UnexpectedRequest, match="greets only once"):
-        until(lambda: server.connections and server.connections[0].conversation.tape.state in (WAITING, RECEIVING))
+        until(lambda: server.connections and insides.tape(server.connections[0]).state in (WAITING, RECEIVING))
         be_reset(server)
 
 

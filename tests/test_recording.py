@@ -15,6 +15,7 @@ from pytest_sockserver import Connection, Event, RecordLimitExceeded, SockServer
 from pytest_sockserver.recording.recorder import OVERHEAD, Recorder
 from pytest_sockserver.transport.tapped_socket import RecordingSocket
 
+from . import insides
 from .peers import PATIENCE, connect, datagram_client, read_exactly, read_to_end, reset, until
 
 # The sockets
@@ -400,7 +401,7 @@ def test_past_the_limit_of_one_server_another_still_tells(sockserver: SockServer
     for server in (full, other):
         with datagram_client(server) as client:
             client.send(b"x" * 500)
-            until(lambda server=server: server._recorder.arrivals)
+            until(lambda server=server: insides.recorder(server).arrivals)
 
     assert other.wait_for() == b"x" * 500
     with pytest.raises(RecordLimitExceeded):
@@ -411,7 +412,7 @@ def test_clear_makes_room_again(sockserver: SockServer) -> None:
     server = sockserver.udp(record_limit=1000)
     with datagram_client(server) as client:
         client.send(b"x" * 2000)
-        until(lambda: server._recorder.dropped)
+        until(lambda: insides.recorder(server).dropped)
 
         server.clear()
         client.send(b"small")

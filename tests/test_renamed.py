@@ -13,7 +13,7 @@ import pytest
 
 import pytest_sockserver
 from pytest_sockserver import Script, SockServer, StreamTestServer
-from pytest_sockserver.renamed import RENAMED
+from pytest_sockserver.errors.renamed import RENAMED
 
 CHANGELOG = Path(__file__).parent.parent / "CHANGELOG.md"
 

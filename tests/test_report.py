@@ -7,7 +7,7 @@ import xml.etree.ElementTree
 
 import pytest
 
-from pytest_sockserver.server import life_cycle
+from pytest_sockserver.server import idle
 
 from .expected_texts import SameText, steady
 from .plugin_runs import Runner
@@ -737,7 +737,7 @@ def test_a_test_that_the_user_leaves_is_left_at_once_and_the_server_stops(
     inner: Runner, monkeypatch: pytest.MonkeyPatch, statement: str, code: int
 ) -> None:
     """The handler is busy for as long as the end of a call would wait."""
-    monkeypatch.setattr(life_cycle, "DRAIN_BOUND", 20.0)
+    monkeypatch.setattr(idle, "DRAIN_BOUND", 20.0)
     run = inner(
         f"""
         import threading, time, pytest
@@ -1098,6 +1098,7 @@ def test_wait(unix_server):
 """
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize("workers", [0, 2])
 def test_hostile_text_reaches_neither_the_terminal_nor_kills_a_worker(inner: Runner, workers: int) -> None:
     run = inner.outside(
@@ -1113,6 +1114,7 @@ def test_hostile_text_reaches_neither_the_terminal_nor_kills_a_worker(inner: Run
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202e\u2028]", out)
 
 
+@pytest.mark.one_version
 def test_a_handlers_lone_surrogate_does_not_kill_a_worker_when_it_is_the_tests_failure(inner: Runner) -> None:
     run = inner.outside(
         r"""

@@ -38,6 +38,7 @@ from pytest_sockserver import (
 from pytest_sockserver.recording.recorder import PARKED
 from pytest_sockserver.responders import declaration
 
+from . import insides
 from .peers import PATIENCE, connect, datagram_client, read_exactly, read_to_end, until
 
 
@@ -583,7 +584,7 @@ def test_a_stream_that_ends_while_its_rule_is_declared_is_one_request() -> None:
             for _ in range(turn % 50):
                 time.sleep(0)  # gives the sink its turn, now and then
             server.on(b"x").reply(b"y")
-            server._settle()
+            insides.settle(server)
             assert server.requests == [b"x"]
 
 
@@ -593,7 +594,7 @@ def test_who_stands_at_a_gate_goes_on_though_it_was_closed_again(line_server: St
     with connect(line_server) as client:
         assert ask(client, b"a\n") == b"1"
         conn = line_server.connections[0]
-        until(lambda: conn.conversation.tape.state is PARKED)
+        until(lambda: insides.tape(conn).state is PARKED)
         line_server.open_gate("go")
         line_server.clear()
         assert client.recv(9) == b"2\n"

@@ -101,7 +101,7 @@ def test_what_a_script_demands_after_its_only_client_has_left_is_unmet(tcp_serve
     script = tcp_server.script().send(b"hi\n")
     with connect(tcp_server) as client:
         assert read_exactly(client, 3) == b"hi\n"
-    until(lambda: tcp_server.connections[0].conversation.done)
+    tcp_server.connections[0].wait_closed()
     script.expect(b"x")
 
     with pytest.raises(UnmetExpectation, match=r"step 2 of 2, test_scripts.py:\d+, was never reached: expected b'x'"):
@@ -112,7 +112,7 @@ def test_what_a_script_says_after_its_only_client_has_left_is_no_demand(tcp_serv
     script = tcp_server.script().send(b"hi\n")
     with connect(tcp_server) as client:
         assert read_exactly(client, 3) == b"hi\n"
-    until(lambda: tcp_server.connections[0].conversation.done)
+    tcp_server.connections[0].wait_closed()
     script.send(b"more\n").close()
 
     tcp_server.verify()

@@ -27,6 +27,7 @@ from pytest_sockserver.pytest_plugin import settings
 from pytest_sockserver.scripting import arguments
 from pytest_sockserver.sweeps import splits
 
+from . import insides
 from .peers import connect, datagram_client, until
 from .plugin_runs import Runner
 
@@ -210,7 +211,7 @@ def test_a_time_is_written_without_an_exponent(seconds: float, text: str) -> Non
 
 def test_a_quiet_time_is_written_without_an_exponent(udp_server: Any) -> None:
     def speak() -> None:
-        until(lambda: udp_server._recorder._sleepers, "assert_no_traffic()")
+        until(lambda: insides.waiting(udp_server), "assert_no_traffic()")
         with datagram_client(udp_server) as client:
             client.send(b"x")
 

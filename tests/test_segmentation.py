@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, count, pairwise
-from time import monotonic, process_time
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -45,12 +45,10 @@ from pytest_sockserver import (
     length_prefixed,
     lines,
 )
-from pytest_sockserver.connection import conversation
-from pytest_sockserver.connection.waits import Operation
-from pytest_sockserver.recording.recorder import RECEIVING, WAITING, Tape
-from pytest_sockserver.scripting.buffer import NEED_MORE, NeedMore
+from pytest_sockserver.recording.recorder import RECEIVING, WAITING
 from pytest_sockserver.scripting.framing import Framing
 
+from . import insides
 from .peers import PATIENCE, connect, read_exactly, read_to_end, until
 from .test_framing import CORPUS
 
@@ -110,15 +108,15 @@ def said_in_pieces(server: StreamTestServer, pieces: Sequence[bytes]) -> bytes |
             client.shutdown(socket.SHUT_WR)
             return read_to_end(client)
     except OSError:
-        assert server.wait_connection().conversation.tape.server_ended
+        assert insides.server_ended(server.wait_connection())
         return None
 
 
 def is_received(conn: Connection, count: int) -> bool:
     """Wait until the server has so many bytes; tell whether it has, and has not ended the connection instead."""
-    recorder, deadline = conn.conversation.tape.recorder, monotonic() + PATIENCE
+    recorder, deadline = insides.tape(conn).recorder, monotonic() + PATIENCE
     with recorder.lock:
-        while conn.received_count < count and not conn.conversation.tape.server_ended:
+        while conn.received_count < count and not insides.server_ended(conn):
             left = deadline - monotonic()
             assert left > 0, f"the server has received {conn.received_count} of {count} bytes, and reads no more"
             recorder.sleep(left)
@@ -961,7 +959,7 @@ def test_a_literal_that_is_declared_while_its_client_waits_answers_it(tcp_server
     with connect(tcp_server) as client:
         client.sendall(b"one\n")
         assert client.recv(1) == b"1"
-        until(lambda: tcp_server.connections[0].conversation.tape.state in (WAITING, RECEIVING))
+        until(lambda: insides.tape(tcp_server.connections[0]).state in (WAITING, RECEIVING))
         tcp_server.on(b"two\n").reply(b"2")
         client.sendall(b"two\n")
         assert client.recv(1) == b"2"
@@ -999,7 +997,7 @@ def test_a_line_that_is_too_long_is_so_before_its_stream_has_ended(sockserver: S
             with contextlib.suppress(OSError):  # reset already
                 client.shutdown(socket.SHUT_WR)
             if not declared_first:
-                until(lambda server=server: server.wait_connection().conversation.stream.buffer.ended)
+                until(lambda server=server: insides.unread(server.wait_connection()).ended)
                 server.script().expect_line(b"x")
             with pytest.raises(ConnectionResetError):
                 read_to_end(client)
@@ -1261,8 +1259,8 @@ def test_a_line_without_an_end_takes_as_much_memory_as_a_frame_may(
             tracemalloc.stop()
 
     (conn,) = server.connections
-    assert MAX_FRAME <= len(conn.conversation.stream.buffer) <= MAX_FRAME + ONE_READ
-    assert conn.received_count == len(conn.conversation.stream.buffer)
+    assert MAX_FRAME <= len(insides.unread(conn)) <= MAX_FRAME + ONE_READ
+    assert conn.received_count == len(insides.unread(conn))
     # A bytearray that grows has an eighth to spare.  A read is on its way here, one in the client, and one is kept.
     assert most < 1.125 * (MAX_FRAME + ONE_READ) + 5 * ONE_READ
 
@@ -1289,137 +1287,7 @@ def test_a_length_that_is_too_large_takes_no_memory_at_all(sockserver: SockServe
     )
 
 
-# Time
-
-
-class Fed(conversation.Conversation):
-    """A connection that receives a byte whenever it wants more; without a socket, whose cost would hide what is asked.
-
-    The end of the stream follows the last byte.  What is sent goes nowhere.
-    """
-
-    def __init__(self, server: StreamTestServer, data: bytes) -> None:
-        super().__init__(Tape(server._recorder, 0, ("127.0.0.1", 1)), server, Connection)
-        self._bytes = iter(data)
-
-    def _receive_in_kernel(self) -> bool:
-        byte = next(self._bytes, None)
-        if byte is None:
-            self.stream.buffer.ended = True
-        else:
-            self.tape.received(bytes((byte,)))
-            self.stream.buffer.feed(bytes((byte,)))
-        return True
-
-    def _receive(self, verb: object, deadline: object, name: object) -> Operation[NeedMore]:
-        self._receive_in_kernel()
-        return NEED_MORE
-        yield
-
-    def await_input_or(self, happened: Callable[[], bool]) -> bool:
-        return True
-
-    def send_in_thread(self, parts: object, request: object, timeout: object, verb: object = None) -> None:
-        pass
-
-    def send_bytes(self, data: bytes, timeout: float, verb: str) -> None:
-        pass
-
-
-def seconds_for(declare: Declare, data: bytes, framing: Framing | None) -> float:
-    """Return the processor's time for a conversation whose bytes come one by one."""
-    server = StreamTestServer(framing=framing, record_limit=1 << 40, max_frame=1 << 40)
-    declare(server)
-    conn = Fed(server, data)
-    driver = server._declarations.drive(conn, call_is_over=False)
-    assert driver is not None
-    began = process_time()
-    driver.run(conn)
-    seconds = process_time() - began
-    assert b"".join(conn.face.requests) == data
-    return seconds
-
-
-def a_literal(size: int) -> tuple[Declare, bytes]:
-    data = b"0123456789" * (size // 10)
-    return lambda server: server.script().expect(data), data
-
-
-def many_steps(size: int) -> tuple[Declare, bytes]:
-    def declare(server: StreamTestServer) -> None:
-        server.script().repeat(size // 10, Script().expect(b"abc\n").maybe(b"?").expect_line(b"efgh"))
-
-    return declare, b"abc\nefgh\n" * (size // 10)
-
-
-def chatter_beside_a_step(size: int) -> tuple[Declare, bytes]:
-    def declare(server: StreamTestServer) -> None:
-        server.on(b"abc\n").reply(b"")
-        server.script().expect(b"quit\n")
-
-    return declare, b"abc\n" * (size // 4) + b"quit\n"
-
-
-def literals_in_a_row(size: int) -> tuple[Declare, bytes]:
-    def declare(server: StreamTestServer) -> None:
-        server.on(b"noop\n").reply(b"")
-        script = server.script()
-        for _ in range(size // 5):
-            script.expect(b"ab").expect(b"cd\n")
-
-    return declare, b"abcd\n" * (size // 5)
-
-
-def literals(size: int) -> tuple[Declare, bytes]:
-    def declare(server: StreamTestServer) -> None:
-        for each in (b"abc\n", b"abd\n", b"efgh\n"):
-            server.on(each).reply(b"")
-
-    return declare, b"abc\nefgh\n" * (size // 9)
-
-
-def a_long_literal_among_others(size: int) -> tuple[Declare, bytes]:
-    def declare(server: StreamTestServer) -> None:
-        server.on(b"a" * size + b"b").reply(b"")
-        server.on(b"a" * size + b"c").reply(b"")
-
-    return declare, b"a" * size + b"b"
-
-
-def frames(size: int) -> tuple[Declare, bytes]:
-    def declare(server: StreamTestServer) -> None:
-        server.on(ANY).reply(b"")
-        server.on(re.compile(rb"a.*\n")).reply(b"")
-
-    return declare, b"abc\nefgh\n" * (size // 9)
-
-
-def one_long_frame(size: int) -> tuple[Declare, bytes]:
-    return lambda server: server.on(ANY).reply(b""), b"\r" * (size - 1) + b"\n"
-
-
-@pytest.mark.parametrize(
-    ("conversation", "size", "framing"),
-    [
-        (a_literal, 1_000_000, None),
-        (many_steps, 100_000, None),
-        (chatter_beside_a_step, 60_000, lines(b"\n")),
-        (literals_in_a_row, 50_000, lines(b"\n")),
-        (literals, 100_000, None),
-        (a_long_literal_among_others, 200_000, None),
-        (frames, 100_000, lines(b"\n")),
-        (one_long_frame, 1_000_000, lines(b"\n")),
-    ],
-    ids=lambda value: getattr(value, "__name__", "") if callable(value) else f"{value}",
-)
-def test_bytes_one_by_one_take_linear_time(
-    conversation: Callable[[int], tuple[Declare, bytes]], size: int, framing: Framing | None
-) -> None:
-    """Ten times the bytes are ten times the work, and not a hundred."""
-    small = min(seconds_for(*conversation(size // 10), framing) for _ in range(3))
-
-    # Other processes only make it slower: the best of three, where the first is not good enough.
-    assert any(seconds_for(*conversation(size), framing) < 20 * small for _ in range(3))
+# Size
 
 
 def test_a_literal_of_a_megabyte_in_a_script(tcp_server: StreamTestServer) -> None:

@@ -26,6 +26,7 @@ from pytest_sockserver.scripting.matching import Hex, Shape, Text, described, sh
 from pytest_sockserver.scripting.rules import Rule
 from pytest_sockserver.scripting.script import Script
 
+from . import insides
 from . import reading as readers
 from .plugin_runs import Runner
 
@@ -288,7 +289,7 @@ def test_requests_of_a_connection_are_not_looked_for_among_all(tcp_server: Any) 
             assert client.recv(10) == b"ok\n"
 
     assert [each.requests for each in tcp_server.connections] == [[b"0\n"], [b"1\n"], [b"2\n"]]
-    recorder = tcp_server._recorder
+    recorder = insides.recorder(tcp_server)
     recorder.requests.clear()  # nothing looks there
     assert [each.requests for each in tcp_server.connections] == [[b"0\n"], [b"1\n"], [b"2\n"]]
     tcp_server.clear()

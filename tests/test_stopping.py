@@ -31,8 +31,9 @@ from pytest_sockserver import (
 from pytest_sockserver.connection.deadline import Deadline
 from pytest_sockserver.errors.messages import format_seconds
 from pytest_sockserver.originals import Thread
-from pytest_sockserver.server import life_cycle
+from pytest_sockserver.server import idle
 
+from . import insides
 from .peers import PATIENCE, connect, datagram_client, place, read_to_end, threads_of_servers, tls_contexts, until
 
 # Seconds.  A stop takes a millisecond, and is late when it waits for anything: drains are bounded by a second.
@@ -166,7 +167,7 @@ def test_a_handler_that_waits_for_its_client_does_not_delay_the_stop(
         conn = server.wait_connection()
         # A detached socket still records; recv takes what it gets and ends.
         if handler is not in_recv or not said:
-            until(lambda: conn.received_count == len(said) and server._idle(), "the handler waiting")
+            until(lambda: conn.received_count == len(said) and insides.is_idle(server), "the handler waiting")
 
         stop_at_once(server)
 
@@ -177,7 +178,7 @@ def test_a_handler_that_expects_the_end_does_not_delay_the_stop(server: Any) -> 
     server.handler(in_expect_eof)
     with connect(server):
         server.wait_connection()
-        until(server._idle)
+        until(lambda: insides.is_idle(server))
 
         stop_at_once(server)
 
@@ -189,7 +190,7 @@ def test_a_handler_that_sends_to_a_client_that_never_reads_does_not_delay_the_st
     server.handler(handler)
     with connect(server):
         conn = server.wait_connection()
-        until(lambda: conn.sent_count and server._idle(), "the handler waiting")
+        until(lambda: conn.sent_count and insides.is_idle(server), "the handler waiting")
 
         stop_at_once(server)
 
@@ -200,7 +201,7 @@ def test_a_tls_handshake_that_does_not_come_to_its_end_does_not_delay_the_stop(s
     with connect(server) as client:
         client.sendall(said)
         conn = server.wait_connection()
-        until(lambda: conn.tls is not None and server._idle(), "the handshake waiting")
+        until(lambda: conn.tls is not None and insides.is_idle(server), "the handshake waiting")
 
         stop_at_once(server)
 
@@ -213,7 +214,7 @@ def test_a_handshake_of_the_users_own_does_not_delay_the_stop(server: Any, said:
     with connect(server) as client:
         client.sendall(said)
         conn = server.wait_connection()
-        until(lambda: conn.conversation.tape.handed_over, "the socket wrapped")
+        until(lambda: insides.tape(conn).handed_over, "the socket wrapped")
 
         stop_at_once(server)
 
@@ -234,7 +235,7 @@ def test_a_tls_stream_that_waits_for_its_client_does_not_delay_the_stop(server: 
 
     with connect(server) as plain, tls_contexts()[1].wrap_socket(plain, server_hostname="localhost"):
         conn = server.wait_connection()
-        until(lambda: conn.tls.version and server._idle(), "the handler waiting")
+        until(lambda: conn.tls.version and insides.is_idle(server), "the handler waiting")
 
         stop_at_once(server)
 
@@ -283,7 +284,7 @@ def test_a_test_that_reads_in_another_thread_is_woken_by_the_stop(server: Any) -
     with connect(server):
         conn = server.accept()
         reading = server.in_thread(conn.recv)
-        until(lambda: conn.conversation.reader_lock.locked())
+        until(lambda: insides.is_read(conn))
 
         stop_at_once(server)
 
@@ -320,7 +321,7 @@ def test_a_datagram_reply_to_a_client_that_never_reads_does_not_delay_the_stop(s
         server.stop()
 
         assert monotonic() - began < AT_ONCE
-    server._take_failures()  # what the handler made of it is not the subject
+    insides.take_failures(server)  # what the handler made of it is not the subject
 
 
 # The end of a connection by others than its reader
@@ -331,7 +332,7 @@ def test_close_by_the_test_ends_a_handler_that_reads(server: Any) -> None:
     server.handler(in_recv_line)
     with connect(server) as client:
         conn = server.wait_connection()
-        until(server._idle)
+        until(lambda: insides.is_idle(server))
 
         conn.close()
 
@@ -344,7 +345,7 @@ def test_close_by_the_test_ends_a_handler_that_reads(server: Any) -> None:
 def test_close_by_the_test_ends_a_connection_that_nobody_accepted(server: Any) -> None:
     with connect(server) as client:
         conn = server.wait_connection()
-        until(server._idle)
+        until(lambda: insides.is_idle(server))
 
         conn.close()
 
@@ -357,7 +358,7 @@ def test_close_by_the_test_ends_its_own_reading_in_another_thread(server: Any) -
     with connect(server) as client:
         conn = server.accept()
         reading = server.in_thread(conn.recv)
-        until(lambda: conn.conversation.reader_lock.locked() and server._idle())
+        until(lambda: insides.is_read(conn) and insides.is_idle(server))
 
         conn.close()
 
@@ -370,7 +371,7 @@ def test_reset_by_the_test_ends_a_handler_that_reads_and_is_not_its_failure(tcp_
     tcp_server.handler(in_recv_line)
     with connect(tcp_server) as client:
         conn = tcp_server.wait_connection()
-        until(tcp_server._idle)
+        until(lambda: insides.is_idle(tcp_server))
 
         conn.reset()
 
@@ -488,10 +489,10 @@ def test_a_handler_at_work_is_not_idle_though_its_socket_is_not_writable(
                 looked.wait(PATIENCE)
             conn.send(b"ok\n")
 
-    def look(tape: Any, quiet: Callable[[Any], bool] = life_cycle.quiet) -> bool:
-        idle = quiet(tape)
+    def look(tape: Any, quiet: Callable[[Any], bool] = idle.quiet) -> bool:
+        is_quiet = quiet(tape)
         looked.set()
-        return idle
+        return is_quiet
 
     server = sockserver.unix()
     server.handler(read)
@@ -499,8 +500,8 @@ def test_a_handler_at_work_is_not_idle_though_its_socket_is_not_writable(
         client.sendall(b"line\n" * 110)
         assert at_work.wait(PATIENCE)
         if sys.platform == "linux":
-            assert not select.select([], [server.connections[0].conversation.tape.socket], [], 0)[1]
-        monkeypatch.setattr(life_cycle, "quiet", look)
+            assert not select.select([], [insides.kernel_socket(server.connections[0])], [], 0)[1]
+        monkeypatch.setattr(idle, "quiet", look)
 
         server.stop()
 
@@ -669,7 +670,7 @@ def test_a_handler_that_is_stuck_in_a_wait_of_ours_is_named_with_its_own_line(so
 
     with connect(server):
         server.wait_connection()
-        until(lambda: other._recorder._sleepers)
+        until(lambda: insides.waiting(other))
 
         message = stopped_late(server)
 
@@ -756,7 +757,7 @@ def test_several_stuck_handlers_share_one_deadline(sockserver: SockServer, lock:
     took = monotonic() - began
 
     assert took < 1.3
-    assert [type(each.error) for each in server._take_failures()] == [HandlerStuck] * 4
+    assert [type(each.error) for each in insides.take_failures(server)] == [HandlerStuck] * 4
     for client in clients:
         client.close()
 
@@ -843,7 +844,7 @@ def test_a_descriptor_that_became_another_file_is_not_cut(server: Any) -> None:
         socket.close(number[0])
         here, there = socket.socketpair()
         with here, there:
-            until(server._idle)
+            until(lambda: insides.is_idle(server))
             server.stop()
 
             here.sendall(b"still connected")
@@ -964,7 +965,7 @@ def test_a_thread_that_has_ended_is_not_taken_for_a_later_one_with_its_number() 
         if later[-1].ident != ended.ident:
             pytest.skip("the system gives other numbers")
 
-        assert life_cycle.join([ended], monotonic() + 0.1) == []
+        assert idle.join([ended], monotonic() + 0.1) == []
     finally:
         over.set()
         for thread in later:

@@ -34,7 +34,7 @@ from pytest_sockserver import (
     StreamTestServer,
 )
 from pytest_sockserver.faults import Append, Corrupt, Overwrite, Prepend, Raw, Repeat, Replace, Split, Spoof
-from pytest_sockserver.faults.fault_rule import checked_fault_rule
+from pytest_sockserver.faults.arguments import checked_fault_rule
 from pytest_sockserver.scripting.matching import nothing_kept
 from pytest_sockserver.scripting.parts import actions, check_fit, checked_parts
 from pytest_sockserver.strategies import broken_scripts, corruptions, faults, injections, segmentations, truncations

@@ -28,7 +28,7 @@ from ..scripting.verbs import (
     recv_line,
     recv_until,
 )
-from ..server import queries
+from . import queries
 from .deadline import Deadline
 from .loops import arrive, run_in_loop
 from .request import Request
@@ -63,7 +63,7 @@ class AsyncRequest:
             await run_in_loop(sending, conversation)
         else:
             outlet = request.outlet_to_answer()
-            await run_in_loop(outlet.server._replying(outlet, request, parts), outlet)
+            await run_in_loop(outlet.replying(request, parts), outlet)
 
 
 class AsyncConnection:
@@ -121,7 +121,7 @@ class AsyncConnection:
     async def rules(self, framing: Framing | None = None) -> None:
         """Answer by the server's rules from here on, in a thread of the server; return when the connection is over."""
         conversation = self._conversation
-        conversation.server._hand_to_rules(conversation, framing)
+        conversation.context.hand_to_rules(conversation, framing)
         await arrive(queries.done(conversation))
 
     async def expect(self, match: Match, *, timeout: float | None = None) -> Request:
@@ -166,7 +166,7 @@ class AsyncConnection:
     async def start_tls(self, context: Context | None = None, *, timeout: float | None = None) -> None:
         """Start TLS as the server; return when the handshake is done."""
         conversation = self._conversation
-        if conversation.server._handshakes is not None:
+        if conversation.context.handshakes is not None:
             return await self.send(StartTLS(context), timeout=timeout)
         deadline = Deadline(checked_timeout(timeout) or conversation.timeout)
         await run_in_loop(conversation.starting_tls(context, deadline), conversation)

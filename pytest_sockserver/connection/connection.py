@@ -35,9 +35,8 @@ from ..scripting.verbs import (
     recv_line,
     recv_until,
 )
-from ..server import queries
 from ..transport.stream import CHUNK
-from . import transcript
+from . import queries, transcript
 from .deadline import Deadline
 from .queries import block
 from .request import Request
@@ -321,7 +320,7 @@ class Connection:
         conversation = self.conversation
         conversation.refuse("start_tls")
         seconds = conversation.timeout if timeout is None else checked_timeout(timeout) or 0.0
-        if conversation.server._handshakes is not None:
+        if conversation.context.handshakes is not None:
             return conversation.send_in_thread((StartTLS(context),), conversation.latest, seconds)
         run_in_thread(conversation.starting_tls(context, Deadline(seconds)), conversation)
 
@@ -381,7 +380,9 @@ class Connection:
     @property
     def requests(self) -> list[Request]:
         """The requests of this connection, in order of arrival."""
-        return self.conversation.tape.recorder.kept_requests(self.conversation.tape)
+        kept = self.conversation.tape.recorder.kept_requests(self.conversation.tape)
+        # Those of a server that is gone do not hold their connection any more.
+        return [each if each.connection is not None else each.of(self) for each in kept]
 
     @property
     def events(self) -> list[Event]:

@@ -25,10 +25,12 @@ import re
 import socket
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from ..errors.exceptions import (
     THE_SERVER_STOPS,
@@ -60,6 +62,7 @@ from .fault_state import FaultState
 from .faulty_io import Interposer, receive_faulty
 from .perform import pause, perform_parts, send
 from .probes import hint
+from .queries import raise_early
 from .request import Request, looked_up
 from .runners import run_in_thread
 from .send_lock import SendLock
@@ -68,11 +71,11 @@ from .waits import MOMENT, Operation, Wait, blocking_call, loop_blocked_here
 if TYPE_CHECKING:
     import ssl
 
-    from ..responders.responder import Responder
     from ..scripting.rules import Rule
-    from ..scripting.tls_effects import Context, StartTLS
-    from ..server.stream import StreamTestServer
+    from ..scripting.tls_effects import Context as TLSContext
+    from ..scripting.tls_effects import StartTLS
     from .connection import Connection
+    from .context import Context
 
 __tracebackhide__ = hide_frame
 
@@ -83,6 +86,17 @@ _loaded = sys.modules  # a look there costs less than a call, and this is in eac
 
 #: What to write in a coroutine, where it is another than ``await connection.aio.<verb>(...)``.
 _AWAITED = {"frames": "async for frame in connection.aio.frames(...)", "reply": "await request.aio.reply(...)"}
+
+
+class Responder(Protocol):
+    """What drives a connection."""
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether it has the socket itself, past the verbs."""
+
+    def run(self, conversation: Conversation, /) -> None:
+        """Converse with one client, to the end."""
 
 
 class Conversation:
@@ -96,7 +110,7 @@ class Conversation:
         index, peer, local_address, state, captured: As the face has them.
         tape: What was recorded, and what its thread is doing.
         stream: The live socket.
-        server: Who has accepted it.
+        context: What it sees of its server.
         timeout: Seconds, as they were for the server when it was accepted.
         framing: Where one frame ends and the next begins.
         values: Further names, of the dialogue that is performed.
@@ -115,19 +129,19 @@ class Conversation:
         answer_by_rules: Answers by its server's rules from here on.
     """
 
-    def __init__(self, tape: Tape, server: StreamTestServer, make_face: Callable[[Conversation], Connection]) -> None:
+    def __init__(self, tape: Tape, context: Context, make_face: Callable[[Conversation], Connection]) -> None:
         self.index = tape.index
         self.peer = tape.peer
-        self.local_address = server._address_of(tape.socket)
+        self.local_address = context.address_of(tape.socket)
         self.state = SimpleNamespace()
         self.captured: dict[str, bytes] = {}
         self.tape = tape
         self.stream = Stream(tape)
-        self.stream.may_begin_tls = server.options.tls is not None and server.transport != "tls"
-        self.server = server
-        self.timeout = server.timeout
-        self.max_frame = server.options.max_frame
-        self.framing = server.framing
+        self.stream.may_begin_tls = context.tls is not None and context.transport != "tls"
+        self.context = context
+        self.timeout = context.timeout
+        self.max_frame = context.max_frame
+        self.framing = context.framing
         self.cutting: Cutting | None = None  # where no verb reads; guarded by the recorder's lock
         self.values: Mapping[str, Any] = {}
         self.latest: Request | None = None
@@ -138,7 +152,7 @@ class Conversation:
         self.waits_for_start = True
         self.connected_before_declaration = self.probing = self.ended_by_fault = False
         self.handshake_part: StartTLS | None = None
-        self.fault_state = FaultState() if server._injections else None
+        self.fault_state = FaultState() if context.injections else None
         self.send_lock = SendLock(tape.bells)
         self.answer_by_rules: Callable[[Conversation], None] = _nobody_answers
         self.reader_lock = original.Lock()  # held by the one reader
@@ -166,11 +180,11 @@ class Conversation:
         if not writes and getattr(sock, "pending", int)():
             ring()
         else:
-            self.server._watch(sock, writes, ring)
+            self.context.watch(sock, writes, ring)
 
     def unwatch(self, ring: Callable[[], None]) -> None:
         """Ring no more."""
-        self.server._unwatch(ring)
+        self.context.unwatch(ring)
 
     def set_activity(self, activity: str) -> None:
         """Note what the thread that drives it does; what another one does beside it, a push, says nothing of that."""
@@ -225,7 +239,7 @@ class Conversation:
         if len(parts) == 1 and isinstance(parts[0], bytes):
             return parts
         checked = checked_parts(parts, verb)
-        check_fit(checked, self.server.transport, verb, tls=self.server.options.tls is not None)
+        check_fit(checked, self.context.transport, verb, tls=self.context.tls is not None)
         return checked
 
     def checked_match(self, match: Match) -> Match:
@@ -324,13 +338,13 @@ class Conversation:
             data, buffer.broken = b"", True  # the client's reset is an end of its stream, if not a good one
         if data is None:
             return False
-        if self.fault_state is not None and self.is_misheard():
-            self.begin_inbound_fault()
-            self.fault_state.begin_inbound(self).feed(data)
-        elif data:
+        before = len(buffer.data)
+        if data:
             buffer.data += data
         else:
             buffer.ended = True
+        if self.fault_state is not None:
+            self._give_to_fault(before)
         return True
 
     def _receive(self, verb: Verb, deadline: Deadline | None, name: str | None) -> Operation[bytes | NeedMore]:
@@ -342,20 +356,37 @@ class Conversation:
             return (yield from self._receive_needed(verb, deadline, name))
         if len(self.stream.buffer):
             self.stream.expect_more()
+        before = len(self.stream.buffer)
         while not self.stream.receive(self.pace_size()):
             yield self._wait_for_input(verb, deadline, name)
-            if self.fault_state is not None and self.is_misheard():  # it has begun meanwhile
+            if self.fault_state is not None and self.is_misheard():  # what it hands on need not wait for bytes
                 yield from self._receive_faulty(verb, deadline, name)
                 return NEED_MORE
+        if self.fault_state is not None:
+            self._give_to_fault(before)
         yield from self.keep_pace()
         return NEED_MORE
+
+    def _give_to_fault(self, before: int) -> None:
+        """Let an injection have what has just come, after so many bytes, if it had begun by then.
+
+        Whether it had is asked after the receive, and answered by the record: the test injects in its own thread, and
+        what is recorded after that is changed, what was recorded before is not.
+        """
+        state, buffer = self.fault_state, self.stream.buffer
+        if state is None or not (self.tape.came_faulty if len(buffer) > before else self.is_misheard()):
+            return
+        inbound = state.begin_inbound(self)
+        if data := buffer.take_from(before):
+            inbound.feed(data)
+        inbound.arrived.ended, inbound.arrived.broken, buffer.ended = buffer.ended, buffer.broken, False
 
     def _wait_for_input(self, verb: Verb, deadline: Deadline | None, name: str | None) -> Wait:
         """Return the Wait for more, after a look that found nothing; raise if it is over."""
         if deadline is not None and not deadline.left():
             raise self.late(verb, deadline, name)
         if self.mode == "live":
-            self.server._raise_early(name or verb.name)
+            raise_early(self.context.failures, name or verb.name)
         return Wait(readable=True, until=None if deadline is None else deadline.at)
 
     def _receive_needed(self, verb: Verb, deadline: Deadline | None, name: str | None) -> Operation[bytes | NeedMore]:
@@ -369,16 +400,24 @@ class Conversation:
         if not ahead:  # the end, or an error
             stream.receive()
             return NEED_MORE
+        kept, needed = bytes(buffer), len(ahead)
         buffer.feed(ahead)
-        needed = len(ahead)
         try:
             unit = verb.next_from(buffer, self)
             if unit is not NEED_MORE:
                 needed -= len(buffer)
                 buffer.take(len(buffer))
         finally:  # a mismatch quotes all of it
-            while needed and (taken := stream.socket_for("read").take(needed)):
-                needed -= len(taken)
+            left = needed
+            while left and (taken := stream.socket_for("read").take(left)):
+                left -= len(taken)
+        if self.fault_state is not None and self.tape.came_faulty:  # see _give_to_fault
+            buffer.take(len(buffer))
+            buffer.feed(kept)
+            buffer.feed(ahead[:needed])
+            buffer.found = None
+            self._give_to_fault(len(kept))
+            return NEED_MORE
         return unit
 
     def _receive_faulty(self, verb: Verb, deadline: Deadline | None, name: str | None) -> Operation[None]:
@@ -407,7 +446,7 @@ class Conversation:
     def is_misheard(self) -> bool:
         """Whether what comes is changed by an injection before it is handed on."""
         state = self.fault_state
-        return state is not None and (bool(self.server._injections.received) or state.inbound is not None)
+        return state is not None and (bool(self.context.injections.received) or state.inbound is not None)
 
     def begin_inbound_fault(self) -> None:
         """Let an injection change what has come before a responder as it does what comes later."""
@@ -477,10 +516,10 @@ class Conversation:
             return
         try:
             self.stream.take_the_rest()
-            self.server._read_ahead(self)
+            self.context.read_ahead(self)
             yield
         finally:
-            self.server._read_no_more(self)
+            self.context.read_no_more(self)
             self.reader_lock.release()
 
     # Sending
@@ -603,7 +642,7 @@ class Conversation:
         tape = self.tape
         if error is tape.peer_error or error is self.stream.quiet_end:
             raise error  # the client is gone, or refuses the handshake, which is for the handler to learn
-        self.server._record_failure(pointing_at(error, origin), self.where(), tape.began)
+        self.context.failures.record(pointing_at(error, origin), self.where(), tape.began)
         tape.note(NOTE, said_shortly(error).encode("utf-8", "backslashreplace"))
         self.ended_by_fault = True
         self.stream.reset_now()
@@ -613,12 +652,12 @@ class Conversation:
 
     # TLS
 
-    def starting_tls(self, context: Context | None, deadline: Deadline) -> Operation[None]:
+    def starting_tls(self, context: TLSContext | None, deadline: Deadline) -> Operation[None]:
         """Do the server's side of a handshake."""
-        given = checked_context(context, "start_tls()") or self.server.options.tls
+        given = checked_context(context, "start_tls()") or self.context.tls
         if given is None:
             raise ValueError("start_tls() expected a context: give it one, or give the server tls=")
-        at_once = self.server.transport == "tls" and not self.tape.events
+        at_once = self.context.transport == "tls" and not self.tape.events
         try:
             for writes in self.stream.start_tls(_context_of(given), at_once=at_once):
                 if not deadline.left():
@@ -637,7 +676,7 @@ class Conversation:
         if self.is_driven_elsewhere():
             return self.stream.close_from_outside()
         if self.mode == "sunk":
-            self.server._read_no_more(self)
+            self.context.read_no_more(self)
         mine = False
         for _ in range(2):
             deadline = Deadline(self.timeout)
@@ -714,7 +753,7 @@ class Conversation:
 
     def where(self) -> str:
         """Return how messages name it."""
-        return f"{self.server.name}, connection {self.index} ({format_peer(self.peer)})"
+        return f"{self.context.name}, connection {self.index} ({format_peer(self.peer)})"
 
     def error(self, kind: Any, text: str) -> Any:
         """Return an error about it, with the conversation so far."""
@@ -760,9 +799,11 @@ class Conversation:
             incomplete: IncompleteRequest = self.error(IncompleteRequest, text)
             return incomplete
         text = f"expected {error}, but the client {self._how_it_ended()}"
-        self.stream.quiet_end = EndOfStream(f"{self.where()}: {text}")
-        self.stream.quiet_end.summary = text
-        return self.stream.quiet_end
+        end = EndOfStream(f"{self.where()}: {text}")
+        end.summary = text
+        if not self.done:  # else nobody judges any more, and its traceback would hold the connection
+            self.stream.quiet_end = end
+        return end
 
     def _how_it_ended(self) -> str:
         return "reset the connection" if self.tape.peer_error else "ended its stream"
@@ -841,6 +882,8 @@ class Conversation:
 
     def finish(self) -> None:
         """Close what no thread of ours closes: connections that the server reads, and the test's."""
+        if self.done or self.mode != "handled":
+            self.forget_frames()
         if self.mode == "handled" or self.stream.detached:
             return
         for _ in self.stream.close(notify=False):
@@ -848,6 +891,34 @@ class Conversation:
         if self.mode == "sunk" and not self.done and not self.stream.buffer.ended:  # else the loop has kept it
             self.keep_whole_stream()
         self.done = True
+
+    def let_go(self) -> None:
+        """Undo the circles that it is in, when its server is gone, or has forgotten it.
+
+        Its face, which a test may hold, holds it and not the other way round from now on.
+        """
+        tape, stream = self.tape, self.stream
+        self.face = weakref.proxy(self.face)
+        self.latest = self.responder = None
+        self.forget_frames()
+        self.cut_no_frames()
+        if not stream.detached or self.fileno() < 0:
+            tape.interposer = None  # else it has what was read ahead
+        if self.fault_state is not None:
+            self.fault_state.inbound = None
+        tape.socket = None
+
+    def forget_frames(self) -> None:
+        """Keep no exception that was raised to its driver, which is done: its traceback holds the frames of that.
+
+        Who has caught one keeps it as it is.
+        """
+        tape, stream = self.tape, self.stream
+        stream.quiet_end = None
+        if tape.peer_error is not None:
+            tape.peer_error = copy(tape.peer_error)  # without its traceback
+        if stream.tls is not None and stream.tls.error is not None:
+            stream.tls.error = copy(stream.tls.error)
 
 
 class _Refusal:
@@ -870,7 +941,7 @@ class _Refusal:
         return wait if wait.until is not None and wait.until < until else wait._replace(until=until)
 
 
-def _context_of(given: Context) -> ssl.SSLContext:
+def _context_of(given: TLSContext) -> ssl.SSLContext:
     if hasattr(given, "wrap_socket"):  # one of the user's: certificates are not needed for it
         return given  # type: ignore[return-value]
     from ..transport.certificates import server_context_of

@@ -79,10 +79,10 @@ class Cutting:
             return
         if not self._is_users:
             return self._cut(received)
-        server, index = self._connection.server, self._connection.index
-        name = f"sockserver {server._label()} #{index} frames"
+        context, index = self._connection.context, self._connection.index
+        name = f"sockserver {context.label} #{index} frames"
         thread = Thread(target=self._cut, args=(received,), name=name, daemon=True)
-        server._keep_framer(thread)
+        context.keep_framer(thread)
         try:
             thread.start()
         except RuntimeError:  # there are too many
@@ -109,13 +109,13 @@ class Cutting:
                 frames, error = self._frames_of(received)
                 with recorder.lock:
                     wanted = connection.cutting is self  # else the test has accepted it, and reads all of it anew
-                    if connection.server._probes:
+                    if connection.context.probes:
                         frames = [frame for frame in frames if frame]
                     for frame in frames if wanted else ():
                         # A client that connects and closes may be a probe: nothing, unless the test waits for it.
                         connection.make_request(frame, is_unit=connection.tape.client_ended, sure=bool(frame))
                 if error is not None and wanted:
-                    connection.server._failures.add(error, connection.where())
+                    connection.context.failures.add(error, connection.where())
                 with recorder.lock:
                     received = self._next()
                     self._busy = bool(received)

@@ -65,10 +65,10 @@ class InboundFault:
     @classmethod
     def chosen(cls, conversation: Conversation) -> InboundFault:
         """Choose what becomes of all that a connection receives from now on."""
-        probes = conversation.server._probes
+        probes = conversation.context.probes
         probes.look(but=conversation)
         used = partial(probes.used, conversation)
-        hit = conversation.server._injections.hit(RECEIVED, conversation.tape, has_come=False, used=used)
+        hit = conversation.context.injections.hit(RECEIVED, conversation.tape, has_come=False, used=used)
         return cls(conversation, hit)
 
     def feed(self, data: bytes) -> None:
@@ -196,7 +196,9 @@ class Interposer:
 
     def received(self, data: bytes, size: int) -> bytes:
         """Return what the handler receives in the place of what has come while it was in a receive."""
-        if self._is_receiving or not self._conversation.is_misheard():
+        if self._is_receiving or not (
+            self._conversation.tape.came_faulty if data else self._conversation.is_misheard()
+        ):
             return data
         self._conversation.begin_fault_state().begin_inbound(self._conversation).feed(data)
         made = self.recv(self._conversation.tape.socket, size)

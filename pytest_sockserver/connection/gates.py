@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 
+from ..recording.recorder import Recorder
+
 
 class Gates:
     """Which gates are open, and how often each was opened.  Guarded by the recorder's lock."""
 
-    def __init__(self) -> None:
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
         self._open: set[str] = set()
         self._opened: Counter[str] = Counter()  # never forgotten: who waits now must not miss one that is closed again
 
     def open(self, name: str) -> None:
-        """Open a gate; it stays open until ``clear``."""
-        self._open.add(name)
-        self._opened[name] += 1
+        """Open a gate, and wake who waits for it; it stays open until ``clear``.  Any thread."""
+        with self._recorder.lock:
+            self._open.add(name)
+            self._opened[name] += 1
+            self._recorder.tell()
 
     def clear(self) -> None:
         """Close all gates; who waited when one was opened goes on all the same."""

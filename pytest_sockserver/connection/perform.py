@@ -64,7 +64,7 @@ def perform_parts(
         request: What functions among the parts are called with.
         timeout: Seconds; for each write, for a gate, and for a handshake.
     """
-    call = partial(called, conversation.server.transport, request)
+    call = partial(called, conversation.context.transport, request)
     sending = _perform(conversation, actions(parts, call, conversation.lookup), timeout, send)
     return after_held(conversation, sending, timeout)
 
@@ -127,15 +127,15 @@ def _send_faulty(conversation: Conversation, state: FaultState, data: bytes, tim
     tape = conversation.tape
     injection = None
     if data and not tape.server_ended:  # else there is nothing to change: the send raises that it is over
-        probes = conversation.server._probes
+        probes = conversation.context.probes
         probes.look(but=conversation)
         used = partial(probes.used_unless_known, conversation)
-        injection = conversation.server._injections.hit(SENT, tape, used=used)
+        injection = conversation.context.injections.hit(SENT, tape, used=used)
     if injection is None:
         yield from _send(conversation, data, timeout, is_injectable=True)
         return
     fault_rule = injection.fault_rule
-    made = partial(made_of, conversation.server.transport, data)
+    made = partial(made_of, conversation.context.transport, data)
     acts = actions(fault_rule.parts, made, conversation.lookup, lambda: [data])
     try:
         yield from _perform(conversation, _muting(acts, state), timeout, _send)
@@ -163,7 +163,7 @@ def made_of(transport: str, data: bytes, function: Function) -> Iterator[Part]:
 def _send(
     conversation: Conversation, data: bytes, timeout: float, sent: int = 0, *, is_injectable: bool = False
 ) -> Operation[None]:
-    injections, deadline = conversation.server._injections, None
+    injections, deadline = conversation.context.injections, None
     known = injections.sent
     if not data:
         conversation.stream.socket_for("send on")
@@ -271,13 +271,13 @@ def _send_eof(conversation: Conversation, part: SendEof, timeout: float) -> Oper
 
 def _start_tls(conversation: Conversation, part: StartTLS, timeout: float) -> Operation[None]:
     """Do the server's side of a handshake, or what a rule for it says."""
-    book, outer = conversation.server._handshakes, conversation.handshake_part
+    book, outer = conversation.context.handshakes, conversation.handshake_part
     if outer is not None:  # among the parts of such a rule
         yield from _shake_hands(conversation, part.context or outer.context, timeout)
         return
     if book is not None and book.greets(HANDSHAKE):
         yield from _await_hello(conversation, Deadline(timeout))
-        probe = conversation.server._probes and conversation.stream.has_input() and not conversation.stream.peeked()
+        probe = conversation.context.probes and conversation.stream.has_input() and not conversation.stream.peeked()
         taken = None if probe else book.greet(HANDSHAKE)
         if taken is not None:
             yield from _shake_by_rule(conversation, part, *taken, timeout)
@@ -319,13 +319,13 @@ def _jitter(conversation: Conversation, part: Jitter, timeout: float) -> Operati
 
 def _gate(conversation: Conversation, part: Gate, timeout: float) -> Operation[None]:
     try:
-        yield from pass_gate(conversation, conversation.server._gates, part.name, timeout)
+        yield from pass_gate(conversation, conversation.context.gates, part.name, timeout)
     except TimeoutError as late:
         raise conversation.error(DeadlineExceeded, str(late)) from None
 
 
 def _open(conversation: Conversation, part: OpenGate, timeout: float) -> Operation[None]:
-    conversation.server.open_gate(part.name)
+    conversation.context.gates.open(part.name)
     return nothing()
 
 
@@ -336,7 +336,7 @@ def _stall(conversation: Conversation, part: Stall, timeout: float) -> Operation
 
 
 def _end_after(conversation: Conversation, part: EndAfter, timeout: float) -> Operation[None]:
-    conversation.server._end_later(conversation, part.seconds, reset=isinstance(part.end, Reset))
+    conversation.context.end_later(conversation, part.seconds, reset=isinstance(part.end, Reset))
     return nothing()
 
 

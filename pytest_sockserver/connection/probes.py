@@ -190,7 +190,7 @@ def may_be_probe(connection: Conversation) -> float | None:
     ``accept()`` hands a connection over although its client says nothing: it may wait for a greeting.
     """
     tape = connection.tape
-    if not connection.server._probes or tape.received_count or has_left_in_silence(connection):
+    if not connection.context.probes or tape.received_count or has_left_in_silence(connection):
         return None
     left = tape.began + _LEAVING - tape.recorder.elapsed()
     return left if left > 0 else None
@@ -203,12 +203,12 @@ def note_probe(tape: Tape) -> None:
 
 def hint(connection: Conversation) -> str:
     """Return the line that names the option, if the client was a probe and the option was not given."""
-    if connection.server._probes or not left_in_silence(connection.tape):
+    if connection.context.probes or not left_in_silence(connection.tape):
         return ""
     return f"\n  {_MEANT}"
 
 
-def hint_at(connections: list[Conversation]) -> str:
+def hint_at(connections: Iterable[Conversation]) -> str:
     """Return the line that names the option, if one of the connections was a probe and the option was not given."""
     for connection in connections:
         if hint(connection):

@@ -13,19 +13,30 @@ Changes are counted meanwhile; so a wait never sleeps over one that came while i
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from ..errors.exceptions import ServerFailed
+from ..errors.exceptions import DeadlineExceeded, InvalidState, ServerFailed
 from ..errors.location import hide_frame
-from ..recording.failures import summary_of
+from ..recording.events import RECEIVED
+from ..recording.failures import Failures, summary_of
 from ..recording.recorder import Recorder
+from ..scripting.arguments import LONGEST_WAIT, checked_literal, checked_timeout
+from ..scripting.matching import shortened
 from .deadline import Deadline
 from .waits import refuse_in_coroutine
+
+if TYPE_CHECKING:
+    from .context import Context
+    from .conversation import Conversation
 
 __tracebackhide__ = hide_frame
 
 
 T = TypeVar("T")
+
+#: Seconds.  For a wait that ends by itself.
+_FOR_EVER: Final = LONGEST_WAIT
 
 
 class Pending:
@@ -126,3 +137,95 @@ def failed_early(verb: str, failure: BaseException) -> ServerFailed:
     )
     early.__cause__ = failure
     return early
+
+
+def raise_early(failures: Failures, verb: str) -> None:
+    """Raise what ends a wait of the test, if something went wrong meanwhile."""
+    pending = failures.pending()
+    if pending is not None:
+        raise failed_early(verb, pending.error)
+
+
+def failed(context: Context, verb: str) -> Callable[[], BaseException] | None:
+    """Return what makes the error that ends a wait early, if something went wrong."""
+    pending = context.failures.pending()
+    return partial(failed_early, verb, pending.error) if pending is not None else None
+
+
+def failed_or_over(context: Context, verb: str) -> Callable[[], BaseException] | None:
+    """Return the same; also if nothing more will come."""
+    cause = failed(context, verb)
+    if cause is None and (context.is_over or context.state in ("new", "stopped")):
+        state = "stopped" if context.is_over else context.state
+        return partial(InvalidState, f"{verb}() in state {state!r}: nothing more will come; expected 'started'")
+    return cause
+
+
+# About one connection
+
+
+def closed(connection: Conversation, timeout: float | None) -> Query[None]:
+    """Has either side ended the connection?"""
+
+    def ask() -> Any:
+        tape = connection.tape
+        return None if tape.ended_by == "client" or tape.gone else PENDING
+
+    def late(deadline: Deadline) -> None:
+        raise connection.error(DeadlineExceeded, f"wait_closed() waited {deadline}: it is still open")
+
+    return _about(connection.context, "wait_closed", ask, timeout, late)
+
+
+def done(connection: Conversation) -> Query[None]:
+    """Has the thread that answers a connection come to its end?  There is no deadline for that: a stop ends it."""
+
+    def ask() -> Any:
+        return None if connection.done else PENDING
+
+    return _about(connection.context, "rules", ask, _FOR_EVER, late=lambda deadline: None)
+
+
+def received(connection: Conversation, data: bytes, timeout: float | None) -> Query[None]:
+    """Does ``data`` stand in what was received?"""
+    wanted, seen, start = checked_literal(data, "wait_received"), 0, 0
+    tape, kept = connection.tape, bytearray()
+
+    def ask() -> Any:
+        nonlocal seen, start  # each byte is looked at once, however often this is asked
+        tape.recorder.check_complete("what was received")
+        for at in range(seen, len(tape.events)):
+            if tape.events[at][2] == RECEIVED:
+                kept.extend(tape.events[at][3])
+        seen = len(tape.events)
+        if kept.find(wanted, start) >= 0:
+            return None
+        start = max(0, len(kept) - len(wanted) + 1)
+        if start > 65536:  # what was searched is dropped now and then: each time would copy the rest each time
+            del kept[:start]
+            start = 0
+        return PENDING
+
+    def late(deadline: Deadline) -> None:
+        text = f"wait_received() waited {deadline} for {shortened(wanted)}"
+        raise connection.error(DeadlineExceeded, text)
+
+    return _about(connection.context, "wait_received", ask, timeout, late)
+
+
+def _about(
+    context: Context,
+    verb: str,
+    ask: Callable[[], Any],
+    timeout: float | None,
+    late: Callable[[Deadline], Any],
+) -> Query[Any]:
+    context.check_declarations()
+    return Query(
+        context.recorder,
+        verb,
+        ask,
+        seconds=checked_timeout(timeout) or context.timeout,
+        late=late,
+        given_up=partial(failed_or_over, context),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors.location import hide_frame
 from ..scripting.matching import NothingKept
@@ -12,14 +12,34 @@ from ..scripting.matching import NothingKept
 Value = bytes | Callable[[Any], bytes]
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ..scripting.parts import Part
-    from ..server.datagram_peer import DatagramPeer
     from .aio import AsyncRequest
     from .connection import Connection
+    from .waits import Operation
 
 __tracebackhide__ = hide_frame
+
+
+class Outlet(Protocol):
+    """Where replies to a datagram leave; operations wait on it."""
+
+    @property
+    def bells(self) -> Sequence[Any]:
+        """What is rung when an operation is to look again."""
+
+    def watch(self, writes: bool, ring: Callable[[], None]) -> None:
+        """Ring once when the socket is readable, or writable."""
+
+    def unwatch(self, ring: Callable[[], None]) -> None:
+        """Ring no more."""
+
+    def reply(self, request: Request, parts: tuple[Part, ...]) -> None:
+        """Say parts to whoever sent a request, in the caller's thread."""
+
+    def replying(self, request: Request, parts: tuple[Part, ...]) -> Operation[None]:
+        """Do the same as an operation."""
 
 
 class Request(bytes):
@@ -43,7 +63,7 @@ class Request(bytes):
     rule: Any = None
     is_sure: bool = True  # else it is a request once a wait has matched it: nothing read it, and it has no byte
     is_taken: bool = False  # next_request() has returned it, or clear() has forgotten it; under the recorder's lock
-    _outlet: DatagramPeer | None = None  # where replies to a datagram leave; those on a stream leave by its connection
+    outlet: Any = None  # where replies to a datagram leave; those on a stream leave by its connection
 
     def __new__(
         cls,
@@ -52,18 +72,32 @@ class Request(bytes):
         peer: Any = None,
         time: float = 0.0,
         match: Any = None,
-        outlet: DatagramPeer | None = None,
+        outlet: Outlet | None = None,
     ) -> Request:
         self = bytes.__new__(cls, data)
         self.connection, self.peer, self.time = connection, peer, time
         if match is not None:
             self.match = match
         if outlet is not None:
-            self._outlet = outlet
+            self.outlet = outlet
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         return bytes, (bytes(self),)
+
+    def alone(self) -> Request:
+        """Return the same request without its connection; ``of`` gives it that back."""
+        return self if self.connection is None else self.of(None)
+
+    def of(self, connection: Connection | None, match: Any = None) -> Request:
+        """Return the same request as one of a connection.
+
+        Args:
+            match: By which it was found, if not by the one that it has.
+        """
+        again = Request(self, connection, self.peer, self.time, match or self.match, self.outlet)
+        again.rule, again.is_sure = self.rule, self.is_sure
+        return again
 
     def reply(self, *parts: Part) -> None:
         """Say ``parts`` to whoever sent this request: on datagram servers bytes are one datagram each.
@@ -79,7 +113,7 @@ class Request(bytes):
             self.connection.conversation.answer(self, parts)
         else:
             outlet = self.outlet_to_answer()
-            outlet.server._reply(outlet, self, parts)
+            outlet.reply(self, parts)
 
     @property
     def aio(self) -> AsyncRequest:
@@ -88,24 +122,15 @@ class Request(bytes):
 
         return AsyncRequest(self)
 
-    def outlet_to_answer(self) -> DatagramPeer:
-        if self._outlet is None:
+    def outlet_to_answer(self) -> Outlet:
+        if self.outlet is None:
             raise ValueError("this request cannot be replied to: it was not taken from a server")
-        return self._outlet
+        return self.outlet  # type: ignore[no-any-return]
 
 
 def with_match(request: Request, match: Any) -> Request:
     """Return the same request with the match by which it was found."""
-    found = Request(
-        request,
-        connection=request.connection,
-        peer=request.peer,
-        time=request.time,
-        match=match,
-        outlet=request._outlet,
-    )
-    found.rule = request.rule
-    return found
+    return request.of(request.connection, match)
 
 
 def looked_up(captured: Mapping[str, bytes], values: Mapping[str, Any], conversation: object, name: str) -> bytes:

@@ -85,7 +85,7 @@ def old_attributes(owner: str) -> Callable[[Any, str], Any]:
         if hasattr(type(self), name):
             return object.__getattribute__(self, name)  # a property, which raised an AttributeError of its own
         if not name.startswith("_"):
-            from ..renamed import refuse_old_attribute
+            from .renamed import refuse_old_attribute
 
             refuse_old_attribute(owner, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
@@ -101,7 +101,7 @@ def refuses_old_keywords(verb: F) -> F:
     def call(*args: Any, **given: Any) -> Any:
         unknown = next((name for name in given if name not in known), None)
         if unknown is not None:
-            from ..renamed import refuse_old_keyword
+            from .renamed import refuse_old_keyword
 
             refuse_old_keyword(verb.__name__, unknown)
             raise TypeError(f"{verb.__name__}() got an unexpected keyword argument {unknown!r}")

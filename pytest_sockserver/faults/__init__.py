@@ -29,14 +29,25 @@ if TYPE_CHECKING:
     from .modifiers import Spoof as Spoof
     from .modifiers import Throttle as Throttle
 else:
+    _PUBLIC = {
+        "faults.active": "Injection",
+        "faults.matrix": "FaultMatrix FaultResult",
+        "faults.modifiers": "Append Corrupt Hold Overwrite Prepend Repeat Replace Split Spoof Throttle",
+        "scripting.effects": "Descriptors EndAfter Jitter ReadSlowly Urgent",
+        "scripting.seeds": "garbage",
+        "scripting.tls_effects": "Alert Raw",
+    }
 
     def __getattr__(name):
-        from ..public import value_of
+        from importlib import import_module
 
-        value = globals()[name] = value_of(name, __name__)
-        return value
+        if name == "__all__":
+            return sorted(" ".join(_PUBLIC.values()).split())
+        for home, names in _PUBLIC.items():
+            if name in names.split():
+                value = globals()[name] = getattr(import_module(f"..{home}", __name__), name)
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__():
-        from ..public import names_of
-
-        return sorted({*globals(), *names_of(__name__)})
+        return sorted({*globals(), *__getattr__("__all__"), "__all__"})

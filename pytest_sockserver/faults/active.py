@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -20,6 +19,7 @@ from ..errors.exceptions import UnmetExpectation
 from ..recording.demands import Demand, Demands, running
 from ..recording.events import NOTE
 from ..recording.recorder import Recorder, Tape
+from ..scripting.frozen import replaced
 from ..scripting.parts import DATAGRAMS
 from ..scripting.times import Times
 from .fault_rule import RECEIVED, SENT, FaultRule
@@ -170,15 +170,14 @@ def _were(count: int) -> str:
 class Injections:
     """Those of one server that are in force, the latest first.
 
-    Args:
-        past: Returns what a message adds about bytes that no injection meets.
-
     Attributes:
+        past: Returns what a message adds about bytes that no injection meets.
         sent, received: Tuples, replaced and never changed: who walks through the old one goes on with it.
     """
 
-    def __init__(self, recorder: Recorder, transport: str, demands: Demands, past: Callable[[], str]) -> None:
-        self.recorder, self.transport, self.demands, self.past = recorder, transport, demands, past
+    def __init__(self, recorder: Recorder, transport: str, demands: Demands) -> None:
+        self.recorder, self.transport, self.demands = recorder, transport, demands
+        self.past: Callable[[], str] = str
         self.sent: tuple[Injection, ...] = ()
         self.received: tuple[Injection, ...] = ()
         self._missed: tuple[Injection, ...] = ()  # those that have ended without a hit, the latest ones
@@ -204,7 +203,7 @@ class Injections:
             is_demanded: It must hit as often as its ``times`` say.
         """
         if fault_rule.probability is not None and not seeded:
-            fault_rule = replace(fault_rule, seed=int.from_bytes(os.urandom(4), "big"))
+            fault_rule = replaced(fault_rule, seed=int.from_bytes(os.urandom(4), "big"))
         injection = Injection(fault_rule, self)
         with self.recorder.lock:
             self._begun = True
@@ -212,6 +211,7 @@ class Injections:
                 self.sent = (injection, *self.sent)
             else:
                 self.received = (injection, *self.received)
+                self.recorder.is_faulty = True
             if is_demanded and fault_rule.times.least:
                 self.demands.add(injection)
         return injection
@@ -223,13 +223,20 @@ class Injections:
                 self._missed = (injection, *self._missed)[:_NAMED]
             self.sent = tuple(each for each in self.sent if each is not injection)
             self.received = tuple(each for each in self.received if each is not injection)
+            self.recorder.is_faulty = bool(self.received)
 
     def clear(self) -> list[object]:
         """Forget all of them; return what is to be let go without the lock."""
         with self.recorder.lock:
             gone: list[object] = [self.sent, self.received, self._missed]
             self.sent = self.received = self._missed = ()
+            self.recorder.is_faulty = False
             return gone
+
+    def let_go(self) -> None:
+        """Undo the circles that it is in: nothing comes any more into which faults could be injected."""
+        self.sent = self.received = self._missed = ()
+        self.past = str
 
     def hit(
         self,

@@ -7,11 +7,11 @@ one conversation, from what the server said when nothing was wrong: faults are i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 from ..scripting.effects import Close, Delay, Reset, SendEof, Stall
+from ..scripting.frozen import frozen
 from ..scripting.parts import DATA, DATAGRAMS, Part
 from ..scripting.rules import HANDSHAKE
 from ..scripting.seeds import garbage
@@ -35,7 +35,7 @@ ERROR: Final = "an error"
 ANYTHING: Final = "anything"
 
 
-@dataclass(frozen=True)
+@frozen
 class Fault:
     """Something that goes wrong.
 

@@ -8,12 +8,12 @@ cannot do, since there are too few bytes or nothing to replace, is an error and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Final
 
 from ..errors.location import hide_frame
 from ..scripting.effects import Delay, Gate, check_seed, checked_gate
+from ..scripting.frozen import frozen
 from ..scripting.parts import (
     DATAGRAMS,
     ENDLESS,
@@ -51,7 +51,7 @@ _WHOLE = "a datagram arrives whole"
 # How much of it
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@frozen(init=False, repr=False)
 class Cut(Modifier):
     """Say only the first ``n`` bytes of a part."""
 
@@ -81,7 +81,7 @@ class Cut(Modifier):
             raise ValueError(f"Cut() was to say {self.n} bytes, and there were only {self.n - left}")
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@frozen(init=False, repr=False)
 class Repeat(Modifier):
     """Say a part several times; with ``times=None`` without end, until the client is gone or the server stops."""
 
@@ -118,7 +118,7 @@ class Repeat(Modifier):
             yield FLUSH
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@frozen(init=False, repr=False)
 class Prepend(Modifier):
     """Say ``extra`` right before a part: on a datagram, in it."""
 
@@ -139,7 +139,7 @@ class Prepend(Modifier):
             yield self.extra
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@frozen(init=False, repr=False)
 class Append(Modifier):
     """Say ``extra`` right after a part: on a datagram, in it."""
 
@@ -168,7 +168,7 @@ class Append(Modifier):
 # Other bytes
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@frozen(init=False, repr=False)
 class Corrupt(Modifier):
     """Flip bits of one byte: of the byte ``at``, or, given a ``seed``, of one drawn from each piece that is said.
 
@@ -215,7 +215,7 @@ class Corrupt(Modifier):
             raise ValueError("Corrupt() was to flip a byte, and nothing was said")
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@frozen(init=False, repr=False)
 class Overwrite(Modifier):
     """Say ``new`` in the place of as many bytes from the byte ``at`` on: a wrong length, another identifier."""
 
@@ -245,7 +245,7 @@ class Overwrite(Modifier):
             raise ValueError(f"Overwrite() was to change bytes {self.at} to {end - 1}, and there were only {begin}")
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@frozen(init=False, repr=False)
 class Replace(Modifier):
     r"""Say ``new`` wherever the part says ``old``: ``Replace(reply, b"\r\n", b"\n")`` is a wrong line ending."""
 
@@ -277,7 +277,7 @@ class Replace(Modifier):
 # Other times
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@frozen(init=False, repr=False)
 class Drip(Modifier):
     """Say a part in pieces of ``size`` bytes, with a pause of so many seconds between them.
 
@@ -304,7 +304,7 @@ class Drip(Modifier):
         return _in_pieces(actions, self.size, self.pause)
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@frozen(init=False, repr=False)
 class Throttle(Modifier):
     """Say a part at no more than ``rate`` bytes per second, a fiftieth of a second's worth at once."""
 
@@ -329,7 +329,7 @@ class Throttle(Modifier):
         return _in_pieces(actions, size, size / self.rate)
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@frozen(init=False, repr=False)
 class Split(Modifier):
     """Say a part in pieces, cut at these offsets, with a pause, or a gate, between them.
 
@@ -380,7 +380,7 @@ class Split(Modifier):
             raise ValueError(f"Split() was to cut after byte {left[0]}, and there were only {begin} bytes")
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@frozen(init=False, repr=False)
 class Hold(Modifier):
     """Say a part only after so many further replies on this connection, of datagrams to this peer: out of order.
 
@@ -406,7 +406,7 @@ class Hold(Modifier):
 # Elsewhere
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@frozen(init=False, repr=False)
 class Spoof(Modifier):
     """Say a part from elsewhere: from another port of the server's host, or from ``host``, another local address."""
 

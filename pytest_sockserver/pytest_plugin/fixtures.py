@@ -48,11 +48,11 @@ def factory_of(request: pytest.FixtureRequest) -> Generator[SockServer, None, No
     hooks.register_late(request)
     hooks.limit_deadlines(request.node)
     factory = SockServer(**_defaults(request))
-    hooks.begin(factory, request.node, str(request.fixturename))
+    hooks.begin(factory.fleet, request.node, str(request.fixturename))
     try:
         yield factory
     finally:
-        hooks.finish(factory, request.node)
+        hooks.finish(factory.fleet, request.node)
 
 
 # Options: the nearer wins: keyword, marker, flag, ini file

@@ -27,8 +27,8 @@ from ..originals import original
 from ..recording import demands
 from ..recording.demands import Period
 from ..recording.failures import Failure, add_note, combined, is_skip, text_of
-from ..server import leaving, life_cycle
-from ..server.factory import SockServer
+from ..server import idle, leaving
+from ..server.fleet import Fleet
 from ..server.late_failures import issue
 from . import ends_key
 from .sections import said_once, sections, without_surrogates
@@ -37,21 +37,21 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup  # which pytest requires on 3.10
 
 if TYPE_CHECKING:
-    from ..server.base import BaseTestServer
+    from ..server.service import Service
 
 __tracebackhide__ = hide_frame
 
 
-#: On the node of a factory's scope: the factories that live.
-factories_key = pytest.StashKey["list[SockServer]"]()
+#: On the node of a fleet's scope: the fleets that live.
+fleets_key = pytest.StashKey["list[Fleet]"]()
 
 #: On the item: the failures beside the test's own, which this phase's report tells; taken by the report.
 _told_key = pytest.StashKey["list[Failure]"]()
 
-#: On the node of a fixture's scope: the factories and servers that it has begun by itself, and the fixture's period.
-_adopted_key = pytest.StashKey["list[tuple[Period, SockServer]]"]()
+#: On the node of a fixture's scope: the fleets and servers that it has begun by itself, and the fixture's period.
+_adopted_key = pytest.StashKey["list[tuple[Period, Fleet]]"]()
 
-#: On the node of a factory's scope: what the report of a teardown that failed says; made before the factory goes.
+#: On the node of a fleet's scope: what the report of a teardown that failed says; made before the fleet goes.
 _late_key = pytest.StashKey["list[tuple[str, str]]"]()
 
 #: On the item: the test that is judged when the item's own fixtures are torn down.
@@ -72,8 +72,8 @@ _left_key = pytest.StashKey[bool]()
 #: On the config: what fixtures of ours have raised in the teardown that runs, and the failures that it is about.
 _raised_key = pytest.StashKey["list[tuple[BaseException, list[Failure]]]"]()
 
-#: On the config: the factories that are to be finished, and the nodes whose scopes they have.
-_unfinished_key = pytest.StashKey["list[tuple[SockServer, Any]]"]()
+#: On the config: the fleets that are to be finished, and the nodes whose scopes they have.
+_unfinished_key = pytest.StashKey["list[tuple[Fleet, Any]]"]()
 
 _NAME = "sockserver-reports"
 
@@ -106,84 +106,80 @@ def limit_deadlines(node: Any) -> None:
         deadline.limit_test(*limit)
 
 
-def begin(factory: SockServer, node: Any, name: str) -> None:
-    """List a factory that a fixture of the node's scope is."""
-    _list(factory, node, name)
-    node.config.stash.setdefault(_unfinished_key, []).append((factory, node))
+def begin(fleet: Fleet, node: Any, name: str) -> None:
+    """List a fleet that a fixture of the node's scope is."""
+    _list(fleet, node, name)
+    node.config.stash.setdefault(_unfinished_key, []).append((fleet, node))
 
 
-def _list(factory: SockServer, node: Any, name: str) -> None:
-    factory._belong_to(name)
-    node.stash.setdefault(factories_key, []).append(factory)
+def _list(fleet: Fleet, node: Any, name: str) -> None:
+    fleet.belong_to(name)
+    node.stash.setdefault(fleets_key, []).append(fleet)
 
 
-def _adopt(period: Period, node: Any, name: str, owner: SockServer | BaseTestServer) -> None:
+def _adopt(period: Period, node: Any, name: str, owner: Fleet | Service) -> None:
     """List what the set-up of a fixture of the node's scope begins by itself: tests are judged by it, as by ours.
 
     Its own end still judges what is left then, and stops it.
     """
-    if isinstance(owner, SockServer):
-        factory = owner
-    else:
-        factory = SockServer()
-        factory.servers.append(owner)
-    _list(factory, node, name)
-    node.stash.setdefault(_adopted_key, []).append((period, factory))
+    fleet = owner if isinstance(owner, Fleet) else Fleet(owner)
+    _list(fleet, node, name)
+    node.stash.setdefault(_adopted_key, []).append((period, fleet))
 
 
 def _let_go(period: Period, node: Any) -> list[Failure]:
     """Forget what a fixture has begun by itself; return the failures that were put off."""
     adopted = node.stash.get(_adopted_key, [])
-    gone = [factory for owner, factory in adopted if owner is period]
+    gone = [fleet for owner, fleet in adopted if owner is period]
     node.stash[_adopted_key] = [each for each in adopted if each[0] is not period]
-    for factory in gone:
-        node.stash[factories_key].remove(factory)
-    return [failure for factory in gone for failure in factory._let_go()]
+    for fleet in gone:
+        node.stash[fleets_key].remove(fleet)
+    return [failure for fleet in gone for failure in fleet.let_go()]
 
 
-def finish(factory: SockServer, node: Any) -> None:
-    """Stop a factory's servers, and raise what was not told in the call: a late handler, a thread that is stuck.
+def finish(fleet: Fleet, node: Any) -> None:
+    """Stop a fleet's servers, and raise what was not told in the call: a late handler, a thread that is stuck.
 
     A test that failed already gets no second failure, but for what it leaves behind.  Once the run is being left
     nothing is raised but what leaves it: failures are kept for the end of the run.
     """
     unfinished = node.config.stash.get(_unfinished_key, [])
-    if (factory, node) not in unfinished:
+    if (fleet, node) not in unfinished:
         return  # Ctrl-C in the teardown of another fixture has left this one's to the end of the run, and then to gc
-    unfinished.remove((factory, node))
-    node.stash[factories_key].remove(factory)
+    unfinished.remove((fleet, node))
+    node.stash[fleets_key].remove(fleet)
     broken: list[Failure] = []
     try:
-        factory._stop(leaving.haste() or (leaving.Haste() if node.stash.get(_left_key, False) else None))
+        fleet.stop(leaving.haste() or (leaving.Haste() if node.stash.get(_left_key, False) else None))
     except Exception as error:  # what went wrong before must not be lost with it
         broken.append(Failure(error, "the stop of a server"))
     except BaseException as own:  # Ctrl-C, or a time limit, in the midst of it: all is stopped nevertheless
         if leaving.is_leaving(own):
-            leaving.keep(factory._take_failures(), node.nodeid)
+            leaving.keep(fleet.take_failures(), node.nodeid)
             if leaving.haste() is not None:
                 return  # it was for us to be quick; pytest is ending the run already
         else:
-            add_note(own, factory._take_failures())
+            add_note(own, fleet.take_failures())
         raise
-    if _is_forked([factory]):
+    if _is_forked([fleet]):
         return
     skipped = node.stash.get(_failed_key, "") == "skipped"
-    failures = factory._take_wrong() if skipped else factory._take_failures()
-    _raise_late(node, [factory], failures, [*broken, *_warn(node, [factory])])
+    failures = fleet.take_wrong() if skipped else fleet.take_failures()
+    _raise_late(node, [fleet], failures, [*broken, *_warn(node, [fleet])])
 
 
-def _settle(factories: Iterable[SockServer], seconds: float) -> float:
+def _settle(fleets: Iterable[Fleet], seconds: float) -> float:
     """Wait until all servers are idle, at most so long; return the seconds that are left."""
     limit = deadline.Deadline(seconds)
-    for factory in factories:
-        for server in factory.servers:
-            server._settle(limit.left() or 0.0)
+    for fleet in fleets:
+        for service in fleet.services:
+            service.verdict.settle(limit.left() or 0.0)
     return limit.left() or 0.0
 
 
-def _is_forked(factories: Iterable[SockServer]) -> bool:
+def _is_forked(fleets: Iterable[Fleet]) -> bool:
     """Tell whether this is a forked child of the test, which judges nothing."""
-    return any(server._pid != original.getpid() for factory in factories for server in factory.servers)
+    return any(service.pid != original.getpid() for fleet in fleets for service in fleet.services)
 
 
 def _is_left(node: Any) -> bool:
@@ -191,9 +187,7 @@ def _is_left(node: Any) -> bool:
     return leaving.is_under_way() or bool(node.stash.get(_left_key, False))
 
 
-def _raise_late(
-    node: Any, factories: list[SockServer], failures: list[Failure], left_behind: Iterable[Failure] = ()
-) -> None:
+def _raise_late(node: Any, fleets: list[Fleet], failures: list[Failure], left_behind: Iterable[Failure] = ()) -> None:
     """Raise failures in a teardown.  A test that failed already gets no second one, but for what it leaves behind."""
     if _is_left(node):
         return leaving.keep([*failures, *left_behind], node.nodeid)
@@ -201,8 +195,8 @@ def _raise_late(
         failures = [failure for failure in failures if isinstance(failure.error, HandlerStuck)]
     failures = [*failures, *left_behind]
     if failures:
-        node.stash[_late_key] = [*node.stash.get(_late_key, []), *sections(node, factories, [])]
-        error = combined(failures, _code_of(node, failures))
+        node.stash[_late_key] = [*node.stash.get(_late_key, []), *sections(node, fleets, [])]
+        error = combined([*failures], _code_of(node, failures))
         node.config.stash.setdefault(_raised_key, []).append((error, failures))
         raise _raised(error)
 
@@ -220,8 +214,8 @@ def run_ends(session: pytest.Session, exitstatus: int) -> Iterator[None]:
     try:
         with ExitStack() as rest:
             # Ctrl-C in a teardown makes pytest forget those of the same node that it has not come to.
-            for factory, node in config.stash.get(_unfinished_key, []):
-                rest.callback(finish, factory, node)
+            for fleet, node in config.stash.get(_unfinished_key, []):
+                rest.callback(finish, fleet, node)
             yield
     finally:
         for place, failure in leaving.end():
@@ -257,13 +251,13 @@ def _warn_of(config: pytest.Config, place: str, failure: Failure) -> None:
     )
 
 
-def _warn(node: Any, factories: list[SockServer]) -> list[Failure]:
-    """Issue the warnings of these factories' servers; return those that a filter makes errors.
+def _warn(node: Any, fleets: list[Fleet]) -> list[Failure]:
+    """Issue the warnings of these fleets' servers; return those that a filter makes errors.
 
     A test that failed already gets no second failure, and its report has told what was lost.
     """
     failed = node.stash.get(_failed_key, "") == "failed"
-    late = [each for factory in factories for each in factory._take_late()]
+    late = [each for fleet in fleets for each in fleet.take_late()]
     location = getattr(node, "location", (None, 0))
     place = str(getattr(node, "path", "")), (location[1] or 0) + 1
     return issue([each for each in late if each.error or not failed], place, raises=not failed and not _is_left(node))
@@ -273,9 +267,9 @@ def _is_set_up(fixturedef: Any) -> bool:
     return fixturedef.cached_result is not None
 
 
-def factories_of(item: pytest.Item | pytest.Collector) -> list[SockServer]:
-    """Return every factory that is alive for this test, of all scopes."""
-    return [factory for node in item.listchain() for factory in node.stash.get(factories_key, ())]
+def fleets_of(item: pytest.Item | pytest.Collector) -> list[Fleet]:
+    """Return every fleet that is alive for this test, of all scopes."""
+    return [fleet for node in item.listchain() for fleet in node.stash.get(fleets_key, ())]
 
 
 class Reports:
@@ -336,33 +330,33 @@ class Reports:
 
         Called when the node's own fixtures are torn down, or the fixture, and the wider ones are not yet.
         """
-        factories = factories_of(node)
+        fleets = fleets_of(node)
         period.is_due = True
-        if not factories or _is_left(node) or _is_forked(factories):
+        if not fleets or _is_left(node) or _is_forked(fleets):
             return
-        _settle(factories, period.patience or life_cycle.DRAIN_BOUND)
+        _settle(fleets, period.patience or idle.DRAIN_BOUND)
         is_missing_told = node.stash.get(_failed_key, "") != "skipped"
         failures: list[Failure] = []
-        for factory in factories:
-            missing = factory._end_period(period, is_missing_told=is_missing_told)
+        for fleet in fleets:
+            missing = fleet.end_period(period, is_missing_told=is_missing_told)
             if self._item.stash[_test_key].is_due:
                 failures += missing
             else:  # a parametrized fixture ends in the setup of a test with another parameter, which is not to blame
-                factory._put_off += missing
+                fleet.put_off += missing
         period.is_over = True
         if not period.is_body and (node.session.shouldfail or node.session.shouldstop):
             # The tests that would have met a fixture's demand do not run any more: -x, for example.
             leaving.keep([each for each in failures if isinstance(each.error, UnmetExpectation)], node.nodeid)
             failures = [each for each in failures if not isinstance(each.error, UnmetExpectation)]
-        _raise_late(node, factories, failures)
+        _raise_late(node, fleets, failures)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Note where each server of a wider scope stands: its earlier connections are other tests' business."""
         self._begin_test(item)
         item.stash[_left_key] = False
-        for factory in factories_of(item):
-            factory._begin_test()
+        for fleet in fleets_of(item):
+            fleet.begin_test()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, Any, Any]:
@@ -375,8 +369,8 @@ class Reports:
         try:
             result = yield
         except BaseException:
-            for factory in factories_of(request.node):
-                factory._forget(period)
+            for fleet in fleets_of(request.node):
+                fleet.forget(period)
             raise
         finally:
             demands.run(before)
@@ -389,8 +383,8 @@ class Reports:
             period.whole.late_fixtures[code] = set_up.is_set if set_up is not None else bool
         module = getattr(fixturedef.func, "__module__", None) or ""
         if module.partition(".")[0] not in _NO_CLIENTS:
-            for factory in factories_of(request.node):
-                factory._followed = True
+            for fleet in fleets_of(request.node):
+                fleet.is_followed = True
         return result
 
     def pytest_unconfigure(self) -> None:
@@ -415,7 +409,7 @@ class Reports:
             raise
         finally:
             item.stash[_calling_key] = False
-        if factories_of(item):
+        if fleets_of(item):
             own_excinfo = getattr(item, "_excinfo", None)
             own_error = own_excinfo[0].value if own_excinfo else None
             failures = tell(item, own_error)
@@ -443,7 +437,7 @@ class Reports:
             raise
         failures = _warn_of_wider_scopes(item)
         if failures:
-            item.stash[_late_key] = list(sections(item, factories_of(item), []))
+            item.stash[_late_key] = list(sections(item, fleets_of(item), []))
             raise _raised(combined(failures, _code_of(item, failures)))
         return result
 
@@ -462,7 +456,7 @@ class Reports:
             item.stash[_left_key] = leaving.is_leaving(call.excinfo.value)
             # A fixture built on ours that fails, and a subtest within the call, want the server's side as well.
             is_setup = call.when == "setup" and not skipped
-            if factories_of(item) and (is_setup or item.stash.get(_calling_key, False)):
+            if fleets_of(item) and (is_setup or item.stash.get(_calling_key, False)):
                 _tell_or_leave(item, call.excinfo.value, is_over=False)
         texts = _texts(item, call) if call.excinfo is not None else None
         with said_once(call.excinfo.value if call.excinfo is not None else None, texts or []):
@@ -507,17 +501,17 @@ def _exit_among(raised: BaseException, ours: list[BaseException]) -> BaseExcepti
 
 
 def _warn_of_wider_scopes(item: pytest.Item) -> list[Failure]:
-    factories = factories_of(item)
-    for factory in factories:
-        for server in factory.servers:
-            server._settle_after_the_call()
-    return _warn(item, factories)
+    fleets = fleets_of(item)
+    for fleet in fleets:
+        for service in fleet.services:
+            service.verdict.settle_after_the_call()
+    return _warn(item, fleets)
 
 
 def _texts(item: pytest.Item, call: pytest.CallInfo[None]) -> list[tuple[str, str]]:
     """Return the sections of a phase's report, titles and texts."""
     if call.when != "teardown":
-        return list(sections(item, factories_of(item), item.stash.get(_told_key, [])))
+        return list(sections(item, fleets_of(item), item.stash.get(_told_key, [])))
     texts: list[tuple[str, str]] = []
     for node in item.listchain():
         late = node.stash.get(_late_key, None)
@@ -532,15 +526,15 @@ def tell(item: pytest.Item, own: BaseException | None, *, is_over: bool = True) 
     Args:
         is_over: The call is over: what is only missing counts as well, unless somebody may still bring it.
     """
-    factories = factories_of(item)
+    fleets = fleets_of(item)
     test = item.stash[_test_key]
-    test.patience = max(_settle(factories, life_cycle.DRAIN_BOUND), _PATIENCE)
+    test.patience = max(_settle(fleets, idle.DRAIN_BOUND), _PATIENCE)
     test.is_due = test.is_due or is_over
     failures = [
         failure
-        for factory in factories
+        for fleet in fleets
         for failure in (
-            factory._end_call(test, has_failed=own is not None) if is_over else factory._take_wrong(is_last=False)
+            fleet.end_call(test, has_failed=own is not None) if is_over else fleet.take_wrong(is_last=False)
         )
     ]
     if own is not None:

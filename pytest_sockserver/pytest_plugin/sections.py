@@ -18,8 +18,8 @@ from ..server.losses import with_losses
 
 if TYPE_CHECKING:
     from ..recording.recorder import Tape
-    from ..server.base import BaseTestServer
-    from ..server.factory import SockServer
+    from ..server.fleet import Fleet
+    from ..server.service import Service
 
 #: Lines of conversation in a section, unless -vv: the first and the last ones of each server.
 _HEAD_LINES, _TAIL_LINES = 20, 20
@@ -30,7 +30,7 @@ _HIDDEN = "lines more, shown by -vv ..."
 _LINE_WIDTH = 140
 
 
-def sections(node: Any, factories: list[SockServer], told: list[Failure]) -> Iterator[tuple[str, str]]:
+def sections(node: Any, fleets: list[Fleet], told: list[Failure]) -> Iterator[tuple[str, str]]:
     """Yield title and text for each failure, and for each server.
 
     Args:
@@ -41,19 +41,19 @@ def sections(node: Any, factories: list[SockServer], told: list[Failure]) -> Ite
         raised = pytest.ExceptionInfo.from_exception(_without_conversation(failure.error))
         text = _in_full(node.repr_failure(raised))
         yield f"sockserver: raised on the server's side, {printable(failure.where)}", printable(text).rstrip()
-    for factory in factories:
-        asked_for = factory._fixture in getattr(node, "fixturenames", (factory._fixture,))
-        for server in factory.servers:
-            losses = server._losses()  # before the lines: it notes them in the record
-            lines = list(_lines_of(server, None)) if everything else _in_about_a_screen(server)
+    for fleet in fleets:
+        asked_for = fleet.fixture in getattr(node, "fixturenames", (fleet.fixture,))
+        for service in fleet.services:
+            losses = service.verdict.losses()  # before the lines: it notes them in the record
+            lines = list(_lines_of(service, None)) if everything else _in_about_a_screen(service)
             if not lines and not losses and not asked_for:
                 continue  # of a wider scope, and no business of this test
-            if not server._went_wrong:
-                lines += server._remarks() if lines else []
+            if not service.verdict.went_wrong:
+                lines += service.verdict.remarks() if lines else []
             if losses:
                 lines = with_losses("\n".join(lines), losses).lstrip("\n").split("\n")
-            during = " during this test" if server._recorder.tapes else server._recorder.since()
-            yield printable(_title(server)), printable("\n".join(lines)) or f"# nobody has come{during}"
+            during = " during this test" if service.context.recorder.tapes else service.context.recorder.since()
+            yield printable(_title(service)), printable("\n".join(lines)) or f"# nobody has come{during}"
 
 
 def _in_full(shown: Any) -> str:
@@ -110,8 +110,8 @@ def _without_conversation(error: BaseException) -> BaseException:
     return short
 
 
-def _in_about_a_screen(server: BaseTestServer) -> list[str]:
-    said = partial(_lines_of, server, transcript.SAID_LIMIT)
+def _in_about_a_screen(service: Service) -> list[str]:
+    said = partial(_lines_of, service, transcript.SAID_LIMIT)
     return [_cut(line) for line in transcript.ends_of(said, _HEAD_LINES, _TAIL_LINES, _HIDDEN)]
 
 
@@ -121,37 +121,35 @@ def _cut(line: str) -> str:
     return f"#! {line[: _LINE_WIDTH - 3]}... ({len(line):,} characters)"  # pasted back it must not pass for the line
 
 
-def _title(server: BaseTestServer) -> str:
-    where = format_peer(server._published) if server._published is not None else "never started"
-    tapes = server._recorder.tapes
-    shown = [tape for tape in tapes if _concerns_this_test(server, tape)]
-    what = "connection" if _has_streams(server) else "peer"
+def _title(service: Service) -> str:
+    where = format_peer(service.published.address) if service.published.address is not None else "never started"
+    tapes = service.context.recorder.tapes
+    shown = [tape for tape in tapes if _concerns_this_test(service, tape)]
+    what = "peer" if service.has_datagrams else "connection"
     count = f"{len(shown)} {what}{'' if len(shown) == 1 else 's'}"
     before = f", {len(tapes) - len(shown)} before this test" if len(shown) < len(tapes) else ""
-    return f"sockserver: {server.name} {where} ({count}{before})"
+    return f"sockserver: {service.context.name} {where} ({count}{before})"
 
 
-def _lines_of(server: BaseTestServer, limit: int | None, *, backwards: bool = False) -> Iterator[str]:
-    with server._recorder.lock:
-        tapes = [tape for tape in server._recorder.tapes if _concerns_this_test(server, tape)]
-    if not _has_streams(server):
-        yield from transcript.datagram_lines(tapes, limit=limit, since=server._test_began, backwards=backwards)
+def _lines_of(service: Service, limit: int | None, *, backwards: bool = False) -> Iterator[str]:
+    with service.context.recorder.lock:
+        tapes = [tape for tape in service.context.recorder.tapes if _concerns_this_test(service, tape)]
+    if service.has_datagrams:
+        yield from transcript.datagram_lines(tapes, limit=limit, since=service.verdict.times.began, backwards=backwards)
         return
     for tape in reversed(tapes) if backwards else tapes:
         head, lines = (transcript.head(tape),), transcript.lines
-        said = lines(tape, limit=limit, since=server._test_began, backwards=backwards)
+        said = lines(tape, limit=limit, since=service.verdict.times.began, backwards=backwards)
         yield from chain(said, head) if backwards else chain(head, said)
 
 
-def _concerns_this_test(server: BaseTestServer, tape: Tape) -> bool:
+def _concerns_this_test(service: Service, tape: Tape) -> bool:
     """Tell whether anything has happened on a connection since the test began, or it is still open."""
-    if _has_streams(server) and tape.ended_at is None:
+    if not service.has_datagrams and tape.ended_at is None:
         return True
-    return tape.began >= server._test_began or any(event[0] >= server._test_began for event in tape.events[-1:])
-
-
-def _has_streams(server: BaseTestServer) -> bool:
-    return hasattr(type(server), "connections")
+    return tape.began >= service.verdict.times.began or any(
+        event[0] >= service.verdict.times.began for event in tape.events[-1:]
+    )
 
 
 def without_surrogates(shown: Any) -> None:

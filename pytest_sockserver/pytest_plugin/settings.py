@@ -33,13 +33,13 @@ def check_given(config: pytest.Config, name: str) -> None:
 
 
 def _check(where: str, name: str, value: Any) -> None:
-    from ..server.options import Options, check_option
+    from ..server.options import check_option
     from ..transport.address import checked_host
 
     try:
         check_option(name, value)
         if name == "host":
-            checked_host(Options(host=value))
+            checked_host(value, allow_remote=False)
     except (TypeError, ValueError) as error:
         raise pytest.UsageError(f"{where}: {error}") from None
 

@@ -169,6 +169,10 @@ class Demands:
                 self._all = [each for each in self._all if each.owner is not None and each.owner.whole.is_due]
             return gone
 
+    def let_go(self) -> None:
+        """Keep none: nobody is left to judge."""
+        self._all = []
+
     def end(self, period: Period) -> None:
         """Forget the demands of a period, which were judged."""
         with self._recorder.lock:

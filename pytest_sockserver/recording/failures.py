@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import PurePath
 from types import CodeType
+from typing import Final
 
 from ..errors.exceptions import SockServerError
 from ..errors.location import from_users_frame, is_ours, traceback_at
@@ -16,6 +17,10 @@ from .recorder import Recorder
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup  # which pytest requires on 3.10
 
+
+#: Why a failure fails no test.
+AFTER_THE_CALL: Final = "the server's side failed on what the client began after the test's call"
+IN_THE_CLEAN_UP: Final = "the handler failed after this side had ended its connection"
 
 #: How many connections the headline of several failures names; the report below has all of them.
 _PLACES = 3
@@ -37,11 +42,52 @@ class Failure:
     where: str
 
 
-class Failures:
-    """The failures of one server, each of which is taken once."""
+class CallTimes:
+    """When the running test began, and when its call ended: who comes from then on is recorded, and fails nothing.
+
+    Attributes:
+        began: Seconds of the recorder; what ended before is no business of the running test's report.
+        over_since: When its call ended; ``None`` while it runs.
+    """
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self.began = 0.0
+        self.over_since: float | None = None
+        self._between: list[tuple[float, float]] = []  # from the end of a call to the next test, if something came
+
+    def begin_test(self) -> None:
+        """Begin to count for a further test, on a server of a wider scope."""
+        self.began = self._recorder.elapsed()
+        if self.has_gone_on():
+            self._between.append((self.over_since or 0.0, self.began))
+        self.over_since = None
+
+    def end_call(self) -> None:
+        """Note that the test's call is over."""
+        if self.over_since is None:
+            self.over_since = self._recorder.elapsed()
+
+    def has_gone_on(self) -> bool:
+        """Tell whether anything has happened since the call ended."""
+        return self.over_since is not None and self._recorder.changed_at >= self.over_since
+
+    def is_after_the_call(self, time: float) -> bool:
+        """Tell whether a time lies between the end of a call and the next test."""
+        is_between = any(begin <= time < end for begin, end in self._between)
+        return is_between or (self.over_since is not None and time >= self.over_since)
+
+
+class Failures:
+    """The failures of one server, each of which is taken once.
+
+    Attributes:
+        times: When it was a test's turn to fail.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self.times = CallTimes(recorder)
         self._kept: list[Failure] = []  # guarded by the recorder's lock, as are the expectations
         self._expected: list[Expected] = []
         self._late: list[tuple[Failure, str]] = []  # and why each of them fails no test
@@ -74,6 +120,10 @@ class Failures:
                     expected.failure = failure
                     return self._recorder.tell()
 
+    def record(self, error: BaseException, where: str, began: float) -> None:
+        """Keep what went wrong with something that began at a time; after the test's call it is a warning."""
+        self.add(error, where, late=AFTER_THE_CALL if self.times.is_after_the_call(began) else "")
+
     def pending(self) -> Failure | None:
         """Return the first failure that nobody was told of.  Any thread."""
         kept = self._kept  # grows at its end, or is replaced
@@ -90,6 +140,10 @@ class Failures:
         with self._recorder.lock:
             taken, self._late = self._late, []
             return taken
+
+    def let_go(self) -> None:
+        """Keep none: nobody is left to be told.  Their tracebacks hold the frames of handlers."""
+        self._kept, self._late, self._expected = [], [], []
 
     def expect(self, expected: Expected) -> None:
         """Set aside the next failure that ``expected`` means."""
@@ -182,14 +236,16 @@ def combined(failures: list[Failure], code: CodeType | None = None) -> BaseExcep
     A skip beside a real failure is dropped: a group of both would fail and say little.
 
     Args:
+        failures: The list is emptied: the frame that raises them, which their tracebacks hold, must not hold them.
         code: The test's code.  The group points at its ``def``: with no visible frame at all pytest 8.4
             and 9.0 stop with an INTERNALERROR.
     """
     errors = [failure.error for failure in failures]
     errors = [error for error in errors if not is_skip(error)] or errors[:1]
+    places = list(dict.fromkeys(failure.where for failure in failures))
+    failures.clear()
     if len(errors) == 1:
         return errors[0]
-    places = list(dict.fromkeys(failure.where for failure in failures))
     more = f"; and {len(places) - _PLACES} more" if len(places) > _PLACES else ""
     where = "; ".join(places[:_PLACES]) + more
     group: BaseException = BaseExceptionGroup(f"{len(errors)} failures on the server's side: {where}", errors)

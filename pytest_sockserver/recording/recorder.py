@@ -24,6 +24,9 @@ from .events import CLIENT_EOF, CLIENT_RESET, CLOSE, RECEIVED, RESET, SENT, UNSE
 if TYPE_CHECKING:
     from ..transport.tapped_socket import TappedSocket
 
+#: Bytes of memory for a server's recording.  Far above what a test says, far below what a CI job has.
+DEFAULT_RECORD_LIMIT: Final = 64 * 1024 * 1024
+
 #: What an event costs beside its bytes: a two-byte event was measured at 138 bytes (tuple, float, bytes object).
 OVERHEAD: Final = 140
 
@@ -56,6 +59,7 @@ class Recorder:
         self.requests: list[Any] = []  # grows at its end, or is replaced: one may walk through it without the lock
         self._with_requests: list[Tape] = []  # the connections that have some
         self.first_untaken = 0  # the index of the first request that take() has not given away
+        self.is_faulty = False  # an injection changes what comes from now on
         self.arrivals = 0  # connections and chunks of bytes, kept or not: what assert_no_traffic() looks at
         self.room = limit  # bytes that may still be kept; negative from the first gap on
         self._room_after_gap = 0  # and then this, for what has no byte
@@ -100,6 +104,19 @@ class Recorder:
             self.requests, self.tapes, self._with_requests, self.first_untaken = [], [], [], 0
             self.room, self.dropped = self.limit, 0
             return gone
+
+    def let_go(self) -> None:
+        """Undo the circles that it is in, when its server is gone.
+
+        Each connection keeps its requests, for who holds it, as ones that do not hold it: see ``Request.alone``.
+        """
+        with self.lock:
+            requests, tapes, self.requests, self.tapes = self.requests, self._with_requests, [], []
+            self._with_requests = []
+        del requests
+        for tape in tapes:
+            for at, request in enumerate(tape.requests):  # one by one: a copy of all would double the memory
+                tape.requests[at] = request.alone()
 
     def since(self) -> str:
         """Return what a message adds that says that nothing has come: an empty record may be a cleared one."""
@@ -272,6 +289,7 @@ class Tape:
         interposer: What the socket asks before it sends or receives, by ``send`` and ``recv``, which return whether
             that is done: on a handler class's socket the injected faults, on a detached one what was read ahead.  Any
             thread may change it, so it is read once for each use.
+        came_faulty: An injection was in force when the latest bytes came, and changes them.
         uncut: Where what was received waits to be cut into frames, if no verb reads.  Guarded by the recorder's lock.
         tap: Called without a lock after something was received, by the thread of a handler class: cuts these frames.
         lock: Guards ``socket``, ``cut`` and ``handed_over``, and is held while a descriptor is closed or shut
@@ -306,6 +324,7 @@ class Tape:
         self.cut = ""
         self.saw_cut = False
         self.uncut: deque[Any] | None = None
+        self.came_faulty = False
         self.tap: Callable[[], None] | None = None
         self.interposer: Any = None
         self.bells = Bells()  # of operations on this connection
@@ -319,6 +338,7 @@ class Tape:
         with recorder.lock:
             self.received_count += (size := len(data))
             recorder.arrivals += 1
+            self.came_faulty = recorder.is_faulty
             event = (original.monotonic() - recorder.began, self.index, RECEIVED, data)
             if (room := recorder.room - size - OVERHEAD) >= 0:
                 recorder.room = room

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from ..connection.conversation import Conversation
+from ..connection.conversation import Conversation, Responder
 from ..connection.probes import Probes
 from ..errors.location import hide_frame
 from ..recording.demands import Demands
 from ..scripting.framing import frames_needed
 from ..scripting.steps import step_needing_frames
 from .handler import Handler
-from .responder import NoResponderLeft, Responder, Rules
+from .responder import NoResponderLeft, Rules
 from .rulebook import RuleBook
 from .script_run import DeclaredScript, ScriptRun
 

@@ -59,7 +59,7 @@ class Handler:
     def run(self, connection: Conversation) -> None:
         """Converse with one client, to the end of the handler."""
         if self.is_class:
-            self.target(connection.tape.socket, connection.peer, connection.server._framework)
+            self.target(connection.tape.socket, connection.peer, connection.context.framework)
             return
         result = self.target(connection.face)
         if result:  # the b"" of a recv() at the end of the stream is no forgotten reply

@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import errno
 from functools import partial
-from typing import Protocol
 
-from ..connection.conversation import Conversation
+from ..connection.conversation import Conversation, Responder
 from ..connection.deadline import Deadline
 from ..connection.probes import hint_at, leaves_in_silence, left_in_silence
 from ..errors.exceptions import (
@@ -33,7 +32,7 @@ from ..errors.exceptions import (
 )
 from ..errors.location import Location, from_users_frame, hide_frame, pointing_at
 from ..recording.events import NOTE
-from ..recording.failures import Failures, said_shortly
+from ..recording.failures import IN_THE_CLEAN_UP, Failures, said_shortly
 from ..recording.recorder import Tape
 from ..scripting.buffer import QUOTED
 from ..scripting.framing import Framing
@@ -42,7 +41,6 @@ from ..scripting.parts import Part
 from ..scripting.rules import CONNECT, Moment, Rule
 from ..scripting.tls_effects import StartTLS
 from ..scripting.verbs import NEXT_FRAME, Frame, OneOf, Recv, Verb
-from ..server.late_failures import IN_THE_CLEAN_UP
 from ..transport.stream import CHUNK
 from .rulebook import RuleBook, refusal
 
@@ -50,17 +48,6 @@ __tracebackhide__ = hide_frame
 
 
 _RECV = Recv(CHUNK)
-
-
-class Responder(Protocol):
-    """What drives a connection."""
-
-    @property
-    def is_raw(self) -> bool:
-        """Whether it has the socket itself, past the verbs."""
-
-    def run(self, connection: Conversation) -> None:
-        """Converse with one client, to the end."""
 
 
 def perform(connection: Conversation, driver: Responder, failures: Failures) -> None:
@@ -112,7 +99,7 @@ def _end(connection: Conversation, error: BaseException, failures: Failures) -> 
         _note_end(connection, error)
         connection.close()
         return
-    connection.server._record_failure(error, connection.where(), connection.tape.began)
+    connection.context.failures.record(error, connection.where(), connection.tape.began)
     _note(connection.tape, said_shortly(error))
     connection.stream.reset_now()
 
@@ -175,7 +162,7 @@ class Rules:
             return True
         # A frame without a byte: the client has sent nothing.  If no rule is for that, it was no request.
         empty = not unit and self.framing_for(connection) is not None
-        if empty and connection.server._probes and left_in_silence(connection.tape):
+        if empty and connection.context.probes and left_in_silence(connection.tape):
             return False  # a probe, which the test wants ignored
         known, is_refused = len(self._books[-1]), bool(unit)
         while is_refused or not (unit or empty) or not self.answer(connection, unit):
@@ -227,7 +214,7 @@ class Rules:
         greeting = [book for book in self._books if book.greets()]
         if not greeting:
             return
-        probes = connection.server._probes
+        probes = connection.context.probes
         probes.look()
         taken = probes.next_for(connection, partial(_first_greeting, connection, greeting))
         if taken is None:
@@ -302,7 +289,7 @@ class NoResponderLeft:
 
     def run(self, connection: Conversation) -> None:
         """Fail; but for a probe, where these are ignored."""
-        if self._text is not None and connection.server._probes and leaves_in_silence(connection):
+        if self._text is not None and connection.context.probes and leaves_in_silence(connection):
             return
         raise self.error(connection)
 
@@ -310,7 +297,7 @@ class NoResponderLeft:
         """Return what to raise."""
         if self._text is None:
             return ServerStopping("the test is over")
-        text = self._text + hint_at(connection.server._connections[: connection.index])
+        text = self._text + hint_at(connection.context.earlier(connection))
         error: UnexpectedRequest = connection.error(UnexpectedRequest, text)
         error.placed = True  # it names the declaration's line
         return error.with_traceback(self._origin.traceback())
@@ -322,7 +309,7 @@ def _first_greeting(connection: Conversation, books: list[RuleBook]) -> tuple[Ru
         for book in books:
             taken = book.greet()
             if taken is not None:
-                connection.server._probes.used(connection, partial(book.give_back, taken[0].number))
+                connection.context.probes.used(connection, partial(book.give_back, taken[0].number))
                 return taken
     return None
 
@@ -330,7 +317,7 @@ def _first_greeting(connection: Conversation, books: list[RuleBook]) -> tuple[Ru
 def _one_too_many(connection: Conversation, rules: list[Rule]) -> BaseException:
     rule = next(rule for rule in rules if rule.match is CONNECT)
     text = f"expected no further connection: {rule}, on(CONNECT), greets only {rule.times.at_most}"
-    text += hint_at(connection.server._connections[: connection.index])
+    text += hint_at(connection.context.earlier(connection))
     error: UnexpectedRequest = connection.error(UnexpectedRequest, text)
     error.placed = True
     return error.with_traceback(rule.origin.traceback())
@@ -364,7 +351,7 @@ def blameless(connection: Conversation, error: BaseException) -> bool:
     return (
         isinstance(error, ServerStopping)
         or error is connection.stream.quiet_end
-        or (bool(connection.server._probes) and left_in_silence(tape))
+        or (bool(connection.context.probes) and left_in_silence(tape))
         or (tape.peer_error is not None and error is tape.peer_error)
         or (tape.saw_cut and (_is_raised_from_the_cut(error) or _is_of_an_ended_stream(error)))
         # The handler's own socket: we did not see how it ended.  Or ours, closed from outside before it was used.

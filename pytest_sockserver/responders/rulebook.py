@@ -8,7 +8,6 @@ once never share a turn that only one of them can have.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from itertools import count as counting
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +18,7 @@ from ..originals import original
 from ..recording.demands import Demand, Demands, running
 from ..recording.recorder import Recorder
 from ..scripting.arguments import checked_index
+from ..scripting.frozen import replaced
 from ..scripting.matching import (
     Lookup,
     NothingKept,
@@ -166,20 +166,22 @@ class RuleBook:
     Args:
         recorder: Its lock guards everything here, and it wakes who waits for a rule to be decided.
         transport: Parts that this cannot do are refused.
-        names: Returns what is captured elsewhere, for the templates in replies.
         demands: Get the rules that must be taken.
+
+    Attributes:
+        names: Returns what is captured elsewhere, for the templates in replies.
     """
 
     def __init__(
         self,
         recorder: Recorder,
         transport: str,
-        names: Callable[[], Iterable[str]] = tuple,
         *,
         tls: bool = False,
         demands: Demands | None = None,
     ) -> None:
-        self._recorder, self._transport, self._names, self._tls = recorder, transport, names, tls
+        self._recorder, self._transport, self._tls = recorder, transport, tls
+        self.names: Callable[[], Iterable[str]] = tuple
         self._demands = demands or Demands(recorder)
         self._entries: dict[int, _Entry] = {}  # by number
         self._asked: list[_Entry] = []  # in the order in which they are asked; replaced, never changed
@@ -234,7 +236,7 @@ class RuleBook:
         with self._recorder.lock:
             number = next(self._numbers)
             on = On(self, number)
-            entry = _Entry(replace(rule, number=number))
+            entry = _Entry(replaced(rule, number=number))
             entry.declaring = UnfinishedDeclaration(self._recorder, on)
             self._insert(entry)
             if rule.times.least:
@@ -260,7 +262,7 @@ class RuleBook:
         with self._recorder.lock:
             self.rule(number)  # not forgotten meanwhile
             entry = self._entries[number]
-            entry.rule = replace(entry.rule, replies=(*entry.rule.replies, *[checked] * uses))
+            entry.rule = replaced(entry.rule, replies=(*entry.rule.replies, *[checked] * uses))
             entry.declaring = None
             self._recorder.changed()
 
@@ -269,10 +271,10 @@ class RuleBook:
         with self._recorder.lock:
             self.rule(number)  # not forgotten meanwhile
             entry = self._entries[number]
-            entry.rule = replace(entry.rule, cycles=True)
+            entry.rule = replaced(entry.rule, cycles=True)
 
     def _check_name(self, name: str, rule: Rule, verb: str) -> None:
-        known = {*names_captured(rule.match), *self.captured(), *self._names()}
+        known = {*names_captured(rule.match), *self.captured(), *self.names()}
         if name not in known:
             said = ", ".join(sorted(known)) or "nothing"
             raise ValueError(

@@ -261,7 +261,7 @@ class ScriptRun(Demand):
         return True
 
     def _open(self, connection: Conversation, step: Step) -> bool:
-        connection.server.open_gate(step.args[0])
+        connection.context.gates.open(step.args[0])
         return True
 
     def _expect(self, connection: Conversation, step: Step) -> bool:

@@ -103,6 +103,12 @@ class Buffer:
         del data[:count]
         return taken
 
+    def take_from(self, start: int) -> bytes:
+        """Remove and return what has come after so many bytes, which nobody has looked at yet."""
+        late = bytes(self.data[start:])
+        del self.data[start:]
+        return late
+
     def put_back(self, data: bytes) -> None:
         """Put bytes that were taken before those that are there."""
         self.begin_anew()

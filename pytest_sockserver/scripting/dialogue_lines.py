@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors.exceptions import DialogueError
 from ..errors.location import hide_frame
 from .arguments import LONGEST_WAIT
 from .effects import Close, Delay, Gate, OpenGate, Reset, SendEof, Stall
+from .frozen import frozen
 from .matching import Hex, PatternText, Text
 from .notation import Name, NotationError, Piece, read_hex, read_text, written_hex, written_text
 from .tls_effects import StartTLS
@@ -44,7 +44,7 @@ _HEADING = re.compile(r"-+ sockserver: .* -+")  # of a report, which is selected
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
 
 
-@dataclass(frozen=True)
+@frozen
 class Line:
     """A line that says something.
 

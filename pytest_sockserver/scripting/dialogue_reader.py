@@ -14,7 +14,7 @@ the script, as exchanges.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ..errors.exceptions import DialogueError
 from ..errors.location import Location, hide_frame
@@ -37,6 +37,7 @@ from .dialogue_lines import (
 from .effects import SendEof
 from .frame_formats import lines
 from .framing import Framing
+from .frozen import frozen, replaced
 from .matching import Hex, PatternText, Text, names_captured, names_demanded
 from .notation import joined
 from .parts import Part
@@ -46,7 +47,7 @@ from .script import Script, block_of, checked_reply, checked_said, known_names
 __tracebackhide__ = hide_frame
 
 
-@dataclass(frozen=True)
+@frozen
 class Exchange:
     """One of ``% rules``: what may come at any time, and what is said then.
 
@@ -62,7 +63,7 @@ class Exchange:
     line: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Section:
     """One connection, or one peer.
 
@@ -79,7 +80,7 @@ class Section:
     framing: Framing | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Dialogue:
     """What a text says.
 
@@ -120,7 +121,7 @@ def parse(
     return reader.dialogue()
 
 
-@dataclass(frozen=True)
+@frozen
 class _Settings:
     new_script: Callable[[], Script]
     datagrams: bool
@@ -335,7 +336,7 @@ class _SectionReader:
         except (TypeError, ValueError) as error:
             raise refused(line, error) from None
         if self._settings.timed and line.at is not None and line.marker[0] == "S":
-            script.steps[-1] = replace(script.steps[-1], at=line.at)
+            script.steps[-1] = replaced(script.steps[-1], at=line.at)
 
     def _place(self, line: Line) -> Location:
         return Location() if self._settings.place is None else self._settings.place(line.number)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from ..errors.location import hide_frame
+from .frozen import frozen
 from .parts import STREAMS, TCP, Effect, check_count, check_seconds
 from .seeds import fraction
 
@@ -20,7 +20,7 @@ _NOT_OVER_TLS = "TLS has no urgent data"
 # Endings
 
 
-@dataclass(frozen=True, repr=False)
+@frozen(repr=False)
 class Close(Effect):
     """End the connection cleanly; over TLS without ``close_notify`` if ``notify`` is false."""
 
@@ -30,7 +30,7 @@ class Close(Effect):
     is_last = True
 
 
-@dataclass(frozen=True, repr=False)
+@frozen(repr=False)
 class Reset(Effect):
     """Reset the connection, once the client's kernel has what was sent before.  TCP alone has a reset."""
 
@@ -39,7 +39,7 @@ class Reset(Effect):
     is_last = True
 
 
-@dataclass(frozen=True, repr=False)
+@frozen(repr=False)
 class SendEof(Effect):
     """End the server's half of the stream."""
 
@@ -47,7 +47,7 @@ class SendEof(Effect):
     ends_saying = True
 
 
-@dataclass(frozen=True, repr=False)
+@frozen(repr=False)
 class Stall(Effect):
     """Say and read nothing any more until the server stops; that the client is gone is not noticed either."""
 
@@ -55,17 +55,21 @@ class Stall(Effect):
     takes_time = True
 
 
-@dataclass(frozen=True, init=False, repr=False)
+#: The usual end.
+_CLOSE: Final = Close()
+
+
+@frozen(init=False, repr=False)
 class EndAfter(Effect):
     """End the connection so many seconds from now, whatever is being said then; over TLS without ``close_notify``."""
 
     seconds: float
-    end: Close | Reset = Close()
+    end: Close | Reset = _CLOSE
 
     fits = STREAMS
     why_not: ClassVar[Mapping[str, str]] = {"unix": _NO_RESET}
 
-    def __init__(self, seconds: float, end: Close | Reset = Close()) -> None:
+    def __init__(self, seconds: float, end: Close | Reset = _CLOSE) -> None:
         check_seconds("EndAfter()", seconds)
         if not isinstance(end, (Close, Reset)):
             raise TypeError(f"EndAfter() expected Close() or Reset(), not {end!r}")
@@ -75,7 +79,7 @@ class EndAfter(Effect):
 # Time
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@frozen(init=False, repr=False)
 class Delay(Effect):
     """Say nothing for ``seconds``."""
 
@@ -88,7 +92,7 @@ class Delay(Effect):
         _set(self, seconds=seconds)
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@frozen(init=False, repr=False)
 class Jitter(Effect):
     """Say nothing for a time between ``least`` and ``most`` seconds, drawn from ``seed``.
 
@@ -114,7 +118,7 @@ class Jitter(Effect):
         return self.least + (self.most - self.least) * fraction(self.seed, connection, count)
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@frozen(init=False, repr=False)
 class Gate(Effect):
     """Wait until somebody opens the gate of this name: ``server.open_gate(name)``, or a step of another script."""
 
@@ -126,7 +130,7 @@ class Gate(Effect):
         _set(self, name=checked_gate(name, "Gate()"))
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@frozen(init=False, repr=False)
 class OpenGate(Effect):
     """Open the gate of this name: whoever waits for it, in this or another conversation, goes on."""
 
@@ -139,7 +143,7 @@ class OpenGate(Effect):
 # The socket
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@frozen(init=False, repr=False)
 class ReadSlowly(Effect):
     """From now on take at most ``size`` bytes from the kernel at once, and wait ``pause`` seconds after each.
 
@@ -159,7 +163,7 @@ class ReadSlowly(Effect):
         _set(self, size=size, pause=pause)
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@frozen(init=False, repr=False)
 class Urgent(Effect):
     """Send one byte of urgent data (``MSG_OOB``), beside the stream (RFC 9293 section 3.8.5)."""
 
@@ -174,7 +178,7 @@ class Urgent(Effect):
         _set(self, byte=byte)
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@frozen(init=False, repr=False)
 class Descriptors(Effect):
     """Say ``data`` with open files attached (``SCM_RIGHTS``, unix(7)): the client gets descriptors of its own."""
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any, Final
 
 from ..errors.location import hide_frame
+from .frozen import frozen
 from .notation import Hole, Name, NotationError, Piece, is_binary, read_hex, read_text, references
 
 __tracebackhide__ = hide_frame
@@ -39,7 +40,7 @@ ANY: Final = AnyMatch()
 Lookup = Callable[[str], bytes]
 
 
-@dataclass(frozen=True, init=False)
+@frozen(init=False)
 class Text:
     r"""Text in the notation of dialogues: UTF-8, ``\r \n \t \0 \\ \xNN``, and ``\g<name>`` for what was captured.
 
@@ -60,7 +61,7 @@ class Text:
         return _raw_call("Text", self.source)
 
 
-@dataclass(frozen=True, init=False)
+@frozen(init=False)
 class Hex:
     r"""Bytes in hex: pairs of digits, blanks free, and ``\g<name>`` for what was captured.
 
@@ -81,7 +82,7 @@ class Hex:
         return _raw_call("Hex", self.source)
 
 
-@dataclass(frozen=True)
+@frozen
 class PatternText:
     r"""A pattern in which ``\g<name>`` stands for what was captured: what ``C~`` of a dialogue may be.
 

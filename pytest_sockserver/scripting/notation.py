@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeVar
 
 from ..errors.location import hide_frame
+from .frozen import frozen
 
 __tracebackhide__ = hide_frame
 
@@ -40,14 +40,14 @@ class NotationError(ValueError):
         self.column = column
 
 
-@dataclass(frozen=True)
+@frozen
 class Name:
     r"""What was captured under a name: ``\g<name>``."""
 
     name: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Hole:
     """Bytes of which only the number is known: ``??`` and ``<name:n>``."""
 

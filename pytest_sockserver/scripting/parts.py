@@ -16,12 +16,13 @@ perform parts is to walk through their :func:`actions`, in which functions, temp
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING
 from itertools import pairwise
 from typing import Any, ClassVar, Final
 
 from ..errors.exceptions import UnsupportedFault
 from ..errors.location import hide_frame, traceback_at_definition
+from .frozen import fields_of, frozen
 from .matching import Hex, Lookup, Text, function_shown, is_async, rendered
 from .notation import Hole, references
 
@@ -50,13 +51,13 @@ class _Written:
 
     def __repr__(self) -> str:
         given = []
-        for each in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, each.name)
-            if each.default is MISSING:
-                several = isinstance(value, tuple)  # *args
-                given += [shown(one) for one in (value if several else [value])]
-            elif value != each.default:
-                given.append(f"{each.name}={value!r}")
+        for name, default in fields_of(self).items():
+            given_as = getattr(self, name)
+            if default is MISSING:
+                several = isinstance(given_as, tuple)  # *args
+                given += [shown(one) for one in (given_as if several else [given_as])]
+            elif given_as != default:
+                given.append(f"{name}={given_as!r}")
         return f"{type(self).__name__}({', '.join(given)})"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
@@ -123,7 +124,7 @@ class Data:
 DATA: Final = Data()
 
 
-@dataclass(frozen=True)
+@frozen
 class Held(Effect):
     """The action of bytes that are said only after so many further replies."""
 
@@ -131,7 +132,7 @@ class Held(Effect):
     after: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Spoofed(Effect):
     """The action of a datagram that comes from elsewhere; ``None`` for the server's own host, from another port."""
 
@@ -139,7 +140,7 @@ class Spoofed(Effect):
     host: str | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Remark(Effect):
     """The action that tells the record what was drawn."""
 

@@ -8,12 +8,12 @@ fixture.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Final
 
 from ..errors.location import Location, hide_frame
+from .frozen import frozen
 from .matching import (
     ANY,
     Lookup,
@@ -64,7 +64,7 @@ RuleMatch = Match | PatternText | Moment
 NEAREST = 3
 
 
-@dataclass(frozen=True)
+@frozen
 class Rule:
     """A match, and what is said in answer: the first time, the second, and so on; the last one stays.
 

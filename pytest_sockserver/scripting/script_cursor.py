@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from itertools import islice
 
+from .frozen import frozen, replaced
 from .steps import Step, demands
 
 
-@dataclass(frozen=True)
+@frozen
 class Item:
     """A step, and where it stands.
 
@@ -45,7 +45,7 @@ class Item:
         (times,) = self.step.args
         place = f"{self.place}, round {self.turn + 1} of {times}"
         inner = [Item(step, self.step.steps, at, place) for at, step in enumerate(self.step.steps)]
-        return [*inner, replace(self, turn=self.turn + 1, began=taken)] if self.turn + 1 < times else inner
+        return [*inner, replaced(self, turn=self.turn + 1, began=taken)] if self.turn + 1 < times else inner
 
     def belonging(self) -> list[Item]:
         """Return the items that belong to an optional step which was taken."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Any
 
 from ..errors.location import Location
 from . import verbs
 from .effects import OpenGate
+from .frozen import frozen
 from .matching import PatternText, described, is_literal, matching, names_captured, names_demanded, shape_of
 from .parts import ends, shown
 from .parts import names_demanded as names_demanded_by_parts
@@ -19,7 +20,7 @@ from .verbs import Verb
 _LAST = frozenset(["close", "reset", "rules"])
 
 
-@dataclass(frozen=True)
+@frozen
 class Step:
     """One verb and its arguments; its repr is the call.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from ..errors.location import hide_frame
+from .frozen import frozen
 
 __tracebackhide__ = hide_frame
 
@@ -13,7 +13,7 @@ __tracebackhide__ = hide_frame
 _EXPECTED = "times must be an int of at least 1, a pair (least, most) with most None for any number, or None"
 
 
-@dataclass(frozen=True)
+@frozen
 class Times:
     """At least ``least``, at most ``most`` times; ``None`` for any number."""
 

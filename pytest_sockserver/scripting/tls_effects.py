@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ..errors.location import hide_frame
+from .frozen import frozen
 from .parts import STREAMS, Effect
 from .seeds import garbage
 
@@ -58,7 +58,7 @@ _APPLICATION_DATA = b"\x17\x03\x03"  # how a record of data begins, in TLS 1.3 a
 _BEGUN = "its connections speak TLS already"
 
 
-@dataclass(frozen=True)
+@frozen
 class StartTLS(Effect):
     """Do the server's side of a TLS handshake.
 
@@ -83,7 +83,7 @@ class StartTLS(Effect):
         return self.context is None
 
 
-@dataclass(frozen=True, init=False)
+@frozen(init=False)
 class Alert(Effect):
     """Refuse the client's handshake, once it has begun: a fatal alert, in plain text (RFC 8446 section 6).
 
@@ -119,7 +119,7 @@ class Alert(Effect):
         return b"\x15\x03\x03\x00\x02\x02" + bytes([number])
 
 
-@dataclass(frozen=True, init=False)
+@frozen(init=False)
 class Raw(Effect):
     """Send bytes past TLS, straight on the connection under it.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from ..connection.aio import AsyncConnection
 from ..connection.deadline import Deadline
@@ -19,12 +19,13 @@ from ..errors.messages import old_attributes
 from ..recording.failures import Expected, combined
 from ..scripting.matching import ANY, Match
 from ..scripting.parts import Part
-from . import life_cycle, queries
+from . import queries
+from .datagram_service import DatagramService
+from .idle import DRAIN_BOUND
+from .stream_service import StreamService
 
 if TYPE_CHECKING:
-    from .base import BaseTestServer
-    from .datagram import DatagramTestServer
-    from .stream import StreamTestServer
+    from .service import Service
 
 __tracebackhide__ = hide_frame
 
@@ -32,29 +33,29 @@ __tracebackhide__ = hide_frame
 class AsyncServer:
     """The waits of a server, awaitable.  Arguments, results and errors are those of the server's own."""
 
-    def __init__(self, server: BaseTestServer) -> None:
-        self._server = server
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
     if not TYPE_CHECKING:  # which would take any name for a known one
         __getattr__ = old_attributes("server.aio")
 
     async def wait_for(self, match: Match = ANY, count: int = 1, *, timeout: float | None = None) -> Request:
         """Return the ``count``-th request that matches; wait for it if need be."""
-        return await arrive(queries.request(self._server, match, count, timeout))
+        return await arrive(queries.request(self._service, match, count, timeout))
 
     async def next_request(self, match: Match = ANY, *, timeout: float | None = None) -> Request:
         """Return the earliest request that matches and that no call has returned yet; wait for it if need be.
 
         It is MockWebServer's ``takeRequest``.
         """
-        return await arrive(queries.untaken_request(self._server, match, timeout))
+        return await arrive(queries.untaken_request(self._service, match, timeout))
 
     async def assert_no_traffic(self, seconds: float) -> None:
         """Assert that for ``seconds`` from now on no byte, no datagram and no connection arrives."""
-        with self._server._reading_all():
+        with self._service.traffic.reading_all():
             # What was sent before this call is no noise.
-            await look_until(self._server._has_handled_all, Deadline(life_cycle.DRAIN_BOUND).left, 0.001)
-            await arrive(queries.quiet(self._server, seconds))
+            await look_until(self._service.verdict.has_handled_all, Deadline(DRAIN_BOUND).left, 0.001)
+            await arrive(queries.quiet(self._service, seconds))
 
     async def wait_connection(self, index: int = 0, *, timeout: float | None = None) -> AsyncConnection:
         """Return the connection with this index; wait for it if need be."""
@@ -63,23 +64,23 @@ class AsyncServer:
 
     async def accept(self, *, timeout: float | None = None) -> AsyncConnection:
         """Return the earliest connection not taken yet, to be driven by the test; its verbs are awaitable."""
-        server = self._streams("accept")
-        conversation = server._accepted(await arrive(queries.untaken_connection(server, timeout)))
+        service = self._streams("accept")
+        conversation = service.connections.accepted(await arrive(queries.untaken_connection(service, timeout)))
         return AsyncConnection(conversation.face)
 
     async def send_to(self, peer: Any, *parts: Part) -> None:
         """Say parts to an address that has not asked, from a datagram server."""
-        if not hasattr(self._server, "send_to"):
-            raise AttributeError(f"a {self._server.transport} server has no send_to(): its connections have send()")
-        server = cast("DatagramTestServer", self._server)
-        outlet = server._unasked_peer(peer, parts)
-        await run_in_loop(server._unasked(outlet, parts), outlet)
+        service = self._service
+        if not isinstance(service, DatagramService):
+            raise AttributeError(f"a {service.transport} server has no send_to(): its connections have send()")
+        outlet = service.peers.unasked_peer(peer, parts)
+        await run_in_loop(outlet.unasked(parts), outlet)
 
     async def verify(self) -> None:
         """Wait until the handlers are done or idle, at most a second, and raise what went wrong so far."""
         # Idleness is partly the kernel's, which rings no bell.
-        await look_until(self._server._settled, Deadline(life_cycle.DRAIN_BOUND).left, 0.001)
-        failures = self._server._take_failures()
+        await look_until(self._service.verdict.is_settled, Deadline(DRAIN_BOUND).left, 0.001)
+        failures = self._service.verdict.take_failures()
         if failures:
             raise combined(failures)
 
@@ -88,16 +89,15 @@ class AsyncServer:
         self, type: type[BaseException] | tuple[type[BaseException], ...], match: str | None = None
     ) -> AsyncIterator[Expected]:
         """Expect a failure on the server's side: ``async with server.aio.raises(ValueError): ...``."""
-        expected = self._server._expect_failure(type, match)
+        expected = self._service.expect_failure(type, match)
         try:
             yield expected
-            await arrive(queries.failure(self._server, expected))
+            await arrive(queries.failure(self._service, expected))
         finally:
-            self._server._failures.unexpect(expected)
+            self._service.context.failures.unexpect(expected)
 
-    def _streams(self, verb: str) -> StreamTestServer:
-        if not hasattr(self._server, "accept"):
-            raise AttributeError(
-                f"a {self._server.transport} server has no {verb}(): it has datagrams, and next_request()"
-            )
-        return cast("StreamTestServer", self._server)
+    def _streams(self, verb: str) -> StreamService:
+        service = self._service
+        if not isinstance(service, StreamService):
+            raise AttributeError(f"a {service.transport} server has no {verb}(): it has datagrams, and next_request()")
+        return service

@@ -5,11 +5,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from ..connection.fault_state import Holding
 from ..connection.perform import called, made_of, pass_gate, pause
-from ..connection.request import Request
+from ..connection.request import Request, looked_up
 from ..connection.waits import Operation, Wait
 from ..errors.exceptions import DeadlineExceeded, ServerStopping
 from ..errors.location import hide_frame, pointing_at
@@ -22,11 +22,8 @@ from ..recording.failures import said_shortly
 from ..recording.recorder import Tape
 from ..scripting.effects import Delay, Gate, Jitter, OpenGate, Stall
 from ..scripting.matching import Lookup
-from ..scripting.parts import Action, Held, Part, Remark, Spoofed, actions
-from .loop import ReplySocket
-
-if TYPE_CHECKING:
-    from .datagram import DatagramTestServer
+from ..scripting.parts import Action, Held, Part, Remark, Spoofed, actions, check_fit, checked_parts, takes_time
+from .outbox import Outbox
 
 __tracebackhide__ = hide_frame
 
@@ -38,6 +35,21 @@ class _Stalled(Exception):
     """Nothing more is said in this reply."""
 
 
+class ReplySocket:
+    """What a datagram handler class finds as its socket: the server's own, each reply recorded before it leaves."""
+
+    def __init__(self, socket: Any, say: Callable[[bytes, Any], int]) -> None:
+        self._socket = socket
+        self._say = say
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def sendto(self, data: Any, *flags_and_address: Any) -> int:
+        """Send a datagram to the address, the last argument."""
+        return self._say(bytes(data), flags_and_address[-1])
+
+
 class DatagramPeer:
     """What is said to one peer goes through here.
 
@@ -45,18 +57,22 @@ class DatagramPeer:
         sock: The server's socket, or the framework's that answers from the address that was asked.
     """
 
-    def __init__(self, server: DatagramTestServer, sock: Any, tape: Tape, peer: Any) -> None:
-        self.server, self.tape, self.peer = server, tape, peer
+    def __init__(self, outbox: Outbox, sock: Any, tape: Tape, peer: Any) -> None:
+        self.outbox, self.tape, self.peer = outbox, tape, peer
         self._socket = sock
         self._sent = 0  # datagrams, those without a byte as well
-        self.socket = ReplySocket(sock, self._sendto)
+
+    @property
+    def socket(self) -> ReplySocket:
+        """What a handler class finds as its socket."""
+        return ReplySocket(self._socket, self._sendto)
 
     # As a port, on which operations wait
 
     @property
     def bells(self) -> tuple[Bells, ...]:
         """What is rung when an operation is to look again."""
-        return (self.server._recorder.bells,)
+        return (self.outbox.context.recorder.bells,)
 
     def watch(self, writes: bool, ring: Callable[[], None]) -> None:
         """Watch nothing: no poll tells when an unconnected peer has room again."""
@@ -70,15 +86,34 @@ class DatagramPeer:
         Raises:
             ServerStopping: It does.
         """
-        if self.server._closing:
-            raise ServerStopping("the server stops")
+        self.outbox.check_cut()
+
+    # Saying and hearing
+
+    def reply(self, request: Request, parts: tuple[Part, ...]) -> None:
+        """Say parts to whoever sent a request, in the caller's thread."""
+        if takes_time(parts):
+            self.outbox.refuse("reply")
+        self.outbox.drive(self.replying(request, parts), "reply")
+
+    def replying(self, request: Request, parts: tuple[Part, ...]) -> Operation[None]:
+        """Do the same as an operation."""
+        checked = checked_parts(parts, "reply()")
+        check_fit(checked, self.outbox.context.transport, "reply()")
+        lookup = partial(looked_up, self.outbox.captured_of(request.peer), {}, request)
+        return self.say(checked, request, lookup)
+
+    def unasked(self, parts: tuple[Part, ...]) -> Operation[None]:
+        """Say parts to an address that has not asked, as an operation."""
+        lookup = partial(looked_up, self.outbox.captured_of(self.peer), {}, None)
+        return self.say(checked_parts(parts, "send_to()"), None, lookup)
 
     def say(self, parts: Iterable[Part], request: Request | None, lookup: Lookup) -> Operation[None]:
         """Say parts: each bytes part is one datagram; then what earlier replies have held back until now."""
-        held = self.server._held_for(self.tape)
+        held = self.outbox.held_for(self.tape)
         before = list(held)
         sent = self._sent
-        acts = actions(parts, partial(called, self.server.transport, request), lookup)
+        acts = actions(parts, partial(called, self.outbox.context.transport, request), lookup)
         try:
             yield from self._perform(acts, self._say_one)
         except _Stalled:
@@ -91,15 +126,17 @@ class DatagramPeer:
 
     def heard(self, request: Request) -> Iterator[Wait | bytes]:
         """Yield what is heard of a datagram that came, after injected faults; and what has to be waited for."""
-        injection = self.server._injections.hit(RECEIVED, self.tape, by_datagram=True)
+        injection = self.outbox.context.injections.hit(RECEIVED, self.tape, by_datagram=True)
         hit = injection.fault_rule if injection is not None else None
-        held = self.server._held_for(self.tape, heard=True)
+        held = self.outbox.held_for(self.tape, heard=True)
         before = list(held)
         if hit is None:
             yield bytes(request)
         else:
             data = bytes(request)
-            acts = actions(hit.parts, partial(made_of, self.server.transport, data), _nothing_named, lambda: [data])
+            acts = actions(
+                hit.parts, partial(made_of, self.outbox.context.transport, data), _nothing_named, lambda: [data]
+            )
             try:
                 for action in acts:
                     if isinstance(action, bytes):
@@ -123,7 +160,7 @@ class DatagramPeer:
                 yield each.data
 
     def _perform(self, acts: Iterable[Action], send: Send) -> Operation[None]:
-        server, tape = self.server, self.tape
+        outbox, context, tape = self.outbox, self.outbox.context, self.tape
         for action in acts:
             if isinstance(action, bytes):
                 yield from send(action)
@@ -133,13 +170,13 @@ class DatagramPeer:
                 yield from pause(self, self._drawn(action))
             elif isinstance(action, Gate):
                 try:
-                    yield from pass_gate(self, server._gates, action.name, server.timeout)
+                    yield from pass_gate(self, context.gates, action.name, context.timeout)
                 except TimeoutError as late:
-                    raise with_conversation(DeadlineExceeded, server.name, str(late), server._said()) from None
+                    raise with_conversation(DeadlineExceeded, context.name, str(late), outbox.said()) from None
             elif isinstance(action, OpenGate):
-                server.open_gate(action.name)
+                outbox.open_gate(action.name)
             elif isinstance(action, Held):
-                server._held_for(tape).append(Holding(action.data, action.after))
+                outbox.held_for(tape).append(Holding(action.data, action.after))
             elif isinstance(action, Spoofed):
                 yield from self._spoof(action)
             elif isinstance(action, Remark):
@@ -149,14 +186,14 @@ class DatagramPeer:
 
     def _say_one(self, data: bytes) -> Operation[None]:
         """Say one datagram, or what an injection makes of it."""
-        injections = self.server._injections
+        injections = self.outbox.context.injections
         hit = injections.hit(SENT, self.tape, by_datagram=True) if injections.sent else None
         if hit is None:
             return self._send(data)
         return self._say_faulty(hit.fault_rule, data)
 
     def _say_faulty(self, hit: FaultRule, data: bytes) -> Operation[None]:
-        acts = actions(hit.parts, partial(made_of, self.server.transport, data), _nothing_named, lambda: [data])
+        acts = actions(hit.parts, partial(made_of, self.outbox.context.transport, data), _nothing_named, lambda: [data])
         try:
             yield from self._perform(acts, self._send)
         except (ServerStopping, _Stalled):
@@ -170,21 +207,21 @@ class DatagramPeer:
         Raises:
             ServerStopping: Always.
         """
-        server, tape = self.server, self.tape
-        where = f"{server.name}, datagram from {format_peer(self.peer)}"
-        server._record_failure(pointing_at(error, hit.origin), where, server._recorder.elapsed())
+        context, tape = self.outbox.context, self.tape
+        where = f"{context.name}, datagram from {format_peer(self.peer)}"
+        context.failures.record(pointing_at(error, hit.origin), where, context.recorder.elapsed())
         tape.note(NOTE, said_shortly(error).encode("utf-8", "backslashreplace"))
         raise ServerStopping("an injection failed")
 
     def _send(self, data: bytes) -> Operation[None]:
-        yield from self.server._sending(self._socket, self.tape, data, self.peer)
+        yield from self.outbox.sending(self._socket, self.tape, data, self.peer)
         self._sent += 1
 
     def _sendto(self, data: bytes, peer: Any) -> int:
         """Send what a handler class sends, in its thread."""
-        if not self.server._injections.sent or peer != self.peer:
-            return self.server._drive(self.server._sending(self._socket, self.tape, data, peer), "sendto")
-        self.server._drive(self.say([data], None, _nothing_named), "sendto")
+        if not self.outbox.context.injections.sent or peer != self.peer:
+            return self.outbox.drive(self.outbox.sending(self._socket, self.tape, data, peer), "sendto")
+        self.outbox.drive(self.say([data], None, _nothing_named), "sendto")
         return len(data)
 
     def _spoof(self, action: Spoofed) -> Operation[None]:
@@ -196,12 +233,10 @@ class DatagramPeer:
         with original.socket(self._socket.family, socket.SOCK_DGRAM) as other:
             other.bind((host, 0))
             self.tape.note(NOTE, "the next datagram is from {}:{}".format(*other.getsockname()[:2]).encode())
-            yield from self.server._sending(other, self.tape, action.data, self.peer)
+            yield from self.outbox.sending(other, self.tape, action.data, self.peer)
 
     def _drawn(self, jitter: Jitter) -> float:
-        server = self.server
-        with server._recorder.lock:
-            count = server._draws[self.tape.index] = server._draws.get(self.tape.index, 0) + 1
+        count = self.outbox.draws(self.tape)
         seconds = jitter.drawn(self.tape.index, count)
         self.tape.note(NOTE, f"{jitter!r} waits {seconds:.6f} s".encode())
         return seconds

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..connection.request import Request
@@ -18,6 +17,7 @@ from ..recording.demands import Demand, Period
 from ..recording.recorder import Recorder
 from ..responders.declaration import UnfinishedDeclaration
 from ..responders.rulebook import RuleBook
+from ..scripting.frozen import frozen
 from ..scripting.matching import Lookup, compared, is_literal, matches, shape_of, shortened
 from ..scripting.script import Script
 from ..scripting.script_cursor import Agenda
@@ -27,7 +27,7 @@ from ..scripting.times import Times
 __tracebackhide__ = hide_frame
 
 
-@dataclass(frozen=True)
+@frozen
 class Taken:
     """A datagram that a script has taken: what it captured, and the steps that answer it."""
 

@@ -23,20 +23,29 @@ from ..originals import original
 from ..recording.failures import said_shortly
 
 if TYPE_CHECKING:
-    from .base import BaseTestServer
+    from .service import Service
 
 _numbers: Final = count(1)
-_running: Final[dict[BaseTestServer, tuple[int, Location, str]]] = {}
+_running: Final[dict[Service, tuple[int, Location, str]]] = {}
 
 
-def note_start(server: BaseTestServer) -> None:
+def note_start(service: Service) -> None:
     """List a server that runs now."""
-    _running[server] = next(_numbers), Location(), os.environ.get("PYTEST_CURRENT_TEST", "")
+    _running[service] = next(_numbers), Location(), os.environ.get("PYTEST_CURRENT_TEST", "")
 
 
-def note_stop(server: BaseTestServer) -> None:
+def note_stop(service: Service) -> None:
     """Take a server off the list."""
-    _running.pop(server, None)
+    _running.pop(service, None)
+
+
+def running() -> list[tuple[int, str, Location]]:
+    """Return the servers that run: a number that no other server has, the name, where it was started.
+
+    In a forked child those of its parent are among them.
+    """
+    # The items first, as one operation: another thread may start a server meanwhile.
+    return [(number, service.context.name, origin) for service, (number, origin, _) in list(_running.items())]
 
 
 def latest() -> int:
@@ -47,16 +56,16 @@ def latest() -> int:
 def tell(since: int = 0) -> list[ResourceWarning]:
     """Warn of each server that was started since then, and still runs; return what a filter makes an error."""
     errors = []
-    for server, (number, origin, test) in list(_running.items()):
-        if number < since or server._pid != original.getpid():
+    for service, (number, origin, test) in list(_running.items()):
+        if number < since or service.pid != original.getpid():
             continue
-        note_stop(server)
-        where = format_peer(server._published)
+        note_stop(service)
+        where = format_peer(service.published.address)
         within = f" in {test.rpartition(' ')[0]}" if test else ""
         text = printable(
-            f"{server.name} {where} was started here{within}, and never stopped: use it as `with "
-            f"{type(server).__name__}() as server:`, or call stop(); the fixtures, and `with SockServer()`, stop theirs"
-            f"{_untold(server)}"
+            f"{service.context.name} {where} was started here{within}, and never stopped: use it as `with "
+            f"{service.kind}() as server:`, or call stop(); the fixtures, and `with SockServer()`, stop theirs"
+            f"{_untold(service)}"
         )
         try:
             warnings.warn_explicit(ResourceWarning(text), ResourceWarning, *origin.place)
@@ -65,19 +74,19 @@ def tell(since: int = 0) -> list[ResourceWarning]:
     return errors
 
 
-def _untold(server: BaseTestServer) -> str:
+def _untold(service: Service) -> str:
     """Return what a warning adds about a failure that nothing has raised, and now nothing will."""
-    pending = server._failures.pending()
+    pending = service.context.failures.pending()
     return f"\n  this went wrong in it: {pending.where}: {said_shortly(pending.error)}" if pending is not None else ""
 
 
 def _at_exit() -> None:
-    left = [server for server in list(_running) if server._pid == original.getpid()]
+    left = [service for service in list(_running) if service.pid == original.getpid()]
     errors = tell()
-    for server in left:
-        if server._place is not None:
+    for service in left:
+        if service.published.place is not None:
             with contextlib.suppress(OSError):
-                server._place.release()
+                service.published.place.release()
     if errors:
         raise errors[0]  # Python prints it
 

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from ..errors.exceptions import SockServerWarning
 from ..errors.location import STDLIB, is_ours
 from ..errors.messages import printable
-from ..recording.failures import Failure
-
-#: Why a failure fails no test.
-AFTER_THE_CALL: Final = "the server's side failed on what the client began after the test's call"
-IN_THE_CLEAN_UP: Final = "the handler failed after this side had ended its connection"
+from ..recording.failures import AFTER_THE_CALL, IN_THE_CLEAN_UP, Failure
+from ..scripting.frozen import frozen
 
 _ADVICE: Final = {
     AFTER_THE_CALL: (
@@ -38,7 +34,7 @@ _ACCEPTED_BY: Final = '@pytest.mark.filterwarnings("ignore::pytest_sockserver.So
 _SHOWN: Final = 4000
 
 
-@dataclass(frozen=True)
+@frozen
 class Late:
     """What is told as a warning."""
 

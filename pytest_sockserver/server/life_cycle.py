@@ -1,112 +1,313 @@
-"""Tell when a server is idle, end it, and name what will not end.
+"""Start a server, and stop it: each is one function that reads from top to bottom, for streams and for datagrams.
 
-Idle means that everything which has reached this machine's kernel was taken and handled: the accept queue
-is empty, nothing was taken from it that is not listed yet, and each connection is done or its handler
-waits for more.  Each part is looked at in that order, the kernel before our own state, because things
-move in that order: what is not in the queue and not listed must be in between, and then ``taking`` says so.
+To start is: bind and listen; publish the address; make what accepts; start its loop.
 
 To stop is, in order: end the accept loop; accept what is queued; let the handlers take what has arrived;
 close the listener; cut every live connection; join every thread, all against one deadline; name the rest.
+
+A stop may be interrupted at any line, by Ctrl-C or a time limit, and is then done again, in haste: so each of its steps
+may be done twice.
 """
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import sys
-import threading
-import traceback
-from collections.abc import Callable, Iterable
-from pathlib import PurePath
-from types import FrameType
+from typing import Final
 
-from ..connection.conversation import Conversation
 from ..connection.deadline import Deadline
-from ..errors.exceptions import HandlerStuck
-from ..errors.location import is_users, traceback_at
-from ..errors.messages import format_peer
-from ..originals import current_thread, original, running
-from ..recording.recorder import PARKED
-from ..transport.kernel import quiet
+from ..errors.exceptions import ServerStopping
+from ..errors.location import hide_frame
+from ..originals import Thread, current_thread, original
+from ..recording.demands import adopt
+from ..transport.address import bind_datagram, enlarge
 from ..transport.tapped_socket import ready
+from . import forgotten
+from .datagram_service import DatagramService
+from .idle import drain_bound, end_of_patience, join, wait_idle
+from .leaving import Haste
+from .loop import AcceptingServer, PreparedLoop
+from .service import Service
+from .stream_service import StreamService
 
-#: Seconds.  So long the end of a call, and a stop, let handlers that are busy finish.
-DRAIN_BOUND = 1.0
-
-#: Seconds between looks while a server drains; what is waited for is a thread that has to get the processor.
-_FIRST_PAUSE, _LONGEST_PAUSE = 50e-6, 2e-3
-
-
-def wait_idle(idle: Callable[[], bool], seconds: float) -> bool:
-    """Wait until ``idle()``, at most so long; tell whether it came to that."""
-    until, pause = original.monotonic() + seconds, _FIRST_PAUSE
-    while not idle():
-        if original.monotonic() >= until:
-            return False
-        original.sleep(pause)  # other threads run meanwhile
-        pause = min(pause * 2, _LONGEST_PAUSE)
-    return True
+__tracebackhide__ = hide_frame
 
 
-def connection_idle(connection: Conversation) -> bool:
-    """Tell whether all that a connection's client has sent was taken and handled."""
-    if connection.done or connection.mode == "live":  # the test itself is the reader, and it is not reading now
-        return True
-    tape = connection.tape
-    if connection.mode == "handled":
-        return quiet(tape) or (connection.fault_state is not None and connection.fault_state.endless)
-    with tape.lock:  # read by the sink
-        sock = tape.socket
-        stream = connection.stream
-        over = sock is None or sock.fileno() < 0 or stream.buffer.ended or stream.left
-        unread = not over and sock is not None and ready(sock, False, 0)
-    cutting = connection.cutting
-    return not unread and tape.state is PARKED and (cutting is None or cutting.idle)
+#: Seconds.  A stop accepts what is queued for so long at most: clients that come back at once would never let it end.
+_ACCEPTING: Final = 0.25
 
 
-def drain_bound(deadline: Deadline) -> float:
-    """Return the seconds that busy handlers get to finish; the rest of the deadline is for those that are cut."""
-    left = deadline.left()
-    return DRAIN_BOUND if left is None else min(DRAIN_BOUND, left / 4)
+def one_at_a_time(service: Service, seconds: float | None = None) -> contextlib.AbstractContextManager[object]:
+    """Hold the life cycle for a block.  A thread of this server does not wait: its holder may be joining it.
 
+    Args:
+        seconds: How long to wait; ``None`` for no limit.
 
-def join(threads: Iterable[threading.Thread | None], until: float) -> list[threading.Thread]:
-    """Join all threads, to a time of ``monotonic()``; return those that still live.  A thread does not join itself."""
-    own = current_thread()
-    others = [each for each in threads if each is not None and each is not own and each.ident is not None]
-    for thread in others:
-        thread.join(max(0.0, until - original.monotonic()))
-    if sys.version_info >= (3, 13):
-        return [thread for thread in others if thread.is_alive()]
-    # Before, a thread whose join() Ctrl-C has interrupted passes for ended: see bpo-45274 in threading.py.
-    if running(others):
-        wait_idle(lambda: not running(others), until - original.monotonic())
-    return running(others)
-
-
-def end_of_patience(deadline: Deadline) -> float:
-    """Return the time of ``monotonic()`` to which threads that are cut now get to end, all of them together."""
-    return original.monotonic() + max(deadline.left() or 0.0, deadline.last_chance)
-
-
-def stuck(thread: threading.Thread, what: str, peer: object, deadline: Deadline) -> HandlerStuck:
-    """Return the error about a thread that did not end: its name, its peer, and the line where it stands.
-
-    Its traceback points at that line, and its text has the stack from the first line that is the user's.
+    Raises:
+        ServerStopping: It was not to be had: another thread starts or stops the server.
     """
-    frames: list[FrameType] = []
-    frame = sys._current_frames().get(thread.ident or 0)
-    while frame is not None:
-        frames.insert(0, frame)
-        frame = frame.f_back
-    first = next((index for index, each in enumerate(frames) if is_users(each)), 0)
-    theirs = frames[first:]  # from the first frame that the user can change, whatever it calls
-    own = next((each for each in reversed(theirs) if is_users(each)), None)
-    where = f" at {PurePath(own.f_code.co_filename).name}:{own.f_lineno}" if own is not None else ""
-    client = f" for {format_peer(peer)}" if peer is not None else ""
-    stack = traceback.StackSummary.extract((each, each.f_lineno) for each in theirs)
-    option = " (stop_timeout)" if deadline.seconds == deadline.asked else ""
-    error = HandlerStuck(
-        f"{what} did not end within {deadline}{option}: thread {thread.name!r}{client} stands{where}\n"
-        + "".join(stack.format())
-        + "Stopping a server ends what waits on its own sockets; anything else must end by itself: give it a timeout"
-    )
-    return error.with_traceback(traceback_at(theirs[0].f_code, theirs[0].f_lineno)) if theirs else error
+    own = service.is_in_own_thread()
+    if seconds is None and not own:
+        # Itself: Ctrl-C between an acquire() and its try would leave it locked.
+        return service.life  # type: ignore[no-any-return]
+    if not service.life.acquire(timeout=0 if own or seconds is None else seconds):
+        raise ServerStopping("the server is being started or stopped by another thread, which waits for this one")
+    held = contextlib.ExitStack()
+    held.callback(service.life.release)
+    return held
+
+
+# Starting
+
+
+def start(service: Service) -> None:
+    """Bind, listen and serve; return when clients can connect."""
+    context = service.context
+    with one_at_a_time(service):
+        if context.state == "started":
+            return
+        if context.state not in ("new", "stopped"):
+            listen_again(service)
+            return
+        try:
+            if isinstance(service, StreamService):
+                _begin_streams(service)
+            elif isinstance(service, DatagramService):
+                _begin_datagrams(service)
+        except BaseException:
+            if service.published.place is not None:
+                service.published.place.release()
+            raise
+        context.state = "started"
+        context.is_over = service.is_stopping = False
+        forgotten.note_start(service)
+        if not context.demands.are_judged_by_hooks:
+            adopt(service)
+
+
+def _begin_streams(service: StreamService) -> None:
+    bound, service.bound = service.bound, None
+    service.connections.begin()
+    serve_streams(service, service.listener.listen(bound))
+
+
+def serve_streams(service: StreamService, listening: socket.socket) -> None:
+    """Accept from a socket that listens."""
+    connections = service.connections
+    before = connections.framework
+    connections.framework = framework = AcceptingServer(connections, listening, service.options.backlog)
+    if before is not None and service.context.state not in ("new", "stopped"):
+        framework.go_on_from(before)
+    _start_loop(service, framework)
+
+
+def _begin_datagrams(service: DatagramService) -> None:
+    bound, service.bound = service.bound, None
+    service.peers.begin()
+    serve_datagrams(service, bound if bound is not None else bind_for_datagrams(service))
+
+
+def bind_for_datagrams(service: DatagramService, *, beside: bool = False) -> socket.socket:
+    """Return a bound socket, at once beside the one that held its port."""
+    published, rcvbuf = service.published, service.options.rcvbuf
+    if published.place is not None:
+        return published.place.bind(socket.SOCK_DGRAM, rcvbuf)
+    return bind_datagram(published.family, *published.to_bind(), rcvbuf, reuse=beside)
+
+
+def serve_datagrams(service: DatagramService, bound: socket.socket) -> None:
+    """Receive on a socket."""
+    service.published.publish(bound)
+    if service.options.rcvbuf is None:
+        enlarge(bound)
+    _start_loop(service, service.peers.receive_on(bound))
+
+
+def _start_loop(service: Service, framework: PreparedLoop) -> None:
+    framework.prepare_loop()
+    name = f"sockserver {service.published.label}"
+    service.loop = Thread(target=service.run_loop, args=(framework.serve_forever,), name=name, daemon=True)
+    try:
+        service.loop.start()
+    except BaseException:
+        framework.server_close()
+        raise
+
+
+def listen_again(service: Service) -> None:
+    """Accept, or receive, again on the same address, in whichever way nobody could connect."""
+    context = service.context
+    if context.state == "started":
+        return
+    if isinstance(service, StreamService):
+        listener, state = service.listener, context.state
+        if state == "forbidden":
+            listener.permit()
+        else:
+            if state == "unlinked":
+                end_accepting(service, Deadline(service.stop_timeout))
+                listener.refuse()
+            elif state in ("a black hole", "overflowing"):
+                drain_queue(service)
+            serve_streams(service, listener.listen_again())
+    elif isinstance(service, DatagramService):
+        assert service.peers.framework is not None
+        holder = service.peers.framework.socket
+        holds = holder.fileno() >= 0
+        if holds:
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound = bind_for_datagrams(service, beside=holds)
+        if holds:
+            service.peers.replace(holder)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        serve_datagrams(service, bound)
+    context.state = "started"
+
+
+# Stopping
+
+
+def stop(service: Service, haste: Haste | None) -> None:
+    """Stop; in haste if there is cause.
+
+    An exception from a signal's handler (Ctrl-C, a time limit) may come at any line.  What it has interrupted is
+    done again, each step of which may be done twice, in haste; then it goes on its way.
+    """
+    interrupt: BaseException | None = None
+    while True:
+        try:
+            _stop_once(service, haste)
+            break
+        except Exception:
+            raise
+        except BaseException as error:
+            interrupt, haste = interrupt or error, haste or Haste()
+            if not haste.left:
+                break
+    if interrupt is not None:
+        raise interrupt
+
+
+def _stop_once(service: Service, haste: Haste | None) -> None:
+    context = service.context
+    if original.getpid() != service.pid:
+        # In a forked child, before any lock: another thread of the parent may have held it at the fork.
+        service.close_descriptors()
+        context.state = "stopped"
+        return
+    if sys.is_finalizing():
+        # A generator that was never closed is closed now.  No daemon thread runs any more: none can be waited for.
+        service.close_descriptors()
+        service.release_place()
+        context.state = "stopped"
+        return
+    deadline = Deadline(service.stop_timeout) if haste is None else haste.deadline(service.stop_timeout)
+    try:
+        with haste or contextlib.nullcontext(), one_at_a_time(service, None if haste is None else deadline.left()):
+            if context.state not in ("new", "stopped"):
+                service.is_stopping = True
+                if service.is_in_own_thread():
+                    service.left_over.append(current_thread())
+                if isinstance(service, StreamService):
+                    _end_streams(service, deadline)
+                elif isinstance(service, DatagramService):
+                    _end_datagrams(service, deadline)
+                with context.recorder.lock:
+                    context.state, service.is_stopping = "stopped", False
+                    context.recorder.changed()
+                forgotten.note_stop(service)
+            _join_left_over(service, deadline)
+    except ServerStopping:
+        return  # another thread is stopping it, and waits for this very one
+
+
+def _end_streams(service: StreamService, deadline: Deadline) -> None:
+    connections, framework = service.connections, service.connections.framework
+    assert framework is not None
+    if service.context.state == "started":
+        end_accepting(service, deadline)
+    wait_idle(connections.is_drained, drain_bound(deadline))  # the handlers take what has arrived
+    service.context.probes.look()  # what is cut below has not left by itself
+    with contextlib.suppress(OSError):
+        framework.socket.shutdown(socket.SHUT_RDWR)
+    connections.wait_no_longer()
+    clients = service.cut_clients()
+    live = connections.cut_off()
+    peers = {each.thread: each.peer for each in live if each.thread is not None}
+    helpers = connections.close_helpers()
+    service.listener.close_fillers()
+    for connection in live:
+        connection.end_frames()
+    until = end_of_patience(deadline)
+    framework.close_timeout = until - original.monotonic()
+    handlers = framework.request_threads()
+    framework.server_close()  # which joins them
+    stuck = join([*handlers, *helpers, *clients, *connections.framers], until)
+    for connection in live:
+        connection.finish()
+    connections.let_go_of_live()
+    if service.trust is not None:
+        service.trust.release()
+    service.release_place()
+    service.name_stuck(stuck, peers, deadline)  # last: what is interrupted is done again, and this only once
+
+
+def _end_datagrams(service: DatagramService, deadline: Deadline) -> None:
+    peers = service.peers
+    if service.context.state == "started":
+        end_receiving(service, deadline)
+    if current_thread() is not peers.outbox.answerer:
+        wait_idle(peers.all_answered, drain_bound(deadline))
+    answering = peers.say_no_more()
+    answerer = peers.outbox.answerer
+    names = {answerer: answering.peer} if answering is not None and answerer is not None else {}
+    until = end_of_patience(deadline)
+    stuck = join([answerer, *service.cut_clients()], until)
+    peers.close()
+    service.release_place()
+    service.name_stuck(stuck, names, deadline)  # last, as above
+
+
+def end_accepting(service: StreamService, deadline: Deadline) -> None:
+    """End the accept loop, and accept what is queued."""
+    connections, framework = service.connections, service.connections.framework
+    assert framework is not None
+    framework.shutdown()
+    join([service.loop], end_of_patience(deadline))
+    if framework.socket.fileno() < 0:
+        return  # closed by an earlier stop that was interrupted, or by a handler
+    framework.socket.setblocking(False)
+    before, until = -1, original.monotonic() + min(_ACCEPTING, deadline.left() or 0.0)
+    while before < connections.admitted and original.monotonic() < until and ready(framework.socket, False, 0):
+        before = connections.admitted  # an accept that fails (EMFILE) leaves the socket readable
+        framework.take_one()
+
+
+def drain_queue(service: StreamService) -> None:
+    """Accept whoever has come between, and drop our own connections, which fill the queue."""
+    framework, until = service.connections.framework, original.monotonic() + _ACCEPTING
+    assert framework is not None
+    while ready(framework.socket, False, 0) and original.monotonic() < until:
+        framework.take_one()
+    service.listener.close_fillers()
+
+
+def end_receiving(service: DatagramService, deadline: Deadline) -> None:
+    """End the loop, and receive what is queued."""
+    framework, recorder = service.peers.framework, service.context.recorder
+    assert framework is not None
+    framework.shutdown()
+    join([service.loop], end_of_patience(deadline))
+    before = -1 if framework.socket.fileno() >= 0 else recorder.arrivals
+    while before < recorder.arrivals and ready(framework.socket, False, 0):
+        before = recorder.arrivals
+        framework.take_one()
+
+
+def _join_left_over(service: Service, deadline: Deadline) -> None:
+    """Join the threads that have stopped the server themselves, and so could not be joined by that stop."""
+    threads = [each for each in service.left_over if each is not current_thread()]
+    service.left_over = [each for each in service.left_over if each is current_thread()]
+    if threads:
+        service.name_stuck(join(threads, end_of_patience(deadline)), {}, deadline)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import socketserver
 from ..connection.deadline import process_ends_soon
@@ -21,12 +21,12 @@ from ..socketserver.wakeup import Wakeup
 from ..transport.tapped_socket import RecordingSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from ..connection.context import Context
     from ..connection.conversation import Conversation
-    from .base import BaseTestServer
-    from .datagram import DatagramTestServer
-    from .stream import StreamTestServer
+    from ..transport.listener import Listener
+    from ..transport.published import Published
 
 __tracebackhide__ = hide_frame
 
@@ -37,6 +37,47 @@ MAX_DATAGRAM = 65536
 #: Bytes of the largest unix datagram, unless the client has asked for a larger send buffer than it has by default:
 #: 212,992 on Linux (socket(7), net.core.wmem_default).
 MAX_UNIX_DATAGRAM = 1 << 20
+
+
+class Owner(Protocol):
+    """Whom a loop serves."""
+
+    context: Context
+    published: Published
+
+    def label(self) -> str:
+        """Return what the names of the server's threads have in common."""
+
+    def last_words(self) -> None:
+        """Say what was said so far: a time limit is about to end the process."""
+
+    def could_not_take(self, error: OSError) -> None:
+        """Count an error of accepting, or of receiving."""
+
+    def could_not_begin(self, request: Any) -> None:
+        """Keep the error of a request that could not be handed on."""
+
+
+class Accepting(Owner, Protocol):
+    """Who has the connections."""
+
+    listener: Listener
+
+    def admit(self, accepted: socket.socket, address: Any) -> Any:
+        """Make a connection of an accepted socket."""
+
+    def perform(self, connection: Conversation) -> None:
+        """Run the connection's driver, in its thread."""
+
+    def leave_to_accept(self, connection: Conversation) -> None:
+        """Read a connection until somebody accepts it, or declares something."""
+
+
+class Receiving(Owner, Protocol):
+    """Who has the datagrams."""
+
+    def arrived(self, data: bytes, sock: Any, peer: Any) -> None:
+        """Record a datagram, and hand it to the thread that answers."""
 
 
 class _Unused(socketserver.BaseRequestHandler):
@@ -50,17 +91,21 @@ class PreparedLoop(socketserver.BaseServer):
     when the loop's thread gets to run: whoever counts them, to find leaks, needs that.
     """
 
-    owner: BaseTestServer
+    owner: Owner
+    taking = False  # something may have left the queue that the owner has not listed yet
     _prepared: Wakeup | None = None
 
     # A handler class finds this object as ``self.server``; those of http.server ask it for a name and a port.
     server_name: str  # the host of the test server's address; ``localhost`` for a unix socket
     server_port: int  # its port; 0 for a unix socket
 
-    def _belong_to(self, owner: Any, family: int) -> None:
-        self.owner = owner
-        inet = family in (socket.AF_INET, socket.AF_INET6)
-        self.server_name, self.server_port = owner.address if inet else ("localhost", 0)
+    def _belong_to(self, owner: Owner, bound: socket.socket) -> None:
+        self.owner, self.socket = owner, bound
+        vars(self)["address_family"] = bound.family  # a class attribute in the standard library
+        inet = bound.family in (socket.AF_INET, socket.AF_INET6)
+        self.server_name, self.server_port = owner.published.address if inet else ("localhost", 0)
+        # Past TCPServer's: it would make a socket of its own, and this one is bound already.
+        socketserver.BaseServer.__init__(self, bound.getsockname(), _Unused)
 
     if not TYPE_CHECKING:  # which would take any name for a known one
 
@@ -69,18 +114,29 @@ class PreparedLoop(socketserver.BaseServer):
             if owner is None or name.startswith("__"):
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
             raise AttributeError(
-                f"self.server has no {name!r}: for a handler class it is {owner.name}, the test's server.  To host a "
-                "class that needs a server of its own, make that one with bind_and_activate=False, as app, and declare "
-                "a BaseRequestHandler whose handle() calls app.finish_request(self.request, self.client_address)"
+                f"self.server has no {name!r}: for a handler class it is {owner.context.name}, the test's server.  To "
+                "host a class that needs a server of its own, make that one with bind_and_activate=False, as app, and "
+                "declare a BaseRequestHandler whose handle() calls "
+                "app.finish_request(self.request, self.client_address)"
             )
 
     def prepare_loop(self) -> None:
         """Make the wake-up of the next loop."""
         self._prepared = Wakeup()
 
+    def take_one(self) -> None:
+        """Take what is at the head of the queue, if anything is.  For a server whose loop has ended."""
+        self._handle_request_noblock()
+
+    def close_in_child(self) -> None:
+        """In a forked child: close the copies of the descriptors, shut nothing down, take no lock."""
+        self.socket.close()
+        if self._wakeup is not None:
+            self._wakeup.close()
+
     def _request_failed(self, error: OSError) -> None:
         """Count it for the report, instead of writing it to stderr in the midst of a test."""
-        self.owner._could_not_take(error)
+        self.owner.could_not_take(error)
 
     def _make_wakeup(self) -> Wakeup:
         wakeup, self._prepared = self._prepared, None
@@ -93,7 +149,7 @@ class PreparedLoop(socketserver.BaseServer):
         """Say what was said, if a time limit is about to end the process without a report."""
         super().service_actions()
         if process_ends_soon() is not None:
-            self.owner._last_words()
+            self.owner.last_words()
 
     def server_close(self) -> None:
         """Close the server, and a wake-up that no loop has used."""
@@ -104,30 +160,34 @@ class PreparedLoop(socketserver.BaseServer):
 
 
 class AcceptingServer(PreparedLoop, socketserver.ThreadingMixIn, socketserver.TCPServer):
-    """Accepts for a :class:`StreamTestServer`, a thread for each connection that something was declared for."""
+    """Accepts for a list of connections, a thread for each connection that something was declared for."""
 
-    owner: StreamTestServer
+    owner: Accepting
     daemon_threads = True  # one that never ends must not keep the interpreter; it is joined and named all the same
     join_daemon_threads = True
 
-    def __init__(self, owner: StreamTestServer, listener: socket.socket, backlog: int) -> None:
-        self._belong_to(owner, listener.family)
-        self.taking = False  # something may have left the accept queue that the owner has not listed yet
+    def __init__(self, owner: Accepting, listening: socket.socket, backlog: int) -> None:
         self.request_queue_size = backlog
-        self.address_family = listener.family
-        # Past TCPServer's: it would make a socket of its own, and this one is bound and listens already.
-        socketserver.BaseServer.__init__(self, listener.getsockname(), _Unused)
-        self.socket = listener
+        self._belong_to(owner, listening)
+
+    def request_threads(self) -> Iterable[threading.Thread]:
+        """Return the threads of connections."""
+        return list(self._request_threads())
+
+    def go_on_from(self, before: AcceptingServer) -> None:
+        """Join at the end what another one has started: connections that have gone on meanwhile."""
+        self._threads = super(AcceptingServer, before)._request_threads()
 
     def get_request(self) -> tuple[Any, Any]:
         """Accept a connection, onto a tape of its own."""
         self.taking = True
         try:
             accepted, address = super().get_request()
-            if self.owner._fillers and self.owner._is_ours(address):
+            listener = self.owner.listener
+            if listener.fillers and listener.is_ours(address):
                 accepted.close()
                 raise BlockingIOError  # as if nobody had come
-            return self.owner._admit(accepted, address), address
+            return self.owner.admit(accepted, address), address
         finally:
             self.taking = False
 
@@ -137,7 +197,7 @@ class AcceptingServer(PreparedLoop, socketserver.ThreadingMixIn, socketserver.TC
         if request.is_driven:
             self.handle(connection)
         else:
-            self.owner._leave_to_accept(connection)
+            self.owner.leave_to_accept(connection)
 
     def handle(self, connection: Conversation) -> None:
         """Start the thread of a connection's handler; keep the error if it cannot be started."""
@@ -150,39 +210,35 @@ class AcceptingServer(PreparedLoop, socketserver.ThreadingMixIn, socketserver.TC
 
     def _request_thread(self, request: Any, client_address: Any) -> threading.Thread:
         connection = connection_of(request)
-        name = f"sockserver {self.owner._label()} #{connection.index}"
+        name = f"sockserver {self.owner.label()} #{connection.index}"
         thread = Thread(target=self.process_request_thread, args=(request, client_address), name=name, daemon=True)
         connection.thread = thread
         return thread
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Run the handler, in the connection's thread."""
-        self.owner._perform(connection_of(request))
+        self.owner.perform(connection_of(request))
 
     def shutdown_request(self, request: Any) -> None:
         """Do nothing: whoever performs a connection also ends it, since only he knows how."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Keep the error of a request that could not even be begun."""
-        self.owner._could_not_begin(request)
+        self.owner.could_not_begin(request)
 
 
 class ReceivingServer(PreparedLoop, socketserver.UDPServer):
-    """Receives for a :class:`DatagramTestServer`; nothing is answered in the loop's thread."""
+    """Receives for a list of peers; nothing is answered in the loop's thread."""
 
-    owner: DatagramTestServer
+    owner: Receiving
     max_packet_size = MAX_DATAGRAM
     reply_from_destination = True
 
-    def __init__(self, owner: DatagramTestServer, bound: socket.socket) -> None:
-        self._belong_to(owner, bound.family)
-        self.taking = False
-        self.address_family = bound.family
+    def __init__(self, owner: Receiving, bound: socket.socket) -> None:
+        self._belong_to(owner, bound)
         if bound.family not in (socket.AF_INET, socket.AF_INET6):
             self.reply_from_destination = False
             self.max_packet_size = MAX_UNIX_DATAGRAM
-        socketserver.BaseServer.__init__(self, bound.getsockname(), _Unused)  # past TCPServer's, as above
-        self.socket = bound
         self._after_bind()
 
     def get_request(self) -> tuple[Any, Any]:
@@ -193,13 +249,13 @@ class ReceivingServer(PreparedLoop, socketserver.UDPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Record the datagram and hand it to whoever answers."""
         try:
-            self.owner._arrived(request[0], request[1], client_address)
+            self.owner.arrived(request[0], request[1], client_address)
         finally:
             self.taking = False
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Keep the error of a datagram that could not be recorded."""
-        self.owner._could_not_begin(request)
+        self.owner.could_not_begin(request)
 
 
 def adopt(accepted: socket.socket, connection_for: Callable[[Tape], Conversation], tape: Tape) -> RecordingSocket:
@@ -213,18 +269,3 @@ def connection_of(request: Any) -> Conversation:
     """Return the connection of a socket that ``get_request`` returned."""
     connection: Conversation = request.connection
     return connection
-
-
-class ReplySocket:
-    """What a datagram handler class finds as its socket: the server's own, each reply recorded before it leaves."""
-
-    def __init__(self, socket: Any, say: Callable[[bytes, Any], int]) -> None:
-        self._socket = socket
-        self._say = say
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._socket, name)
-
-    def sendto(self, data: Any, *flags_and_address: Any) -> int:
-        """Send a datagram to the address, the last argument."""
-        return self._say(bytes(data), flags_and_address[-1])

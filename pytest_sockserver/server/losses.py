@@ -9,9 +9,9 @@ import errno
 import socket
 import struct
 import sys
-from dataclasses import dataclass
 from typing import Final
 
+from ..scripting.frozen import frozen
 from ..socketserver.base import BACKOFF, EXHAUSTED
 
 # Linux, since 4.12: nine numbers about a socket's memory (asm-generic/socket.h, linux/sock_diag.h); the last one counts
@@ -24,7 +24,7 @@ _DROPS: Final = 8
 _GONE: Final = frozenset({errno.ECONNABORTED, errno.ECONNRESET, getattr(errno, "EPROTO", errno.ECONNABORTED)})
 
 
-@dataclass(frozen=True)
+@frozen
 class Loss:
     """What was lost, in words, and whether it is worth a warning where no failure tells of it."""
 

@@ -6,13 +6,14 @@ import os
 import socket
 import sys
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from ..connection.deadline import DEFAULT_STOP_TIMEOUT, DEFAULT_TIMEOUT
 from ..errors.location import hide_frame
+from ..recording.recorder import DEFAULT_RECORD_LIMIT
 from ..scripting.arguments import checked_seconds
 from ..scripting.framing import Framing, checked_framing
+from ..scripting.frozen import fields_of, frozen
 
 if TYPE_CHECKING:
     import ssl
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = hide_frame
 
-
-#: Bytes of memory for a server's recording.  Far above what a test says, far below what a CI job has.
-DEFAULT_RECORD_LIMIT: Final = 64 * 1024 * 1024
 
 #: Bytes.  A longer line or frame is a mistake, or an attack that the test did not announce.
 DEFAULT_MAX_FRAME: Final = 16 * 1024 * 1024
@@ -44,7 +42,7 @@ _OF_TRANSPORT: Final = {
 }
 
 
-@dataclass(frozen=True)
+@frozen
 class Options:
     """What a server was asked to be.  Sizes are bytes, times are seconds."""
 
@@ -65,7 +63,7 @@ class Options:
     name: str | None = None
 
 
-NAMES: Final = frozenset(each.name for each in fields(Options))
+NAMES: Final = frozenset(fields_of(Options))
 
 
 def options_for(transport: str, given: dict[str, Any], *, where: str) -> Options:

@@ -21,7 +21,7 @@ from ..errors.exceptions import AddressUnavailable
 from ..errors.location import hide_frame
 from ..errors.messages import format_peer
 from ..originals import original
-from ..server.options import DEFAULT_RECORD_LIMIT, Options
+from ..recording.recorder import DEFAULT_RECORD_LIMIT
 
 __tracebackhide__ = hide_frame
 
@@ -35,26 +35,25 @@ _PAIR_TRIES: Final = 20
 _LOOPBACK_NAMES: Final = {"localhost", "ip6-localhost", "ip6-loopback"}
 
 
-def checked_host(options: Options) -> tuple[socket.AddressFamily, str]:
+def checked_host(host: str, *, allow_remote: bool) -> tuple[socket.AddressFamily, str]:
     """Return the family and the numeric host to bind.
 
     Raises:
         ValueError: The host is not this machine's loopback, and ``allow_remote=True`` was not said.
         AddressUnavailable: The machine has no IPv6.
     """
-    host = options.host
     if host in _LOOPBACK_NAMES:
         host = "::1" if host.startswith("ip6") else "127.0.0.1"
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        if not options.allow_remote:
+        if not allow_remote:
             raise ValueError(
                 f"host {host!r} is not a local address: expected one of 127.0.0.0/8, '::1' or 'localhost'; "
                 "pass allow_remote=True to listen elsewhere"
             ) from None
         return _resolved(host)
-    if not address.is_loopback and not options.allow_remote:
+    if not address.is_loopback and not allow_remote:
         raise ValueError(
             f"host {host!r} is not local: other machines could connect to it; expected one of 127.0.0.0/8 or '::1'; "
             "pass allow_remote=True if that is meant"

@@ -17,12 +17,12 @@ What is not done: revocation (CRL, OCSP), certificate transparency, TLS 1.3's ch
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
 from datetime import date, datetime, time, timezone
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..errors.location import hide_frame
 from ..originals import ssl_module
+from ..scripting.frozen import fields_of, frozen
 from .certificate_authority import ENDS, address_of, check_installed
 from .tls_contexts import VERIFY_MODES, VERSIONS, check_bool, checked_alpn, server_context
 
@@ -48,7 +48,7 @@ _EARLIEST: Final = datetime(1951, 1, 1, tzinfo=timezone.utc)
 _LONGEST_NAME: Final = 64
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@frozen(init=False, repr=False)
 class Certificate:
     """A certificate of these hosts, signed by the root of this process.
 
@@ -191,7 +191,7 @@ _USUAL_HOSTS: Final[dict[str | None, tuple[str, ...]]] = {
 }
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@frozen(init=False, repr=False)
 class TLS:
     """A server's side of TLS.
 
@@ -257,7 +257,7 @@ class TLS:
     def __repr__(self) -> str:
         usual = TLS()
         said = [repr(self.certificate)] if self.certificate != usual.certificate else []
-        for name in [each.name for each in fields(self)][1:]:
+        for name in list(fields_of(self))[1:]:
             value = getattr(self, name)
             if value != getattr(usual, name):
                 said.append(f"{name}={dict(value) if name == 'names' else value!r}")

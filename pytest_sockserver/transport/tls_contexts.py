@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors.location import hide_frame
 from ..originals import ssl_module
+from ..scripting.frozen import fields_of
 from .certificate_authority import ca_pem, issued, kept
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _when_asked_for_a_name(tls: Any) -> Callable[[Any, str | None, ssl.SSLContex
 
 def _for_name(tls: Any, certificate: Certificate) -> Any:
     """Return the same side of TLS with another certificate, and no names of its own."""
-    same = {each.name: getattr(tls, each.name) for each in fields(tls)}
+    same = {name: getattr(tls, name) for name in fields_of(tls)}
     return type(tls)(**{**same, "certificate": certificate, "names": None, "refuse_unknown_names": False})
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from measure import Effort, Measured, by_turns, ratio, timed
+import insides
+import reading
+
+from measure import Effort, Measured, by_turns, ratio, spent
 from pytest_sockserver import ANY, Request, StreamTestServer
 from pytest_sockserver.connection.connection import Connection
 from pytest_sockserver.connection.conversation import Conversation
-from pytest_sockserver.connection.queries import PENDING
-from pytest_sockserver.recording.recorder import Recorder, Tape
+from pytest_sockserver.connection.queries import PENDING, received
 from pytest_sockserver.scripting.buffer import NEED_MORE, Buffer
 from pytest_sockserver.scripting.verbs import Expect, ExpectLine, RecvExactly, RecvUntil, Verb
 from pytest_sockserver.server import queries
@@ -28,8 +30,8 @@ def linear(task: Callable[[int], object], size: int, effort: Effort) -> Measured
     """Return the time for a unit of work at ``size`` against that at a tenth of it."""
     size = effort.count(size, least=1000)
     large, small = by_turns(
-        lambda: timed(lambda: task(size)) / size,
-        lambda: timed(lambda: task(size // TIMES)) / (size // TIMES),
+        lambda: spent(lambda: task(size)) / size,
+        lambda: spent(lambda: task(size // TIMES)) / (size // TIMES),
         effort.seconds(2),
         least=3,
     )
@@ -38,22 +40,12 @@ def linear(task: Callable[[int], object], size: int, effort: Effort) -> Measured
 
 def connection() -> Conversation:
     server = StreamTestServer(record_limit=UNLIMITED)
-    return Conversation(Tape(server._recorder, 0, ("127.0.0.1", 1)), server, Connection)
-
-
-class Known:
-    """What a verb may ask of the conversation that it is run on."""
-
-    max_frame = UNLIMITED
-    framing = None
-
-    def lookup(self, name: str) -> bytes:
-        raise KeyError(name)
+    return Conversation(insides.new_tape(server), server.service.context, Connection)
 
 
 def fed_by_bytes(verb: Verb, data: bytes) -> None:
     """Run a verb with one byte whenever it asks for more."""
-    buffer, rest, known = Buffer(), iter(data), Known()
+    buffer, rest, known = Buffer(), iter(data), reading.Known()
     while (unit := verb.next_from(buffer, known)) is NEED_MORE:
         buffer.feed(bytes((next(rest),)))
     if unit != data:
@@ -81,7 +73,7 @@ def lines_of_a_burst(size: int) -> None:
     buffer = Buffer()
     buffer.feed(b"a line\r\n" * size)
     for _ in range(size):
-        unit = RecvUntil(b"\n").next_from(buffer, Known())
+        unit = RecvUntil(b"\n").next_from(buffer, reading.Known())
         if unit != b"a line\r\n":
             raise AssertionError(unit)
 
@@ -89,8 +81,8 @@ def lines_of_a_burst(size: int) -> None:
 def wait_received(size: int) -> None:
     """Wait for something short while many short chunks come."""
     conn = connection()
-    wait = queries.received(conn, b"the end", 60)
-    wait._given_up = _never
+    wait = received(conn, b"the end", 60)
+    insides.keep_waiting(wait)
     for _ in range(size):
         conn.tape.received(b"chunk")
         if wait.poll() is not PENDING:
@@ -100,8 +92,8 @@ def wait_received(size: int) -> None:
 def wait_received_long(size: int) -> None:
     """Wait for something long that comes in many chunks."""
     conn = connection()
-    wait = queries.received(conn, bytes(100 * size), 60)
-    wait._given_up = _never
+    wait = received(conn, bytes(100 * size), 60)
+    insides.keep_waiting(wait)
     for _ in range(size):
         conn.tape.received(bytes(100))
         answer = wait.poll()
@@ -111,10 +103,10 @@ def wait_received_long(size: int) -> None:
 
 def wait_for(size: int) -> None:
     """Wait for a request while many others come."""
-    conn = connection()
-    recorder: Recorder = conn.tape.recorder
-    wait = queries.request(conn.server, b"the one", 1, 60)
-    wait._given_up = _never
+    service = StreamTestServer(record_limit=UNLIMITED).service
+    recorder = service.context.recorder
+    wait = queries.request(service, b"the one", 1, 60)
+    insides.keep_waiting(wait)
     for _ in range(size):
         recorder.add_request(Request(b"another"))
         if wait.poll() is not PENDING:
@@ -123,10 +115,10 @@ def wait_for(size: int) -> None:
 
 def wait_for_count(size: int) -> None:
     """Wait for all requests of many."""
-    conn = connection()
-    recorder: Recorder = conn.tape.recorder
-    wait = queries.request(conn.server, ANY, size, 60)
-    wait._given_up = _never
+    service = StreamTestServer(record_limit=UNLIMITED).service
+    recorder = service.context.recorder
+    wait = queries.request(service, ANY, size, 60)
+    insides.keep_waiting(wait)
     for _ in range(size):
         recorder.add_request(Request(b"another"))
         answer = wait.poll()
@@ -136,13 +128,9 @@ def wait_for_count(size: int) -> None:
 
 def next_request(size: int) -> None:
     """Take many requests one after the other."""
-    conn = connection()
-    recorder: Recorder = conn.tape.recorder
+    service = StreamTestServer(record_limit=UNLIMITED).service
+    recorder = service.context.recorder
     for _ in range(size):
         recorder.add_request(Request(b"another"))
     for _ in range(size):
-        queries.untaken_request(conn.server, ANY, 60).poll()
-
-
-def _never(verb: str) -> None:
-    """The server of these waits was never started: that is no reason to give up."""
+        queries.untaken_request(service, ANY, 60).poll()

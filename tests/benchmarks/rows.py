@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import crowd
+import framings
 import growth
 import life
 import loading
@@ -98,6 +99,21 @@ ROWS = [
             ("wait-for", "wait_for() while 100,000 requests come", growth.wait_for, 100_000),
             ("wait-for-count", "wait_for(ANY, 100,000)", growth.wait_for_count, 100_000),
             ("next_request", "next_request() of 100,000 requests", growth.next_request, 100_000),
+            ("line", "a frame: a line of 1 MB", framings.one_long_line, 1_000_000),
+            ("body", "a frame: a line and a body of 1 MB", framings.a_line_and_a_long_body, 1_000_000),
+            ("line-by-line", "a frame: 100,000 lines", framings.many_lines_in_one_frame, 1_000_000),
+            ("sans-io", "a frame: 1 MB for a parser", framings.one_long_parse, 1_000_000),
+            ("to-the-end", "a frame: 1 MB to the end of the stream", framings.all_to_the_end, 1_000_000),
+            ("field", "a frame: a field of 100 kB of HTTP", framings.one_long_field, 1_000_000),
+            ("burst", "10,000 netstrings that came at once", framings.small_frames_in_one_burst, 1_000_000),
+            ("literal", "a step: a literal of 1 MB", framings.a_literal, 1_000_000),
+            ("steps", "20,000 steps of a script", framings.many_steps, 100_000),
+            ("chatter", "15,000 requests to rules beside a step", framings.chatter_beside_a_step, 60_000),
+            ("row", "20,000 steps within frames", framings.literals_in_a_row, 50_000),
+            ("rules", "20,000 requests to rules without frames", framings.literals, 100_000),
+            ("long-rule", "rules of 200 kB", framings.a_long_literal_among_others, 200_000),
+            ("frames", "20,000 frames to rules", framings.frames, 100_000),
+            ("long-frame", "a rule's frame of 1 MB", framings.one_long_frame, 1_000_000),
         )
     ),
     Row("crowd", "1,000 connections at once, without the stop", STANDARD, Bound(1.25), crowd.without_stop),

@@ -18,10 +18,10 @@ HERE = Path(__file__).parent
 LINE = re.compile(r".* (<=|>=) [\d.]+ (x|ms) .* (met|MISSED|skipped) .*")
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, program: Path = HERE) -> subprocess.CompletedProcess[str]:
     environment = dict(os.environ, PYTHONPATH=str(Path(pytest_sockserver.__file__).parents[1]))
     return subprocess.run(
-        [sys.executable, str(HERE), *arguments], capture_output=True, text=True, env=environment, timeout=50
+        [sys.executable, str(program), *arguments], capture_output=True, text=True, env=environment, timeout=50
     )
 
 
@@ -47,6 +47,24 @@ def test_rows_are_measured_in_no_time(rows: str) -> None:
     assert len(lines) == len(wanted)
     assert [line for line in lines if not LINE.fullmatch(line)] == []
     assert re.fullmatch(r"\d+ s", seconds)
+
+
+ONE_ROW = """
+from measure import Bound, Measured, Row
+
+ROWS = [Row("never", "what takes 2", "what takes 1", Bound(1), lambda effort: Measured(2, 2, 2, ""))]
+"""
+
+
+def test_a_missed_bound_is_an_error_if_so_told(tmp_path: Path) -> None:
+    for name, text in {name: (HERE / name).read_text() for name in ("__main__.py", "measure.py")}.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "rows.py").write_text(ONE_ROW)
+
+    done = [command(*arguments, program=tmp_path) for arguments in ((), ("--strict",))]
+
+    assert all("MISSED" in each.stdout for each in done)
+    assert [each.returncode for each in done] == [0, 1]
 
 
 def test_row_that_does_not_exist_is_refused() -> None:

@@ -14,16 +14,15 @@ from pytest_sockserver import (
     Certificate,
     Close,
     Cut,
-    Request,
-    Reset,
     SockServer,
-    Stall,
     StartTLS,
     StreamTestServer,
     lines,
 )
-from pytest_sockserver.faults import Alert, Append, Split
+from pytest_sockserver.faults import Append, Split
 from pytest_sockserver.sweeps import cuts, splits
+
+from .faults import certificates, handshakes, hello, patience
 
 GO = b"220 go\r\n"
 TRUE = b"250-mx\r\n250 SIZE 1000\r\n"
@@ -64,12 +63,6 @@ def start_tls(server: StreamTestServer, timeout: float = 5, **options: object) -
         return offered
 
     return asyncio.run(start())
-
-
-def hello(command: Request) -> tuple[()]:
-    """Wait for the client's side of a handshake, and say nothing by itself."""
-    command.connection.recv_exactly(5)
-    return ()
 
 
 # Injection
@@ -145,15 +138,7 @@ def test_a_220_parted_at_every_byte(server: StreamTestServer, split: Split) -> N
 # The handshake
 
 
-@pytest.mark.parametrize(
-    ("certificate", "reason"),
-    [
-        (Certificate.expired(), "certificate has expired"),
-        (Certificate.wrong_host(), "IP address mismatch"),
-        (Certificate.of_unknown_root(), "self-signed certificate in certificate chain"),
-    ],
-    ids=repr,
-)
+@certificates()
 def test_a_bad_certificate(server: StreamTestServer, certificate: Certificate, reason: str) -> None:
     server.on(STARTTLS).reply(GO, StartTLS(certificate))
 
@@ -161,18 +146,14 @@ def test_a_bad_certificate(server: StreamTestServer, certificate: Certificate, r
         start_tls(server)
 
 
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [
-        ([Alert("handshake_failure"), Close()], ssl.SSLError),
-        ([hello, Close()], aiosmtplib.SMTPServerDisconnected),
-        ([hello, Reset()], aiosmtplib.SMTPServerDisconnected),
-        ([hello, Stall()], aiosmtplib.SMTPTimeoutError),
-    ],
-    ids=["alert", "close", "reset", "stall"],
+@handshakes(
+    ssl.SSLError,
+    an_end=aiosmtplib.SMTPServerDisconnected,
+    a_reset=aiosmtplib.SMTPServerDisconnected,
+    silence=aiosmtplib.SMTPTimeoutError,
 )
 def test_a_handshake_that_fails(server: StreamTestServer, answer: list[object], error: type[Exception]) -> None:
-    server.on(STARTTLS).reply(GO, *answer)
+    server.on(STARTTLS).reply(GO, hello, *answer)
 
     with pytest.raises(error):
-        start_tls(server, timeout=0.1 if Stall() in answer else 5)
+        start_tls(server, timeout=patience(answer))

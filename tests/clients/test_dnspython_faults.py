@@ -35,6 +35,8 @@ from pytest_sockserver import (
 from pytest_sockserver.faults import Append, Corrupt, Overwrite, Repeat, Replace, Split, Spoof
 from pytest_sockserver.sweeps import cuts, splits
 
+from .faults import certificates
+
 # With asyncio, dnspython 2.8 loses what comes while it looks at another datagram; 2.9 does not.
 MOMENT = Delay(0.01)
 
@@ -338,15 +340,7 @@ def test_an_answer_over_tcp_parted_at_every_byte(tcp_server: StreamTestServer, s
     assert addresses(response) == ["192.0.2.7"]
 
 
-@pytest.mark.parametrize(
-    ("certificate", "reason"),
-    [
-        (Certificate.expired(), "certificate has expired"),
-        (Certificate.of_unknown_root(), "self-signed certificate in certificate chain"),
-        (Certificate.wrong_host(), "Hostname mismatch, certificate is not valid for 'localhost'"),
-    ],
-    ids=repr,
-)
+@certificates(of_another_host="Hostname mismatch, certificate is not valid for 'localhost'")
 def test_a_bad_certificate(sockserver: SockServer, certificate: Certificate, reason: str) -> None:
     server = sockserver.tls(tls=certificate)
 

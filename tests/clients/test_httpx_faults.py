@@ -25,8 +25,10 @@ from pytest_sockserver import (
     StreamTestServer,
     http1,
 )
-from pytest_sockserver.faults import Alert, Append, Raw, Repeat, Replace, Split, garbage
+from pytest_sockserver.faults import Append, Raw, Repeat, Replace, Split, garbage
 from pytest_sockserver.sweeps import cuts, splits
+
+from .faults import certificates, ends, handshakes, patience
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
@@ -175,11 +177,14 @@ def test_a_drop_within_the_timeout_is_enough(server: StreamTestServer, get: Get)
 
 
 @both
-def test_a_body_that_stalls(server: StreamTestServer, get: Get) -> None:
-    server.on(ANY).reply(Cut(OK, len(OK) - 1), Stall())
+@ends(httpx.RemoteProtocolError, a_reset=httpx.ReadError, silence=httpx.ReadTimeout)
+def test_a_body_that_breaks_off(
+    server: StreamTestServer, get: Get, answer: list[object], error: type[Exception]
+) -> None:
+    server.on(ANY).reply(Cut(OK, len(OK) - 1), *answer)
 
-    with pytest.raises(httpx.ReadTimeout):
-        get(server, timeout=SHORT)
+    with pytest.raises(error):
+        get(server, timeout=httpx.Timeout(5, read=patience(answer)))
 
 
 @both
@@ -275,18 +280,7 @@ def test_a_second_reply_to_one_request_is_taken_for_the_reply_to_the_next(server
 
 
 @both
-@pytest.mark.parametrize(
-    ("certificate", "reason"),
-    [
-        (Certificate.expired(), "certificate has expired"),
-        (Certificate.not_yet_valid(), "certificate is not yet valid"),
-        (Certificate.wrong_host(), "IP address mismatch, certificate is not valid for '127.0.0.1'"),
-        (Certificate.of_unknown_root(), "self-signed certificate in certificate chain"),
-        (Certificate.self_signed(), "self-signed certificate"),
-        (Certificate.without_intermediate(), "unable to get local issuer certificate"),
-    ],
-    ids=repr,
-)
+@certificates()
 def test_a_bad_certificate(sockserver: SockServer, get: Get, certificate: Certificate, reason: str) -> None:
     server = sockserver.tls(tls=certificate)
 
@@ -297,24 +291,14 @@ def test_a_bad_certificate(sockserver: SockServer, get: Get, certificate: Certif
 
 
 @both
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [
-        (Alert("handshake_failure"), httpx.ConnectError),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", httpx.ConnectError),
-        (Close(), httpx.ConnectError),
-        (Reset(), httpx.ConnectError),
-        (Stall(), httpx.ConnectTimeout),
-    ],
-    ids=repr,
-)
+@handshakes(httpx.ConnectError, silence=httpx.ConnectTimeout)
 def test_a_handshake_that_fails(
-    secure_server: StreamTestServer, get: Get, answer: object, error: type[Exception]
+    secure_server: StreamTestServer, get: Get, answer: list[object], error: type[Exception]
 ) -> None:
-    secure_server.on(HANDSHAKE).reply(answer)
+    secure_server.on(HANDSHAKE).reply(*answer)
 
     with pytest.raises(error):
-        get(secure_server, timeout=0.1 if answer == Stall() else 5)
+        get(secure_server, timeout=patience(answer))
 
 
 @both

@@ -12,6 +12,8 @@ from pytest_sockserver import CONNECT, Certificate, Close, Cut, SockServer, Star
 from pytest_sockserver.faults import Append
 from pytest_sockserver.sweeps import cuts
 
+from .faults import certificates
+
 DONE = Text(r"\g<tag> OK done\r\n")
 
 
@@ -52,11 +54,12 @@ def test_a_client_that_is_let_in_before_tls_refuses_to_start_it(server: StreamTe
             client.starttls(server.client_context())
 
 
-def test_an_expired_certificate(server: StreamTestServer) -> None:
-    server.on(command(b"STARTTLS")).reply(DONE, StartTLS(Certificate.expired()))
+@certificates()
+def test_a_bad_certificate(server: StreamTestServer, certificate: Certificate, reason: str) -> None:
+    server.on(command(b"STARTTLS")).reply(DONE, StartTLS(certificate))
 
     client = imaplib.IMAP4(*server.address, timeout=5)
-    with pytest.raises(ssl.SSLCertVerificationError, match="certificate has expired"):
+    with pytest.raises(ssl.SSLCertVerificationError, match=reason):
         client.starttls(server.client_context())
 
     with pytest.raises(OSError, match="Bad file descriptor"):

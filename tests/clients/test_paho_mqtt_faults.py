@@ -16,6 +16,8 @@ from pytest_sockserver import Certificate, Close, Cut, Hex, Reset, SockServer, S
 from pytest_sockserver.faults import Overwrite, Split
 from pytest_sockserver.sweeps import cuts, splits
 
+from .faults import certificates
+
 HELLO = Hex("10 0e 00 04 4d 51 54 54 04 02 00 3c 00 02 6d 65")  # CONNECT: clean session, 60 s of keep-alive, "me"
 ACCEPTED = Hex("20 02 00 00")  # CONNACK
 BUSY = Hex("20 02 00 03")  # CONNACK: server unavailable
@@ -177,14 +179,15 @@ def test_a_packet_shorter_than_it_says_is_waited_for(
 # TLS
 
 
-def test_an_expired_certificate_leaves_the_socket_to_the_garbage_collector(
-    sockserver: SockServer, client: Client
+@certificates()
+def test_a_bad_certificate_leaves_the_socket_to_the_garbage_collector(
+    sockserver: SockServer, client: Client, certificate: Certificate, reason: str
 ) -> None:
-    broker = sockserver.tls(tls=Certificate.expired())
+    broker = sockserver.tls(tls=certificate)
     client.tls_set_context(broker.client_context())
 
     with pytest.warns(ResourceWarning, match="^unclosed <ssl.SSLSocket "):
-        with pytest.raises(ssl.SSLCertVerificationError, match="certificate has expired"):
+        with pytest.raises(ssl.SSLCertVerificationError, match=reason):
             client.connect(*broker.address)
         gc.collect()
 

@@ -17,15 +17,16 @@ from pytest_sockserver import (
     Close,
     Cut,
     Hex,
-    Request,
     Reset,
     SockServer,
     Stall,
     StartTLS,
     StreamTestServer,
 )
-from pytest_sockserver.faults import Alert, Append, Overwrite, Raw, Split
+from pytest_sockserver.faults import Append, Overwrite, Raw, Split
 from pytest_sockserver.sweeps import cuts, splits
+
+from .faults import certificates, ends, handshakes, hello, patience
 
 
 def postgres() -> Generator[int, bytes, None]:
@@ -67,12 +68,6 @@ def select(server: StreamTestServer, **options: object) -> list[list[int]]:
     host, port = server.address
     with closing(pg8000.native.Connection("u", host=host, port=port, **options)) as client:
         return client.run("select 42")
-
-
-def hello(request: Request) -> tuple[()]:
-    """Wait for the client's side of a handshake, and say nothing by itself."""
-    request.connection.recv_exactly(5)
-    return ()
 
 
 def test_a_query_over_tls(server: StreamTestServer) -> None:
@@ -139,15 +134,7 @@ def test_what_comes_with_the_answer_is_not_buffered_and_meets_the_handshake(
 # The handshake
 
 
-@pytest.mark.parametrize(
-    ("certificate", "reason"),
-    [
-        (Certificate.expired(), "certificate has expired"),
-        (Certificate.wrong_host(), "IP address mismatch"),
-        (Certificate.of_unknown_root(), "self-signed certificate in certificate chain"),
-    ],
-    ids=repr,
-)
+@certificates()
 def test_a_bad_certificate(server: StreamTestServer, certificate: Certificate, reason: str) -> None:
     server.on(SSL_REQUEST).reply(b"S", StartTLS(certificate))
 
@@ -162,23 +149,14 @@ def test_a_bad_certificate_is_taken_without_a_context(server: StreamTestServer, 
     assert select(server, ssl_context=context) == [[42]]
 
 
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [
-        ([Alert("handshake_failure"), Close()], ssl.SSLError),
-        ([hello, Close()], ssl.SSLEOFError),
-        ([hello, Reset()], ConnectionResetError),
-        ([hello, Stall()], TimeoutError),
-    ],
-    ids=["alert", "close", "reset", "stall"],
-)
+@handshakes(ssl.SSLError, an_end=ssl.SSLEOFError, a_reset=ConnectionResetError, silence=TimeoutError)
 def test_a_handshake_that_fails_is_no_error_of_pg8000(
     server: StreamTestServer, answer: list[object], error: type[Exception]
 ) -> None:
-    server.on(SSL_REQUEST).reply(b"S", *answer)
+    server.on(SSL_REQUEST).reply(b"S", hello, *answer)
 
     with pytest.raises(error) as caught:
-        select(server, timeout=0.1 if Stall() in answer else 5)
+        select(server, timeout=patience(answer))
 
     assert not isinstance(caught.value, pg8000.exceptions.Error)
 
@@ -201,19 +179,20 @@ def test_rows_parted_at_every_byte(server: StreamTestServer, split: Split) -> No
     assert select(server) == [[42]]
 
 
+@ends(pg8000.exceptions.InterfaceError, silence=TimeoutError)
+def test_rows_that_break_off(server: StreamTestServer, answer: list[object], error: type[Exception]) -> None:
+    server.on(QUERY).reply(Cut(ROWS, 20), *answer)
+
+    with pytest.raises(error):
+        select(server, timeout=patience(answer))
+
+
 @pytest.mark.parametrize("end", [Reset(), Raw.bad_record(), Close(notify=False)], ids=repr)
-def test_rows_that_break_off(server: StreamTestServer, end: Reset | Raw | Close) -> None:
+def test_rows_whose_tls_breaks_off(server: StreamTestServer, end: Reset | Raw | Close) -> None:
     server.on(QUERY).reply(Cut(ROWS, 20), end)
 
     with pytest.raises(pg8000.exceptions.InterfaceError, match="^network error$"):
         select(server)
-
-
-def test_rows_that_stall(server: StreamTestServer) -> None:
-    server.on(QUERY).reply(Cut(ROWS, 20), Stall())
-
-    with pytest.raises(TimeoutError):
-        select(server, timeout=0.1)
 
 
 def test_a_length_that_is_too_small_is_an_error_of_struct(server: StreamTestServer) -> None:

@@ -9,9 +9,11 @@ import pytest
 from pymodbus.client import AsyncModbusTcpClient, ModbusTcpClient
 from pymodbus.exceptions import ConnectionException, ModbusIOException
 
-from pytest_sockserver import Close, Cut, Hex, Reset, Stall, StreamTestServer, length_prefixed
+from pytest_sockserver import Close, Cut, Hex, Stall, StreamTestServer, length_prefixed
 from pytest_sockserver.faults import Overwrite, Repeat, Split, garbage
 from pytest_sockserver.sweeps import cuts, splits
+
+from .faults import ends, patience
 
 # An id that the answer repeats, 00 00, how many bytes follow; then the unit, the function and its data.
 READ = Hex("<tid:2> 00 00 00 06 01 03 00 0a 00 01")  # one register
@@ -73,11 +75,16 @@ def test_an_answer_parted_at_every_byte(server: StreamTestServer, read: Read, sp
     assert read(server) == [42]
 
 
-def test_a_reset_is_no_error_of_pymodbus(server: StreamTestServer) -> None:
-    server.on(READ).reply(Cut(ANSWER, 8), Reset())
+@ends(
+    ConnectionException,
+    a_reset=ConnectionResetError,  # no error of pymodbus
+    silence=ModbusIOException,
+)
+def test_an_answer_that_breaks_off(server: StreamTestServer, answer: list[object], error: type[Exception]) -> None:
+    server.on(READ).reply(Cut(ANSWER, 8), *answer)
 
-    with pytest.raises(ConnectionResetError):
-        read(server)
+    with pytest.raises(error):
+        read(server, timeout=patience(answer))
 
 
 # No answer to the request

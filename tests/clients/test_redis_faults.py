@@ -29,6 +29,8 @@ from pytest_sockserver import (
 from pytest_sockserver.faults import Alert, Overwrite, Repeat, Replace, Split
 from pytest_sockserver.sweeps import cuts, splits
 
+from .faults import certificates
+
 GET = b"*2\r\n$3\r\nGET\r\n$8\r\ngreeting\r\n"
 HELLO = b"$5\r\nhello\r\n"
 
@@ -287,10 +289,13 @@ def test_a_value_over_tls(tls_server: StreamTestServer, get: Get) -> None:
 
 
 @both
-def test_an_expired_certificate_is_tried_again_as_often_as_a_reset(sockserver: SockServer, get: Get) -> None:
-    server = sockserver.tls(tls=Certificate.expired())
+@certificates()
+def test_a_bad_certificate_is_tried_again_as_often_as_a_reset(
+    sockserver: SockServer, get: Get, certificate: Certificate, reason: str
+) -> None:
+    server = sockserver.tls(tls=certificate)
 
-    with pytest.raises(redis.ConnectionError, match="certificate verify failed: certificate has expired"):
+    with pytest.raises(redis.ConnectionError, match=f"certificate verify failed: {reason}"):
         get(server, retries=2, **trust(server))
 
     assert len(server.connections) == 3

@@ -25,8 +25,10 @@ from pytest_sockserver import (
     StreamTestServer,
     http1,
 )
-from pytest_sockserver.faults import Alert, Append, Corrupt, Raw, Repeat, Replace, Split, garbage
+from pytest_sockserver.faults import Append, Corrupt, Raw, Repeat, Replace, Split, garbage
 from pytest_sockserver.sweeps import cuts, splits
+
+from .faults import certificates, handshakes, patience
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
@@ -277,18 +279,7 @@ def test_a_second_reply_to_one_request_is_dropped(server: StreamTestServer, sess
 # TLS
 
 
-@pytest.mark.parametrize(
-    ("certificate", "reason"),
-    [
-        (Certificate.expired(), "certificate has expired"),
-        (Certificate.not_yet_valid(), "certificate is not yet valid"),
-        (Certificate.wrong_host(), "IP address mismatch, certificate is not valid for '127.0.0.1'"),
-        (Certificate.of_unknown_root(), "self-signed certificate in certificate chain"),
-        (Certificate.self_signed(), "self-signed certificate"),
-        (Certificate.without_intermediate(), "unable to get local issuer certificate"),
-    ],
-    ids=repr,
-)
+@certificates()
 def test_a_bad_certificate(
     sockserver: SockServer, session: requests.Session, certificate: Certificate, reason: str
 ) -> None:
@@ -300,28 +291,23 @@ def test_a_bad_certificate(
     assert server.requests == []
 
 
-@pytest.mark.parametrize(
-    ("answer", "error", "reason"),
-    [
-        (Alert("handshake_failure"), requests.exceptions.SSLError, "(?i)alert.handshake.failure"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", requests.exceptions.SSLError, "(?i)wrong.version.number"),
-        (Close(), requests.exceptions.SSLError, "EOF occurred in violation of protocol"),
-        (Reset(), requests.ConnectionError, "Connection reset by peer"),
-        (Stall(), requests.ReadTimeout, "Read timed out"),
-    ],
-    ids=repr,
+@handshakes(
+    (requests.exceptions.SSLError, "(?i)alert.handshake.failure"),
+    plain_text=(requests.exceptions.SSLError, "(?i)wrong.version.number"),
+    an_end=(requests.exceptions.SSLError, "EOF occurred in violation of protocol"),
+    a_reset=(requests.ConnectionError, "Connection reset by peer"),
+    silence=(requests.ReadTimeout, "Read timed out"),
 )
 def test_a_handshake_that_fails(
     secure_server: StreamTestServer,
     session: requests.Session,
-    answer: object,
-    error: type[Exception],
-    reason: str,
+    answer: list[object],
+    error: tuple[type[Exception], str],
 ) -> None:
-    secure_server.on(HANDSHAKE).reply(answer)
+    secure_server.on(HANDSHAKE).reply(*answer)
 
-    with pytest.raises(error, match=reason):
-        get(session, secure_server, timeout=0.1 if answer == Stall() else 5)
+    with pytest.raises(error[0], match=error[1]):
+        get(session, secure_server, timeout=patience(answer))
 
 
 @pytest.mark.parametrize("n", range(6))

@@ -13,16 +13,15 @@ from pytest_sockserver import (
     Certificate,
     Close,
     Cut,
-    Request,
-    Reset,
     SockServer,
-    Stall,
     StartTLS,
     StreamTestServer,
     lines,
 )
-from pytest_sockserver.faults import Alert, Append, Split
+from pytest_sockserver.faults import Append, Split
 from pytest_sockserver.sweeps import cuts, splits
+
+from .faults import certificates, handshakes, hello, patience
 
 GO = b"220 go\r\n"
 TRUE = b"250-mx\r\n250 SIZE 1000\r\n"
@@ -54,12 +53,6 @@ def start_tls(server: StreamTestServer, timeout: float = 5) -> dict[str, str]:
         client.starttls(context=server.client_context())
         client.ehlo()
         return client.esmtp_features
-
-
-def hello(command: Request) -> tuple[()]:
-    """Wait for the client's side of a handshake, and say nothing by itself."""
-    command.connection.recv_exactly(5)
-    return ()
 
 
 # Injection
@@ -135,15 +128,7 @@ def test_a_220_parted_at_every_byte(server: StreamTestServer, split: Split) -> N
 # The handshake
 
 
-@pytest.mark.parametrize(
-    ("certificate", "reason"),
-    [
-        (Certificate.expired(), "certificate has expired"),
-        (Certificate.wrong_host(), "IP address mismatch"),
-        (Certificate.of_unknown_root(), "self-signed certificate in certificate chain"),
-    ],
-    ids=repr,
-)
+@certificates()
 def test_a_bad_certificate(server: StreamTestServer, certificate: Certificate, reason: str) -> None:
     server.on(STARTTLS).reply(GO, StartTLS(certificate))
 
@@ -158,22 +143,13 @@ def test_a_bad_certificate_is_taken_without_a_context(server: StreamTestServer) 
         assert client.starttls() == (220, b"go")
 
 
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [
-        ([Alert("handshake_failure"), Close()], ssl.SSLError),
-        ([hello, Close()], ssl.SSLEOFError),
-        ([hello, Reset()], ConnectionResetError),
-        ([hello, Stall()], TimeoutError),
-    ],
-    ids=["alert", "close", "reset", "stall"],
-)
+@handshakes(ssl.SSLError, an_end=ssl.SSLEOFError, a_reset=ConnectionResetError, silence=TimeoutError)
 def test_a_handshake_that_fails_is_no_error_of_smtplib(
     server: StreamTestServer, answer: list[object], error: type[Exception]
 ) -> None:
-    server.on(STARTTLS).reply(GO, *answer)
+    server.on(STARTTLS).reply(GO, hello, *answer)
 
     with pytest.raises(error) as caught:
-        start_tls(server, timeout=0.1 if Stall() in answer else 5)
+        start_tls(server, timeout=patience(answer))
 
     assert not isinstance(caught.value, smtplib.SMTPException)

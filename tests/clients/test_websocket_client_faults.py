@@ -9,9 +9,11 @@ from base64 import b64encode
 import pytest
 import websocket
 
-from pytest_sockserver import ANY, Close, Cut, Request, Reset, Stall, StreamTestServer, http1
+from pytest_sockserver import ANY, Close, Cut, Request, StreamTestServer, http1
 from pytest_sockserver.faults import Corrupt, Overwrite, Split
 from pytest_sockserver.sweeps import cuts, splits
+
+from .faults import ends, patience
 
 HELLO = b"\x81\x05hello"  # the last frame of a text, and its length
 
@@ -61,18 +63,16 @@ def test_a_frame_parted_at_every_byte(server: StreamTestServer, split: Split) ->
     assert receive(server) == "hello"
 
 
-def test_a_reset_is_no_error_of_websocket_client(server: StreamTestServer) -> None:
-    server.on(ANY).reply(upgrade, Cut(HELLO, 3), Reset())
+@ends(
+    websocket.WebSocketConnectionClosedException,
+    a_reset=ConnectionResetError,  # no error of websocket-client
+    silence=websocket.WebSocketTimeoutException,
+)
+def test_a_frame_that_breaks_off(server: StreamTestServer, answer: list[object], error: type[Exception]) -> None:
+    server.on(ANY).reply(upgrade, Cut(HELLO, 3), *answer)
 
-    with pytest.raises(ConnectionResetError):
-        receive(server)
-
-
-def test_a_frame_that_stalls(server: StreamTestServer) -> None:
-    server.on(ANY).reply(upgrade, Cut(HELLO, 3), Stall())
-
-    with pytest.raises(websocket.WebSocketTimeoutException):
-        receive(server, timeout=0.05)
+    with pytest.raises(error):
+        receive(server, timeout=patience(answer))
 
 
 WRONG = {

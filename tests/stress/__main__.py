@@ -17,7 +17,7 @@ from time import perf_counter
 import many
 import missed
 import races
-from load import busy
+from load import busy, held
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--load", action="store_true", help="beside two busy processes and a busy thread")
     commands.choices["missed"].add_argument("--apart", action="store_true", help="clients in a process of their own")
     commands.choices["missed"].add_argument("--only", default="", help="cases in whose names this stands")
+    text = "hold what is received for up to 2 ms before it is recorded"
+    commands.choices["missed"].add_argument("--held", action="store_true", help=text)
     chosen = parser.parse_args(arguments)
     began = perf_counter()
     with busy() if chosen.load else nullcontext():
@@ -39,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run_missed(chosen: argparse.Namespace) -> bool:
-    counts = missed.run(chosen.rounds, seconds=chosen.seconds, apart=chosen.apart, only=chosen.only)
+    with held() if chosen.held else nullcontext():
+        counts = missed.run(chosen.rounds, seconds=chosen.seconds, apart=chosen.apart, only=chosen.only)
     stops = sorted(counts.stops)
     print(f"{counts.rounds:,} rounds, {counts.missed.total():,} missed, {counts.failed.total():,} failed")
     print(f"stop: median {1e3 * median(stops):.2f} ms, worst {1e3 * stops[-1]:.1f} ms")

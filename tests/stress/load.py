@@ -7,6 +7,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from random import Random
+from time import sleep
+from typing import Any
+
+from pytest_sockserver.recording.recorder import Tape
 
 
 @contextmanager
@@ -31,3 +36,22 @@ def busy(processes: int = 2, threads: int = 1) -> Iterator[None]:
             process.wait()
         for thread in spinning:
             thread.join()
+
+
+@contextmanager
+def held(seconds: float = 0.002) -> Iterator[None]:
+    """Hold each thread that receives for up to so long, with bytes that have left the kernel and are not recorded yet.
+
+    That is where a server that asks the kernel and its own buffers whether all is done sees nothing of them.
+    """
+    received, random = Tape.received, Random(0)
+
+    def late(tape: Tape, data: Any) -> None:
+        sleep(random.random() * seconds)
+        received(tape, data)
+
+    Tape.received = late  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Tape.received = received  # type: ignore[method-assign]
