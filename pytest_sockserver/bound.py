@@ -25,6 +25,18 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+# Two steps, at two times.  The load of the plugin copies the dictionaries of the modules (`_as_loaded`), which is cheap
+# and comes before any test.  The first use of a server imports this module, which takes what it needs from the copies,
+# since a test may have replaced anything by then.  So nothing here may read a name from the module itself where the
+# copy has it.
+#
+# A copy may hold a replacement already, if a library patched the process before pytest loaded plugins.  A function of a
+# C module is recognized by its type and its name, and is taken from a second copy of the module otherwise.  A class of
+# Python code cannot be made twice, since `isinstance` would fail; it is found among the bases of what is there.
+#
+# Not done: a module that came after the load is taken as it is now.  What was replaced in it before cannot be known.
+
+
 def _as_it_was(module: ModuleType) -> dict[str, Any]:
     """Return what a module had when the package was loaded; what it has now if it came later."""
     return _as_loaded.get(module.__name__, vars(module))
@@ -55,6 +67,7 @@ def named(found: Iterable[Any], module: str, name: str, otherwise: Any) -> Any:
 
 _threading = _as_it_was(threading)
 if not TYPE_CHECKING:
+    # The main thread was made before any test, so its class is the real one, or derived from it.
     _main_thread = type(_threading["main_thread"]())
     _Thread = named([_threading["Thread"], *_main_thread.__mro__], "threading", "Thread", threading.Thread)
 # Its functions, which a test may have replaced since.

@@ -48,6 +48,16 @@ else:
     _Socket = named(_socket.socket.__subclasses__(), "socket", "socket", socket.socket)
 _getaddrinfo: Callable[..., Any] = named([socket.getaddrinfo], "socket", "getaddrinfo", _socket.getaddrinfo)
 
+# Which wait blocks and which looks now and then is decided at each wait, by `greenlets_sleep`: the calling thread may
+# run greenlets or not, and a hub may come or go while a server lives.  The threads of a server run none by themselves,
+# and block as usual.
+#
+# A thread of ours that `threading` cannot start (its functions are patched) starts itself, and then does by hand what
+# `threading` does for its own: it has a number, an entry in `_natives`, a lock that is held until it ends.  The lock is
+# released last of all, since a thread that joins relies on nothing running after it.
+#
+# A lock-free dict is enough for `_natives`: each thread writes its own key, in one step, and removes it itself.
+
 
 class original(bound.original):  # a namespace, as a module is
     """What there was of ``time``, ``threading``, ``select`` and ``socket`` before any test.
@@ -103,6 +113,7 @@ def looked_for(look: Callable[[], T], seconds: float | None, sleep: Callable[[fl
 
 def acquired(lock: threading.Lock, seconds: float | None) -> bool:
     """Take a lock; tell whether it was to be had within so many seconds, ``None`` for any number, 0 for at once."""
+    # At once first: the usual case costs one call, and asks nothing about greenlets.
     if lock.acquire(False):
         return True
     if seconds is not None and seconds <= 0:
@@ -141,6 +152,7 @@ class Condition(_Condition):
             return rung
         finally:
             self._acquire_restore(saved)  # type: ignore[attr-defined]
+            # With the lock held again: a notify() in between has taken the bell from the list by itself.
             if not rung and bell in waiters:
                 waiters.remove(bell)
 
@@ -211,6 +223,7 @@ class Thread(_Thread):
         except BaseException:
             self._ended = None
             raise
+        # A second time: the new thread releases it, when it has its number and its entry.
         began.acquire()
 
     def run(self) -> None:
@@ -311,6 +324,7 @@ def ssl_module() -> Any:
                 return module
         from importlib.util import find_spec, module_from_spec
 
+        # What follows is seen by the whole process, other threads included; the `finally` keeps it short.
         known, replaced = sys.modules.pop("ssl", None), socket.socket
         socket.socket = original.socket  # type: ignore[misc]
         try:

@@ -18,10 +18,13 @@ from pytest_sockserver import (
     ANY,
     Connection,
     DeadlineExceeded,
+    Delay,
     EndOfStream,
+    Gate,
     IncompleteRequest,
     ScriptMismatch,
     SockServer,
+    Stall,
     StreamTestServer,
 )
 
@@ -548,3 +551,19 @@ def test_a_wrong_argument_is_refused_at_once(
     assert type(raised.value) is error
     talk.client_says(b"still usable\n")
     assert talk.conn.recv_line() == b"still usable\n"
+
+
+@pytest.mark.parametrize("wait", [Stall(), Gate("never"), Delay(30)], ids=repr)
+@pytest.mark.parametrize("reset", [False, True], ids=["close", "reset"])
+def test_an_end_from_outside_ends_a_driver_that_waits_for_no_socket(
+    tcp_server: StreamTestServer, wait: Any, reset: bool
+) -> None:
+    tcp_server.on(b"x").reply(b"y", wait)
+    with connect(tcp_server) as client:
+        client.sendall(b"x")
+        assert client.recv(10) == b"y"
+        conn = tcp_server.connections[0]
+
+        tcp_server.disconnect(reset=reset)
+
+        until(lambda: insides.is_done(conn))

@@ -18,6 +18,7 @@ from pytest_sockserver import (
     DATA,
     DatagramTestServer,
     Delay,
+    Drip,
     EndOfStream,
     Gate,
     InvalidState,
@@ -28,6 +29,7 @@ from pytest_sockserver import (
     socketserver,
 )
 from pytest_sockserver.faults import EndAfter
+from pytest_sockserver.recording.demands import Period
 
 from .peers import connect, datagram_client, read_to_end, reset
 
@@ -455,3 +457,89 @@ def test_a_server_whose_fixture_has_ended_is_freed(pytester: pytest.Pytester) ->
     pytester.makepyfile(RUN)
 
     pytester.runpytest_subprocess("-p", "no:randomly").assert_outcomes(passed=9)
+
+
+def test_a_period_that_nothing_belongs_to_any_more_is_freed() -> None:
+    test = Period("test", is_body=True)
+    refs = [weakref.ref(test), weakref.ref(Period("fixture", test))]
+    del test
+
+    assert [ref() for ref in refs] == [None, None]
+
+
+KEPT = """
+import pytest
+
+
+
+
+def pytest_sessionfinish(session):
+    from pytest_sockserver.pytest_plugin import hooks
+    for item in session.items:
+        assert hooks._ours_key not in item.stash, item
+    print("nothing is kept")
+"""
+
+
+def test_an_item_keeps_nothing_after_its_last_report(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(KEPT)
+    pytester.makepyfile(
+        """
+        def test_good(tcp_server):
+            pass
+
+
+        def test_bad(tcp_server):
+            tcp_server.on(b"x", times=1).reply(b"y")
+        """
+    )
+
+    result = pytester.runpytest_subprocess("-s")
+
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*nothing is kept*"])
+
+
+def ended_while_it_sends(server: StreamTestServer, how: str) -> None:
+    if how == "stopped":
+        server.on(b"x").reply(b"y" * 20_000_000)
+        with connect(server) as client:
+            client.sendall(b"x")
+            client.recv(1)
+            server.stop()
+        return
+    server.on(b"x").reply(Drip(b"y" * 30, 0.005))
+    with connect(server) as client:
+        client.sendall(b"x")
+        client.recv(1)
+        if how == "reset":
+            reset(client)
+    server.connections[0].wait_closed()
+
+
+def changed_while_it_stays(server: StreamTestServer, how: str) -> None:
+    server.on(b"x").reply(b"y")
+    server.inject(DATA, direction="received")
+    with connect(server) as client:
+        client.sendall(b"x")
+        assert client.recv(1) == b"y"
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    ("use", "how"),
+    [
+        (ended_while_it_sends, "stopped"),
+        (ended_while_it_sends, "closed"),
+        (ended_while_it_sends, "reset"),
+        (changed_while_it_stays, ""),
+    ],
+)
+def test_a_recording_is_freed_however_its_conversation_ended(use: Callable[..., None], how: str) -> None:
+    def lives() -> Any:
+        server = StreamTestServer()
+        with server:
+            use(server, how)
+        return weakref.ref(server.service.context.recorder)
+
+    assert lives()() is None

@@ -28,7 +28,8 @@ from pytest_sockserver import (
 )
 from pytest_sockserver.faults import Corrupt, Split
 
-from .peers import connect, read_to_end
+from . import insides
+from .peers import connect, read_to_end, until
 
 
 class Echo(socketserver.StreamRequestHandler):
@@ -218,3 +219,47 @@ def test_a_server_that_reads_by_itself_refuses_accept(tcp_server: StreamTestServ
             tcp_server.accept(timeout=1)
         client.shutdown(socket.SHUT_WR)
         read_to_end(client)
+
+
+@pytest.mark.parametrize("begins", ["before", "meanwhile"])
+def test_of_an_accepted_connection_that_the_test_waits_on(tcp_server: StreamTestServer, begins: str) -> None:
+    """The server reads while the test only waits; what it reads is changed as what a verb reads."""
+    with connect(tcp_server) as client:
+        conn = tcp_server.accept()
+        client.sendall(b"ab")
+        conn.wait_received(b"ab")
+        if begins == "before":
+            tcp_server.inject(Corrupt(DATA, 0, 1), direction="received")
+            client.sendall(b"cd\n")
+            conn.wait_received(b"abcd\n")
+        else:
+            waiting = tcp_server.in_thread(conn.wait_received, b"abcd\n")
+            until(lambda: insides.waiting(tcp_server))
+            tcp_server.inject(Corrupt(DATA, 0, 1), direction="received")
+            client.sendall(b"cd\n")
+            waiting.result()
+
+        assert conn.recv_line() == b"abbd\n"
+
+
+def test_the_rest_of_a_write_is_no_further_write(tcp_server: StreamTestServer) -> None:
+    """An injection that begins while a write waits for room is asked about its rest; the earlier ones are not again."""
+    size = 8_000_000
+
+    @tcp_server.handler
+    def serve(conn: Connection) -> None:
+        conn.recv(1)
+        conn.send(bytes(size))
+        conn.send(b"END")
+
+    second = tcp_server.inject(Cut(DATA, 1), Close(), at=1)
+    with connect(tcp_server) as client:
+        client.sendall(b"x")
+        assert client.recv(1) == b"\0"
+        until(lambda: insides.is_written(tcp_server.connections[0]))
+        other = tcp_server.inject(DATA, connections=9, times=(0, None))
+        came = 1
+        while data := client.recv(1 << 20):
+            came += len(data)
+
+    assert (came, second.count, other.count) == (size + 1, 1, 0)

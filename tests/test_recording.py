@@ -110,6 +110,24 @@ def test_the_end_of_the_stream_is_noted_once(pair: Pair, way: str) -> None:
     assert pair.tape.ended_by == "client"
 
 
+NOT_WAITING = {
+    "recv": lambda sock: sock.recv(100, socket.MSG_DONTWAIT),
+    "recv_into": lambda sock: sock.recv_into(bytearray(100), 0, socket.MSG_DONTWAIT),
+    "recvfrom": lambda sock: sock.recvfrom(100, socket.MSG_DONTWAIT),
+    "recvfrom_into": lambda sock: sock.recvfrom_into(bytearray(100), 0, socket.MSG_DONTWAIT),
+    "recvmsg": lambda sock: sock.recvmsg(100, 0, socket.MSG_DONTWAIT),
+    "recvmsg_into": lambda sock: sock.recvmsg_into([bytearray(100)], 0, socket.MSG_DONTWAIT),
+}
+
+
+@pytest.mark.parametrize("way", NOT_WAITING)
+def test_a_receive_that_is_not_to_wait_does_not(pair: Pair, way: str) -> None:
+    with pytest.raises(BlockingIOError):
+        NOT_WAITING[way](pair.here)
+
+    assert pair.kinds() == []
+
+
 def test_a_look_is_not_noted(pair: Pair) -> None:
     pair.there.sendall(b"hello")
 

@@ -39,6 +39,18 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = hide_frame
 
+# Rules of the awaitable face:
+#
+# - Each verb is one operation, awaited in the caller's own task.  There is no worker thread, so a cancellation arrives
+#   where the operation yields, and a cancelled read has taken nothing.
+# - A verb takes the ``Conversation``, and never calls its blocking namesake, which refuses a coroutine.
+# - A check of arguments raises before the first wait.
+# - ``what`` names the awaiting line for the error of another send that waits for the turn.  It is found before the run
+#   begins, while the coroutine that awaits is on the stack.
+# - Two tasks that read one connection are two readers: the second one gets the error that a second thread gets.
+#
+# Not here: ``detach`` and all that takes no time.  These are the blocking face's own, by ``__getattr__``.
+
 
 class AsyncRequest:
     """A request whose ``reply()`` is awaitable."""
@@ -109,6 +121,7 @@ class AsyncConnection:
         """Yield the frames that come, until the client ends its stream where one would begin."""
         conversation = self._conversation
         conversation.checked_framing("frames", framing)
+        # The framing is asked for with each frame: what is said between two frames may have switched it.
         while True:
             try:
                 frame = await self._read(Frame(conversation.checked_framing("frames", framing)), None)
@@ -166,6 +179,7 @@ class AsyncConnection:
     async def start_tls(self, context: Context | None = None, *, timeout: float | None = None) -> None:
         """Start TLS as the server; return when the handshake is done."""
         conversation = self._conversation
+        # With rules for handshakes it is a part, which the rules may answer in another way.
         if conversation.context.handshakes is not None:
             return await self.send(StartTLS(context), timeout=timeout)
         deadline = Deadline(checked_timeout(timeout) or conversation.timeout)

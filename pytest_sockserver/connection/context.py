@@ -33,6 +33,22 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = hide_frame
 
+# Rules:
+#
+# - What is written here is written by the server; a conversation only reads.  ``tls``, ``max_frame`` and the parts are
+#   set once.  ``timeout`` and ``framing`` are copied by each conversation when it is made (``framing`` again when a
+#   later declaration gets it), so that no connection changes under its reader.  ``state`` and ``is_over`` are read
+#   without a lock where a stale value does no harm, and in a query under the recorder's lock, where the answer and
+#   "nothing more will come" must be of one moment.
+# - Nothing here waits for a client, and nothing here calls the user's code.
+# - The parts know the recorder, and none of them knows the context, the server or a conversation's face.
+#
+# A call that is passed on may take the locks of tapes, of the sink and of the recorder, in that order.  So it is never
+# made with the recorder's lock held.
+#
+# A list that is gone answers in one of two ways.  What only makes a wait shorter does nothing, or rings at once.  What
+# the caller relies on (an end after a time, an answer by rules) raises: silence would be a fault that never comes.
+
 
 class Handshakes(Protocol):
     """The rules for handshakes."""
@@ -136,6 +152,7 @@ class Context:
 
     def is_kept_by(self, keeper: Keeper) -> None:
         """Pass on to this list what only that can do."""
+        # Weak: see above.  The context outlives its server in each connection that a test keeps.
         self._keeper = weakref.ref(keeper)
 
     # Passed on
@@ -143,6 +160,7 @@ class Context:
     def watch(self, sock: Any, writes: bool, ring: Callable[[], None]) -> None:
         """Ring once when a socket is readable, or writable; at once if the server is gone."""
         keeper = self._keeper()
+        # So the coroutine looks again; nobody else would ring it before its deadline.
         if keeper is None:
             ring()
         else:

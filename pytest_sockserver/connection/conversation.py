@@ -54,6 +54,7 @@ from ..scripting.matching import HexMatch, Match, described, is_literal, names_i
 from ..scripting.parts import Part, check_fit, checked_parts, ends, takes_time
 from ..scripting.tls_effects import checked_context
 from ..scripting.verbs import RECV_ALL, Verb
+from ..transport.kernel import hello_at
 from ..transport.stream import CHUNK, Stream
 from . import transcript
 from .cutting import Cutting
@@ -79,6 +80,30 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = hide_frame
 
+# States.  There is no single state variable.  Four fields say how far a connection is, and each has its own writers:
+#
+# - ``mode``: who reads.  It begins as "handled".  The server's list of connections changes it: to "sunk" where nothing
+#   is declared, from there to "live" (``accept``) or back to "handled" (a declaration that came later), and from
+#   "live" to "handled" (``rules``).  It leaves "sunk" under the tape's lock (``accept``), or under the recorder's (a
+#   declaration); the sink's thread takes both before it treats a connection as its own.
+# - ``tape.ended_by``, ``server_ended``, ``client_ended``: which side has ended the stream.  ``Tape.note`` sets them.
+# - ``tape.cut``: this side has ended it from outside the thread that drives it.  It is written under the tape's lock
+#   and read without one, as it only ever goes from empty to a reason.
+# - ``done``: the thread that drove it has finished with it.
+#
+# The order in ``kernel.cut``: first ``cut``, then the shutdown, then the bells.  With the shutdown first, the driver
+# could see the end of the stream with ``cut`` still empty, and would record it as the client's.
+#
+# Threads.  In mode "handled" one thread of the server receives, and closes the descriptor.  In mode "sunk" the sink
+# receives, under the tape's lock.  In mode "live" the test's threads and coroutines do, with ``reader_lock`` as their
+# claim.  Sending is open to all of them, one at a time.  Another thread that ends a driven connection shuts the socket
+# down and leaves the close to the driver, which may be inside a system call on it.  A reset from outside is the
+# exception: it closes at once, under the tape's lock (``kernel.hard_close``).
+#
+# Locks: ``send_lock``, then the tape's, then the recorder's; ``server/service.py`` has the whole order.
+# ``fault_state`` comes into being once, under the recorder's lock.  So a look for ``None`` needs no lock: at worst it
+# misses a state that begins at that moment, which then applies to what is received or sent next.
+
 
 T = TypeVar("T")
 
@@ -97,6 +122,9 @@ class Responder(Protocol):
 
     def run(self, conversation: Conversation, /) -> None:
         """Converse with one client, to the end."""
+
+    def standing(self, conversation: Conversation, /) -> str | None:
+        """Return what it waits for, in words, if that is worth a remark."""
 
 
 class Conversation:
@@ -153,6 +181,7 @@ class Conversation:
         self.connected_before_declaration = self.probing = self.ended_by_fault = False
         self.handshake_part: StartTLS | None = None
         self.fault_state = FaultState() if context.injections else None
+        # A release rings the connection's own bells: those who wait for a turn wait as operations.
         self.send_lock = SendLock(tape.bells)
         self.answer_by_rules: Callable[[Conversation], None] = _nobody_answers
         self.reader_lock = original.Lock()  # held by the one reader
@@ -188,6 +217,7 @@ class Conversation:
 
     def set_activity(self, activity: str) -> None:
         """Note what the thread that drives it does; what another one does beside it, a push, says nothing of that."""
+        # Else a push from the test's thread, which waits for room, would make a busy handler look idle.
         if self.mode != "handled" or self.thread is current_thread():
             self.tape.state = activity
 
@@ -211,6 +241,7 @@ class Conversation:
             self.captured.update(names_in(match))
         if not sure:
             request.is_sure = False
+        # Recorded here, before the caller has it: a reply cannot leave before its request is in the record.
         if data or is_unit:
             self.latest = request
             recorder.add_request(request, self.tape)
@@ -262,6 +293,7 @@ class Conversation:
             InvalidState: It is not to be read here: see ``refuse_unreadable``.
             EndOfStream, IncompleteRequest, ScriptMismatch, DeadlineExceeded: As the verbs say.
         """
+        # Before anything is looked at: the refusal must not depend on whether the unit is there already.
         if "asyncio" in _loaded or "trio" in _loaded:
             self.refuse(name or verb.name)
         if timeout is not None:
@@ -273,7 +305,10 @@ class Conversation:
             raise self._read_elsewhere(name or verb.name)
         try:
             buffer, deadline = stream.buffer, None
+            # The buffer comes first, and then the clock: a unit that is whole is returned without any wait or deadline.
             while (unit := verb.next_from(buffer, self)) is NEED_MORE:
+                # The short way has no deadline, so it is for the beginning of a unit alone, and only where a handler
+                # may wait for its client as long as it likes.  Once a unit has begun, its rest must come in time.
                 if timeout is None and self.waits_for_start and not verb.is_demand and not buffer.data:
                     if self.fault_state is None and not stream.may_begin_tls and self._receive_in_kernel():
                         continue
@@ -331,6 +366,8 @@ class Conversation:
             sock = stream.socket_for("read")  # which raises
         buffer = stream.buffer
         try:
+            # The state is RECEIVING in there.  The call ends by bytes, by the client's end, or by a shutdown from
+            # outside.
             data = sock.take_waiting(CHUNK)
         except OSError as error:
             if error is not self.tape.peer_error:
@@ -338,6 +375,7 @@ class Conversation:
             data, buffer.broken = b"", True  # the client's reset is an end of its stream, if not a good one
         if data is None:
             return False
+        # Written out, as each receive of a handler passes here.
         before = len(buffer.data)
         if data:
             buffer.data += data
@@ -354,6 +392,7 @@ class Conversation:
             return NEED_MORE
         if self.stream.may_begin_tls:
             return (yield from self._receive_needed(verb, deadline, name))
+        # Half a unit has come: the rest may be held back by Nagle's algorithm in the client's kernel.
         if len(self.stream.buffer):
             self.stream.expect_more()
         before = len(self.stream.buffer)
@@ -379,6 +418,7 @@ class Conversation:
         inbound = state.begin_inbound(self)
         if data := buffer.take_from(before):
             inbound.feed(data)
+        # The end moves as well: the injection's parts decide whether, and when, the reader learns of it.
         inbound.arrived.ended, inbound.arrived.broken, buffer.ended = buffer.ended, buffer.broken, False
 
     def _wait_for_input(self, verb: Verb, deadline: Deadline | None, name: str | None) -> Wait:
@@ -400,6 +440,8 @@ class Conversation:
         if not ahead:  # the end, or an error
             stream.receive()
             return NEED_MORE
+        # A compound step: the verb judges a copy of what the kernel has, then just the bytes of its unit are received.
+        # Nothing waits in between, and the reader's claim is held, so the kernel still has what was looked at.
         kept, needed = bytes(buffer), len(ahead)
         buffer.feed(ahead)
         try:
@@ -407,7 +449,12 @@ class Conversation:
             if unit is not NEED_MORE:
                 needed -= len(buffer)
                 buffer.take(len(buffer))
-        finally:  # a mismatch quotes all of it
+        except Mismatch:  # which quotes all of it; the next step of a script may come to begin TLS
+            if (at := hello_at(stream.socket_for("read"))) >= 0:
+                buffer.take_from(len(kept) + at)
+                needed = at
+            raise
+        finally:
             left = needed
             while left and (taken := stream.socket_for("read").take(left)):
                 left -= len(taken)
@@ -426,7 +473,7 @@ class Conversation:
         def arrive() -> Operation[None]:
             inbound = self.begin_fault_state().begin_inbound(self)
             self.stream.expect_more()
-            while not self.stream.receive(self.pace_size(), inbound.arrived):
+            while not self.stream.receive(self.stream.up_to_hello(self.pace_size()), inbound.arrived):
                 yield self._wait_for_input(verb, deadline, name)
             yield from self.keep_pace()
 
@@ -490,6 +537,7 @@ class Conversation:
         if not len(buffer) and not buffer.ended and self.is_misheard():
             yield from self._receive_faulty(RECV_ALL, None, "read")  # what the kernel has says nothing
         while not len(buffer) and not buffer.ended:
+            # A cut counts as input: the caller's next receive then raises, which is where an end is explained.
             if self.stream.has_input() or self.tape.cut:
                 break
             if happened():
@@ -514,13 +562,22 @@ class Conversation:
         if self.mode != "live" or self.stream.detached or not self.reader_lock.acquire(blocking=False):
             yield
             return
+        before, count = len(self.stream.buffer), self.tape.received_count
         try:
+            # In this order.  What the kernel has by now is recorded at once; the sink gets what comes after that.
             self.stream.take_the_rest()
             self.context.read_ahead(self)
             yield
         finally:
+            # The claim is given up last: when it is free, the sink takes no more bytes.
             self.context.read_no_more(self)
-            self.reader_lock.release()
+            try:
+                if (state := self.fault_state) is not None:
+                    # What came before an injection is read as it came, unless one changes all that comes already.
+                    unchanged = 0 if state.inbound is not None else max(0, self.tape.faulty_from - count)
+                    self._give_to_fault(before + unchanged)
+            finally:
+                self.reader_lock.release()
 
     # Sending
 
@@ -542,6 +599,8 @@ class Conversation:
                 give = lock.give_briefly
                 try:
                     sent = self._offered(data)
+                    # The kernel was full.  The same turn goes on, as a wait: given up in between, another send could
+                    # come into the midst of these bytes.
                     if sent < len(data):
                         lock.keep()
                         give = lock.release
@@ -569,7 +628,7 @@ class Conversation:
         if stream.may_begin_tls:
             stream.note_early_hello()
         try:
-            return sock.offer(data)
+            return sock.offer(data)  # type: ignore[no-any-return]
         except OSError as error:
             raise stream.lost_by(error) from None
 
@@ -614,6 +673,7 @@ class Conversation:
         """
         tape = self.tape
         with tape.lock:
+            # The tape's lock, so that an end from outside at this moment keeps its own reason.
             if not tape.server_ended:
                 return
             self.ended_by_fault = True
@@ -642,6 +702,7 @@ class Conversation:
         tape = self.tape
         if error is tape.peer_error or error is self.stream.quiet_end:
             raise error  # the client is gone, or refuses the handshake, which is for the handler to learn
+        # The failure before the reset: the client may react to the reset at once, and with it the test may end.
         self.context.failures.record(pointing_at(error, origin), self.where(), tape.began)
         tape.note(NOTE, said_shortly(error).encode("utf-8", "backslashreplace"))
         self.ended_by_fault = True
@@ -677,6 +738,9 @@ class Conversation:
             return self.stream.close_from_outside()
         if self.mode == "sunk":
             self.context.read_no_more(self)
+        # A close waits for its turn, else it would cut a reply short.  A sender whose client does not read is ended
+        # from outside after one deadline, and gets a second one to give up its turn.  After that the close goes on
+        # without.
         mine = False
         for _ in range(2):
             deadline = Deadline(self.timeout)
@@ -697,6 +761,7 @@ class Conversation:
             for seconds in steps:
                 yield Wait(readable=True, until=original.monotonic() + seconds)
         finally:
+            # Close the generator here and not by its reference count: its ``finally`` closes the descriptor.
             steps.close()  # given up, it closes all the same
 
     def resetting(self) -> Operation[None]:
@@ -873,6 +938,8 @@ class Conversation:
 
     def cut_off(self) -> None:
         """End it, because the server stops; what has arrived for a reader that is not reading is recorded first."""
+        # A thread of the server gets no help here: the drain has given it time to take what had arrived.
+        # A claim that is taken means that a reader of the test is inside, and records by itself.
         if self.mode != "handled" and self.reader_lock.acquire(blocking=False):
             try:
                 self.stream.take_the_rest()
@@ -898,14 +965,17 @@ class Conversation:
         Its face, which a test may hold, holds it and not the other way round from now on.
         """
         tape, stream = self.tape, self.stream
+        # The face stays usable for code that holds it; code that has only the conversation gets a proxy, which may be
+        # dead.
         self.face = weakref.proxy(self.face)
         self.latest = self.responder = None
         self.forget_frames()
         self.cut_no_frames()
         if not stream.detached or self.fileno() < 0:
             tape.interposer = None  # else it has what was read ahead
-        if self.fault_state is not None:
-            self.fault_state.inbound = None
+        if (state := self.fault_state) is not None and state.inbound is not None:
+            state.inbound.let_go()
+            state.inbound = None
         tape.socket = None
 
     def forget_frames(self) -> None:

@@ -22,6 +22,23 @@ from ..scripting.framing import Cutter, Framing, is_ready_made
 if TYPE_CHECKING:
     from .conversation import Conversation
 
+# States: idle, or busy with one thread that cuts; and from some moment on over, when the framing has failed.
+#
+#   - Bytes are queued by ``Tape.received`` (``tape.uncut``), under the recorder's lock, in the same step as their
+#     event.  Queued later, ``idle`` could say that all is cut while the record has bytes that are not.
+#   - ``_begin`` claims: it sets busy and takes the whole queue.  ``_cut`` looks once more, under the same lock, before
+#     it sets idle again.  Without that lock, bytes that another thread queues in between would be left lying: that
+#     thread found the queue claimed and has left them.
+#   - ``_cutter`` and ``_over`` belong to the thread that is busy, and pass to the next one with the claim.
+#
+# ``_cut`` does its work in three steps, for the sake of locks: cut without one; then, under the recorder's lock, ask
+# whether the result is still wanted, and make the requests; then report a failure without one, since its text is the
+# user's.  ``accept()`` may have come in between.  It reads all of the buffer anew, and what was cut here is dropped.
+#
+# A thread of its own is for framings of the user's alone.  The ready-made ones come to an end.
+#
+# Not done: to stop a framing that does not come to its end.  A thread cannot be ended from outside; the server's stop
+# joins it against its deadline and names the line where it stands.
 #: Seconds.  So long the sink waits for a framing of the user's, for what has come at once: some microseconds are usual.
 PATIENCE: Final = 0.1
 
@@ -62,6 +79,7 @@ class Cutting:
 
     def end(self) -> None:
         """Queue the end of the stream; once."""
+        # The end is queued as bytes are, behind them: the cutter must not see it before the last of them.
         with self._recorder.lock:
             if not self._has_ended:
                 self._has_ended = True
@@ -82,10 +100,12 @@ class Cutting:
         context, index = self._connection.context, self._connection.index
         name = f"sockserver {context.label} #{index} frames"
         thread = Thread(target=self._cut, args=(received,), name=name, daemon=True)
+        # Listed before it starts, so that a stop at this moment joins it.
         context.keep_framer(thread)
         try:
             thread.start()
         except RuntimeError:  # there are too many
+            # Late for other connections, but nothing is lost.
             return self._cut(received)
         thread.join(PATIENCE if seconds is None else seconds)
 
@@ -111,6 +131,7 @@ class Cutting:
                     wanted = connection.cutting is self  # else the test has accepted it, and reads all of it anew
                     if connection.context.probes:
                         frames = [frame for frame in frames if frame]
+                    # All frames of one piece in one step: a wait of the test sees either none of them or all.
                     for frame in frames if wanted else ():
                         # A client that connects and closes may be a probe: nothing, unless the test waits for it.
                         connection.make_request(frame, is_unit=connection.tape.client_ended, sure=bool(frame))

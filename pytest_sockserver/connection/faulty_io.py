@@ -32,6 +32,29 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = hide_frame
 
+# Where bytes are, in the order in which they move:
+#
+#   the kernel -> ``InboundFault.arrived`` -> the parts' iterator -> ``stream.buffer`` -> a verb, or a handler class
+#
+# Without a fault the kernel's bytes go to ``stream.buffer`` directly.  With one, a byte that was received and that
+# nobody has taken is in exactly one of these places, or the parts have dropped it.  The end of the stream moves the
+# same way, as ``ended`` and ``broken`` of the two buffers: it is taken from one and set on the next.
+#
+# Rules:
+#
+# - All of it belongs to the connection's one reader.  There is no lock: ``reader_lock``, or the one thread of a handler
+#   class, keeps a second thread out of the iterator, which could not be resumed while it runs.
+# - Nothing that must outlive a cancelled read lies in ``receive_faulty`` itself.  The iterator of the parts stands
+#   where it stood, and an effect that takes time (``under_way``) is kept with the time at which it ends.
+# - The injection is chosen once for a connection.  One that begins later does not replace it.
+# - Whether bytes are changed is decided by the record, at the moment at which they were received (``came_faulty``), and
+#   not by a look before or after.  The test injects in another thread, and either look would be a race.
+# - A hit counts when it has an effect: with the first byte, or with a part that the client notices without one.
+#   Otherwise a client that only connects would satisfy the ``times`` of an injection.
+#
+# Not done: a fault for one message among others.  A stream has no messages, so the parts that are allowed here are
+# those for which it does not matter how the bytes were cut.
+
 
 class _Want(Effect):
     """The action of ``DATA`` where nothing has arrived that was not handed on."""
@@ -71,6 +94,10 @@ class InboundFault:
         hit = conversation.context.injections.hit(RECEIVED, conversation.tape, has_come=False, used=used)
         return cls(conversation, hit)
 
+    def let_go(self) -> None:
+        """Drop the parts that are under way: their generators hold the conversation, which holds this."""
+        self.actions, self.under_way = iter(()), None
+
     def feed(self, data: bytes) -> None:
         """Let bytes arrive, or the end of the stream."""
         if data:
@@ -90,6 +117,7 @@ class InboundFault:
 
     def has_effect(self) -> None:
         """Note that bytes have come, or that the injection does something without any."""
+        # Cleared, so that the recorder's lock is taken once for a connection and not with each chunk.
         if self._silent is not None:
             self._silent.has_effect(self._connection)
             self._silent = None
@@ -97,6 +125,7 @@ class InboundFault:
     def _all(self, acts: Iterator[Action]) -> Iterator[Action]:
         """Yield the actions of the parts; after the last of them what arrives is dropped."""
         yield from acts
+        # Take first, and ask for more afterwards: what lies here when the parts are over must not be handed on.
         while not self.arrived.ended:
             self.arrived.take(len(self.arrived))
             yield WANT
@@ -111,10 +140,13 @@ def receive_faulty(conversation: Conversation, arrive: Callable[[], Operation[No
     inbound, buffer = conversation.begin_fault_state().begin_inbound(conversation), conversation.stream.buffer
     while True:
         if inbound.under_way is not None:
+            # A stop or an end by the fault itself is looked for when it is over, not before each of its waits: its own
+            # waits do that.
             for wait in inbound.under_way:  # noqa: UP028 - ``yield from`` would close it with this operation
                 yield wait
             inbound.under_way = None
             conversation.stop_if_ended()
+        # Nothing waits between here and the feeding of the buffer, so bytes that the parts have handed on are not lost.
         action = _next(conversation, inbound)
         if action is None:
             buffer.ended, buffer.broken = True, inbound.arrived.broken
@@ -162,6 +194,7 @@ class Interposer:
         """Send what the handler sends; tell whether that was done."""
         conversation = self._conversation
         lock, timeout = conversation.send_lock, conversation.timeout
+        # Read without a lock: only this thread writes its own number there, so it can match for no other thread.
         if self._sender == original.get_ident() or lock.is_held_here():
             return False  # injected faults were applied to what a verb sends there
         if not lock.acquire(timeout):
@@ -180,6 +213,7 @@ class Interposer:
         """Return what the handler receives; ``None`` if no fault is injected."""
         conversation = self._conversation
         state, buffer = conversation.begin_fault_state(), conversation.stream.buffer
+        # ``_arrive`` calls the socket's own ``recv``, which asks here again: that inner call has to reach the kernel.
         if self._is_receiving or not size:
             return None
         if not conversation.is_misheard() and state.pace is None and not len(buffer):
@@ -200,6 +234,8 @@ class Interposer:
             self._conversation.tape.came_faulty if data else self._conversation.is_misheard()
         ):
             return data
+        # The injection began while the thread was blocked in the kernel.  These bytes go the long way after all, and
+        # what the parts hand on first is what the handler gets.
         self._conversation.begin_fault_state().begin_inbound(self._conversation).feed(data)
         made = self.recv(self._conversation.tape.socket, size)
         return data if made is None else made

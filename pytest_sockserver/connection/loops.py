@@ -19,6 +19,24 @@ from .waits import Operation
 
 __tracebackhide__ = hide_frame
 
+# The same contract as in ``runners``, with these differences:
+#
+# - The bell costs no descriptor, so it is made first and hung up before the first look.  Then the first Wait is obeyed.
+# - The socket is watched by the server's own thread (``watch``) and not by the loop.  So it is the same on asyncio, on
+#   uvloop and on trio, and no loop has a descriptor registered that another thread may close.
+#   A watch is for one ring.  It is taken back on each way out, since the number may belong to another file later.
+# - The activity is not set: the thread that drives the connection, if there is one, is not this one.
+#
+# A ring may come in any thread, with the recorder's lock held.  So it only hands a call to the loop, by what that has
+# for other threads, and neither waits nor runs anything here.  A loop that is closed cannot be rung; nobody waits
+# there.
+#
+# A bell is cleared after its wait and before the next look, in the loop's own thread.  Rings take effect in that thread
+# as well: one that comes after the clearing makes the next wait return at once.
+#
+# Deadlines use the loop's timer only if its clock goes with ours.  A loop whose clock a test has frozen or made leap
+# would never end the wait, or would end it at once.  There a thread rings at the deadline (``Alarm``).
+
 
 T = TypeVar("T")
 
@@ -93,6 +111,7 @@ class _TrioBell:
         finally:
             if alarm is not None:
                 alarm.cancel()
+        # A new one, as trio's events cannot be cleared.
         self._event = self._trio.Event()
 
 
@@ -131,6 +150,7 @@ async def run_in_loop(operation: Operation[T], port: LoopPort) -> T:
                 wait = next(operation)
             except StopIteration as done:
                 return done.value  # type: ignore[no-any-return]
+            # After the look, and the readiness is a level: input that came since then makes the watch ring at once.
             watched = wait.readable or wait.writable
             if watched:
                 port.watch(wait.writable, bell.ring)
@@ -148,6 +168,7 @@ async def run_in_loop(operation: Operation[T], port: LoopPort) -> T:
 async def arrive(query: Query[T]) -> T:
     """Wait in this coroutine for the answer of a query."""
     bell = _bell()
+    # Hung up before the first poll: a change in between rings, and the wait below returns at once.
     with query.recorder.waking(bell.ring):
         while True:
             answer = query.poll()
@@ -173,6 +194,8 @@ class Alarm:
     """
 
     def __init__(self, seconds: float, ring: Callable[[], object]) -> None:
+        # A lock and not an event: it is taken from the originals, and a wait for it with a time-out is all that is
+        # needed.
         self._pending = original.Lock()
         self._pending.acquire()
         self._seconds, self._ring = seconds, ring

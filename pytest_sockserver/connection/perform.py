@@ -5,7 +5,7 @@ All of it is operations.  What a part does stands in one function of its own, in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -40,11 +40,36 @@ from .request import Request
 from .waits import Operation, Wait
 
 if TYPE_CHECKING:
+    from ..faults.active import Injection
     from ..scripting.rules import Rule
     from ..scripting.tls_effects import Context
     from .conversation import Conversation
 
 __tracebackhide__ = hide_frame
+
+# Two kinds of iterator meet here.  *Actions* say what comes next: bytes, or an effect.  They are pulled one by one,
+# since a reply function runs, and a template is filled, at its turn.  *Operations* say what is waited for.
+#
+# Order, and what goes wrong otherwise:
+#
+# - The caller has the turn to send before ``perform_parts`` begins and keeps it to the end, also through parts that
+#   wait.  Without it, a push could come between two parts of one reply.
+# - Bytes are gathered before an effect and are sent before it is done.  So ``b"a", Delay(1)`` never delays the ``a``.
+# - An injection is chosen for a write, not for a part: after gathering, before the kernel.  Its own bytes go through
+#   ``_send``, which asks for no injection, so that no fault is injected into a fault.
+# - Injections are looked for again after each wait for room, and what the kernel has not taken yet is then a write of
+#   its own.  Chosen once before the loop, a fault that begins while a sender stands in its wait would be missed.
+# - A held reply is sent after the reply that makes it due, and past injections: it met them when it was made.
+#
+# Each effect is one function of the table at the end.  It may be called with the connection ended by another thread at
+# any moment, so it takes the socket by ``socket_for``, or through the stream, which raises what the end means.
+# An effect that ends the connection takes two ways.  Where this thread is the one that reads, it closes, and waits as
+# the stream says.  Where another thread may be inside a call on the descriptor, it only ends the stream from outside.
+#
+# An operation that has nothing to wait for is ``nothing()``: the work is done when its function returns.
+#
+# Not done here: checks whether the transport has a part.  That is judged where parts are declared; only what functions
+# return has to be judged here.
 
 
 #: What follows one another leaves in one write, up to so many parts or bytes: a function may say bytes without an end.
@@ -72,8 +97,10 @@ def perform_parts(
 def after_held(conversation: Conversation, sending: Operation[None], timeout: float) -> Operation[None]:
     """Say a reply, and after it what replies before it have held back until now; past injections, which it met."""
     fault_state, tape = conversation.fault_state, conversation.tape
+    # Copied before the reply: what this reply itself holds back counts the replies after it.
     held, before = list(fault_state.held) if fault_state is not None else [], tape.sent_count
     yield from sending
+    # A reply that sent no byte is none for the client, and is not counted.
     for each in held if tape.sent_count > before else ():
         each.after -= 1
         if each.after:
@@ -98,6 +125,7 @@ def _perform(conversation: Conversation, acts: Iterable[Action], timeout: float,
             yield from send_bytes(conversation, b"".join(gathered), timeout)
             gathered = []
         if isinstance(action, Effect):
+            # Shown by the error of a send that waits for this turn in vain.
             conversation.send_lock.part = action
             yield from do(conversation, action, timeout)
             conversation.send_lock.part = None
@@ -116,12 +144,20 @@ def send(conversation: Conversation, data: bytes, timeout: float, sent: int = 0)
     Args:
         sent: So many of them the kernel has taken already.
     """
+    # The one look that faults cost where there are none.
     if conversation.fault_state is not None:
         return _send_faulty(conversation, conversation.fault_state, data[sent:], timeout)
     return _send(conversation, data, timeout, sent, is_injectable=True)
 
 
-def _send_faulty(conversation: Conversation, state: FaultState, data: bytes, timeout: float) -> Operation[None]:
+def _send_faulty(
+    conversation: Conversation,
+    state: FaultState,
+    data: bytes,
+    timeout: float,
+    known: Sequence[Injection] = (),
+) -> Operation[None]:
+    # ``known``: those that have met this write already, and for which its rest is no further one.
     if state.muted:
         return
     tape = conversation.tape
@@ -130,7 +166,7 @@ def _send_faulty(conversation: Conversation, state: FaultState, data: bytes, tim
         probes = conversation.context.probes
         probes.look(but=conversation)
         used = partial(probes.used_unless_known, conversation)
-        injection = conversation.context.injections.hit(SENT, tape, used=used)
+        injection = conversation.context.injections.hit(SENT, tape, but=known, used=used)
     if injection is None:
         yield from _send(conversation, data, timeout, is_injectable=True)
         return
@@ -139,6 +175,7 @@ def _send_faulty(conversation: Conversation, state: FaultState, data: bytes, tim
     acts = actions(fault_rule.parts, made, conversation.lookup, lambda: [data])
     try:
         yield from _perform(conversation, _muting(acts, state), timeout, _send)
+    # A stop while the fault is performed is no failure of the fault.
     except ServerStopping:
         raise
     except Exception as error:
@@ -163,6 +200,8 @@ def made_of(transport: str, data: bytes, function: Function) -> Iterator[Part]:
 def _send(
     conversation: Conversation, data: bytes, timeout: float, sent: int = 0, *, is_injectable: bool = False
 ) -> Operation[None]:
+    # ``known`` is the tuple itself: it is replaced and never changed, so this needs no lock.  Below, only an
+    # injection that begins from here on is looked for.
     injections, deadline = conversation.context.injections, None
     known = injections.sent
     if not data:
@@ -172,12 +211,13 @@ def _send(
         sent += conversation.stream.offer(data[sent : sent + CHUNK] if sent or len(data) > CHUNK else data)
         if sent >= len(data):
             return
+        # The deadline begins with the first refusal of the kernel.  Progress does not renew it.
         deadline = deadline or Deadline(timeout)
         if not deadline.left():
             raise conversation.unread(data, deadline)
         yield Wait(writable=True, until=deadline.at)
         if is_injectable and any(each not in known for each in injections.sent):
-            yield from _send_faulty(conversation, conversation.begin_fault_state(), data[sent:], timeout)
+            yield from _send_faulty(conversation, conversation.begin_fault_state(), data[sent:], timeout, known)
             return
 
 
@@ -212,6 +252,7 @@ def pass_gate(waiting: Stoppable, gates: Gates, name: str, timeout: float) -> Op
         TimeoutError: It was not opened in time; the text is a summary.
     """
     deadline = Deadline(timeout)
+    # The count is taken first: a gate that is opened and cleared again before the next look has let this one go.
     before = gates.opened(name)
     while not gates.lets_go(name, before):
         if not deadline.left():
@@ -277,6 +318,7 @@ def _start_tls(conversation: Conversation, part: StartTLS, timeout: float) -> Op
         return
     if book is not None and book.greets(HANDSHAKE):
         yield from _await_hello(conversation, Deadline(timeout))
+        # Where probes are ignored, a client that leaves without a byte uses up no rule.
         probe = conversation.context.probes and conversation.stream.has_input() and not conversation.stream.peeked()
         taken = None if probe else book.greet(HANDSHAKE)
         if taken is not None:
@@ -330,6 +372,7 @@ def _open(conversation: Conversation, part: OpenGate, timeout: float) -> Operati
 
 
 def _stall(conversation: Conversation, part: Stall, timeout: float) -> Operation[None]:
+    # No time and no socket: only a ring ends it, and ``kernel.cut`` rings.
     while True:
         yield Wait()
         conversation.check_cut()

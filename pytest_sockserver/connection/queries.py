@@ -1,4 +1,4 @@
-"""Wait for something to be true of what was recorded: from a thread here, from a coroutine in ``aio``.
+"""Wait for something to be true of what was recorded: from a thread here, from a coroutine in ``loops``.
 
 A :class:`Query` is a question, asked under the recorder's lock at each change.  It is asked before the
 first sleep, so the past is included; a failure on the server's side and the server's stop end it at
@@ -31,6 +31,26 @@ if TYPE_CHECKING:
     from .conversation import Conversation
 
 __tracebackhide__ = hide_frame
+
+# Why no wake-up is lost, and no lock is held while the user's code runs:
+#
+#   1. The thread says that it attends; from then on each change is counted.  (A coroutine hangs up a ring instead.)
+#   2. Under the recorder's lock: note the count (``seen``), ask, and look whether the wait is to end early.
+#   3. Without a lock: decide what only the user's code can decide.
+#   4. Sleep only if the count is still ``seen``.  A change during 3 was counted, so the waiter goes back to 2.
+#
+# With 1 after 2, a change in between would be counted for nobody.  With an early end looked at apart from the answer, a
+# stop between the two could hide an answer that had come before it.
+#
+# An answer has priority over what ends a wait, and both have priority over the deadline.  The deadline is looked at
+# *before* the question is asked, and acted upon after it: what came until then is part of the last look.
+#
+# A question about events keeps how far it has looked, in its own closure, and looks at each event once.  From the
+# beginning each time, a wait would cost the square of what has come.
+#
+# Threads: ``poll`` is for the one that waits.  ``left`` is for any.
+#
+# Not here: who is woken by what.  A query is woken by each change and knows no bells; operations know bells alone.
 
 
 T = TypeVar("T")
@@ -106,6 +126,7 @@ class Query(Generic[T]):
         if not isinstance(answer, Pending):
             return answer
         if cause is not None:
+            # Made outside the lock, since the text of a failure is the user's.
             raise cause().with_traceback(None)
         return self._late(self.deadline) if over else PENDING
 
@@ -169,6 +190,7 @@ def closed(connection: Conversation, timeout: float | None) -> Query[None]:
 
     def ask() -> Any:
         tape = connection.tape
+        # An end by this side is noted before it happens, so ``gone`` and not ``ended_by`` says that it has happened.
         return None if tape.ended_by == "client" or tape.gone else PENDING
 
     def late(deadline: Deadline) -> None:

@@ -10,6 +10,29 @@ from ..recording.bells import Bells
 
 __tracebackhide__ = hide_frame
 
+# States of the turn:
+#
+#   free -> briefly taken -> free            a send that the kernel takes at once: no holder is noted
+#   free -> briefly taken -> kept -> free    the kernel was full: ``keep`` notes the holder, and the send waits
+#   free -> held -> free                     a send that may wait from its beginning
+#   free -> owned -> free                    a rule's reply: its thread may take the turn again, ``_depth`` counts that
+#
+# Only the thread, or the coroutine, that has the turn changes ``_holder``, ``_what``, ``part`` and ``_owner``.
+#
+# Lock-free reads.  ``_owner`` and ``_holder`` are compared with the caller's own number.  Another thread can only write
+# its own number or ``None`` there, so a thread finds its number only where it has put it, or a coroutine of its loop.
+# ``holder()`` reads the three fields for a message, without a common moment; a message may be late, not wrong in kind.
+#
+# Why no lock that knows its thread (an RLock): two coroutines of one loop share a thread, and the second would come
+# into the midst of the first one's bytes.  Ownership is therefore a step of its own, which only the driver takes.
+#
+# The order in a release: first the fields, then the lock, then the bells.  Fields that are cleared after the lock was
+# released would be those of the next holder.  A ring before the release would wake waiters, which find the lock taken
+# and sleep on; the release itself would then wake nobody.
+#
+# This is the outermost lock that a conversation has.  A thread that has it may take the tape's and the recorder's.  It
+# is never waited for while one of these is held: the user's code that runs under it may wait for them.
+
 
 #: Characters of a part in a message.
 _SHOWN: Final = 100
@@ -50,6 +73,7 @@ class SendLock:
             what: The rule that replies, or the line of a coroutine, a str; unless given, a message looks where the
                 thread stands.
         """
+        # Nested, in a reply function for example: the bytes belong to the reply that is under way.
         if self._owner == original.get_ident():
             self._depth += 1
             return True
@@ -60,6 +84,7 @@ class SendLock:
 
     def own(self, seconds: float, rule: object) -> bool:
         """Take the turn for the reply of a rule, in this thread, which may take it again meanwhile."""
+        # The free lock is taken without a further call: each request that a rule answers passes here.
         if not self._lock.acquire(False):
             if not self.acquire(seconds, rule):
                 return False
@@ -75,6 +100,8 @@ class SendLock:
     def give_briefly(self) -> None:
         """Let the next one, after ``take_briefly``."""
         self._lock.release()
+        # A look without the bells' lock.  Who waits hangs up its ring and then tries the lock again; so either this
+        # look sees the ring, or that try comes after the release.
         if self._bells.rings:
             self._bells.ring()
 

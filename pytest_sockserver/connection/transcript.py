@@ -12,7 +12,6 @@ from operator import itemgetter
 from ..errors.messages import format_peer
 from ..recording.events import RawEvent
 from ..recording.recorder import Tape
-from ..scripting.dialogue_writer import format_datagrams, format_lines, line_ending
 
 #: Lines of a conversation in a message: its last ones tell why it ended.  A screen has about fifty.
 MESSAGE_LINES = 12
@@ -66,6 +65,8 @@ def lines(tape: Tape, *, limit: int | None = SAID_LIMIT, since: float = 0.0, bac
         before = _before(tape, since)
         events = tape.events[before:]
         dropped = tape.recorder.dropped
+    from ..scripting.dialogue_writer import format_lines, line_ending
+
     ending = line_ending(events, limit=limit)
     opening = [f"#! {before} event{'' if before == 1 else 's'} before this test"] if before else []
     opening += ["% eol lf"] if ending != b"\r\n" else []
@@ -92,6 +93,8 @@ def datagram_lines(
     tapes: Sequence[Tape], *, limit: int | None = SAID_LIMIT, since: float = 0.0, backwards: bool = False
 ) -> Iterator[str]:
     """Yield the lines of all peers' datagrams in the order they passed; with several peers, each under its head."""
+    from ..scripting.dialogue_writer import format_datagrams
+
     peers = {tape.index: tape.peer for tape in tapes}
     several = [_datagrams(tape, since, backwards) for tape in tapes]
     closing = [_NOT_KEPT] if tapes and tapes[0].recorder.dropped else []

@@ -23,6 +23,21 @@ from ..errors.location import IN_ASYNC, hide_frame
 
 __tracebackhide__ = hide_frame
 
+# Rules for an operation:
+#
+# - It yields only after a look that found nothing, and it looks again after each yield, whatever woke it.
+# - What it waits for must be a socket's readiness, a time, or a change that rings one of the port's bells after the
+#   state was changed.  With the ring first, the operation could look before the change and then sleep over it.
+# - It asks the clock after the look, so bytes that have come in time are never thrown away by a late thread.
+# - Between a look that takes something and the return of it there is no yield.  ``close()`` can only arrive at a yield,
+#   so a cancelled operation has taken nothing, or has put it where the next one finds it.
+#
+# Rules for a runner: it may return early for any reason; it must not sleep over a ring; it closes the operation on each
+# way out.  It knows nothing of stops, gates and faults, so these cannot differ between threads and event loops.
+#
+# Not here: a result of a wait.  A Wait that said which of its conditions came true would be trusted by the operation,
+# and would be out of date by the time it runs.
+
 
 T = TypeVar("T")
 
@@ -59,6 +74,7 @@ def loop_blocked_here(*, in_callbacks: bool = True) -> str | None:
     Args:
         in_callbacks: Whether callbacks count.
     """
+    # Looked up and never imported: a module that is not loaded runs no loop.
     asyncio = sys.modules.get("asyncio.events")
     kind, callback = None, None
     if asyncio is not None and asyncio._get_running_loop() is not None:
@@ -68,6 +84,8 @@ def loop_blocked_here(*, in_callbacks: bool = True) -> str | None:
         if trio is None or not hasattr(trio, "lowlevel") or not trio.lowlevel.in_trio_run():
             return None
         kind = "trio"
+    # A walk up the whole stack.  It is the price of a refusal that is right under greenlets, and it is paid only where
+    # a loop runs in this thread.
     frame = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_flags & IN_ASYNC or frame.f_code is callback:

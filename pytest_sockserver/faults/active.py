@@ -10,7 +10,7 @@ A connection looks here only if it has met a fault, or its server an injection: 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Final
@@ -29,6 +29,25 @@ _NAMED: Final = 3
 
 #: The number under which all datagrams of a server are counted.
 _ALL: Final = -1
+
+# An injection counts units for itself: every injection in force sees every unit, also one that a later injection has
+# taken.  So `at=` and `times=` mean the same whether or not another injection is declared beside it, and the error
+# about one that missed can say where its hits went.
+#
+# The latest that hits wins.  Those before it note that it took their unit, and do not count a hit.
+#
+# On a received stream a hit is counted when the connection begins, before anything has come.  It has an effect only
+# when something does; until then the connection is in `_silent`, and a client that sends nothing does not pass for a
+# hit.
+#
+# Locks: counts are changed under the recorder's lock, in one step with the choice, so that two connections cannot both
+# have the last of `times`.  The tuples in `Injections` are read without it.  The note of a hit is written after the
+# lock is let go, and before the faulty bytes leave.
+#
+# What is drawn is drawn from the seed and the place of the unit, and from no generator: threads that come in another
+# order get the same faults.
+#
+# Not done: no fault is performed here.  A hit only says which parts are, and the connection performs them.
 
 
 class Injection(Demand, AbstractContextManager["Injection"]):
@@ -93,6 +112,7 @@ class Injection(Demand, AbstractContextManager["Injection"]):
         """
         with self._recorder.lock:
             unit = self._units.get(stream, 0)
+            # Counted before it is known whether it hits: the next unit has the next index in any case.
             self._units[stream] = unit + 1
             if not self.fault_rule.hits(connection, unit, self._hits):
                 return None
@@ -206,6 +226,7 @@ class Injections:
             fault_rule = replaced(fault_rule, seed=int.from_bytes(os.urandom(4), "big"))
         injection = Injection(fault_rule, self)
         with self.recorder.lock:
+            # Never taken back: connections that have a fault state keep it, and go on to look.
             self._begun = True
             if fault_rule.direction == SENT:
                 self.sent = (injection, *self.sent)
@@ -243,6 +264,7 @@ class Injections:
         direction: str,
         tape: Tape,
         *,
+        but: Sequence[Injection] = (),
         by_datagram: bool = False,
         has_come: bool = True,
         used: Callable[[Callable[[], object]], object] | None = None,
@@ -250,15 +272,19 @@ class Injections:
         """Count a unit of a tape, a write or a datagram; return the injection that hits it, and note the hit.
 
         Args:
+            but: Those that have met the unit before.
             used: Called with what gives a hit back, in one step with the hit, the recorder's lock held.
         """
         hit: Injection | None = None
         at, stream = 0, _ALL if by_datagram else tape.index
         with self.recorder.lock:
             for each in self.received if direction == RECEIVED else self.sent:  # each counts each unit that comes
+                if each in but:
+                    continue
                 unit = each.meets(tape.index, stream, hit, has_come=has_come)
                 if unit is not None:
                     hit, at = each, unit
+            # In one step with the hit: a look for probes in between would not give it back.
             if hit is not None and used is not None:
                 used(partial(hit.give_back, tape.index))
         if hit is not None:

@@ -35,6 +35,27 @@ from ..scripting.seeds import drawn
 
 __tracebackhide__ = hide_frame
 
+# Rules for `applied`:
+#
+# - It is a generator, and runs while what it yields is being sent.  What cannot be known before the bytes come (a reply
+#   function makes them, or `DATA` stands for them) is checked at the end, and raised after what was yielded has left.
+# - What can be known from the part itself is refused by the constructor, at the test's own line.
+# - An action that is no bytes is passed on unchanged and in its place.  A pause or a gate of an inner modifier keeps
+#   its position among the bytes.
+# - Offsets count over all bytes of the part, however that is cut into pieces.  `Replace`, and `Corrupt` with a seed,
+#   look at each piece by itself.
+# - Only `Repeat` keeps all bytes, and therefore refuses what has no end.  `Append` keeps the latest piece, since only
+#   the next one tells that it was not the last.
+#
+# `Hold` and `Spoof` stand outermost: they wrap bytes into actions, and a modifier around them would find no bytes to
+# change and pass them on, which is a weaker fault in silence.
+#
+# A part without end is the last of its reply, so `is_last` is handed from the inner part to the outer.  `Cut` alone
+# ends it.
+#
+# Not done: no modifier waits, sends or draws from a generator.  A pause is an action, and a draw is a hash of its
+# place.
+
 
 #: Bytes after which what has no end is handed on: as many as a send offers to the kernel at once.
 _BLOCK: Final = 65536
@@ -77,6 +98,7 @@ class Cut(Modifier):
             left -= min(left, len(action))
             if not left:
                 return
+        # Too few came: a cut that cuts nothing is no fault, and the test would pass for the wrong reason.
         if left:
             raise ValueError(f"Cut() was to say {self.n} bytes, and there were only {self.n - left}")
 
@@ -102,6 +124,7 @@ class Repeat(Modifier):
 
     def applied(self, actions: Iterator[Action]) -> Iterator[Action]:
         """Yield the actions again and again."""
+        # Once, so that a reply function is called once; its bytes are then repeated.
         kept = list(_bounded(actions, "Repeat()"))
         if self.times is not None:
             if kept:  # else the most that times= can be is no time at all
@@ -111,6 +134,7 @@ class Repeat(Modifier):
         size = sum(len(each) for each in kept if isinstance(each, bytes))
         if not size:
             raise ValueError("Repeat() was to say something without end, and its part said no byte")
+        # Small parts are handed on many at a time, up to what one send offers to the kernel.
         block = kept * max(1, _BLOCK // size)
         yield ENDLESS
         while True:

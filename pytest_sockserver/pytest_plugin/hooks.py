@@ -41,6 +41,38 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = hide_frame
 
+# The course of one test, and what each phase may still change about its outcome:
+#
+# 1. Setup.  `_begin_test` makes the test's `Period`.  Each fixture that is set up runs in a period of its own, and what
+#    it declares belongs to that.
+# 2. Call.  The hook is a wrapper that is tried last, so it is the innermost one.  It waits for the servers, takes what
+#    went wrong, and raises it as the test's own failure.
+# 3. Report.  It shows what was taken.  For a setup that failed, and for a subtest, it is also the first that waits and
+#    takes.
+# 4. Teardown.  The first finalizer of the node runs last of its own, and judges what the call could not.  What is
+#    raised there is an error beside the test's result, so it is raised only where nothing was reported before.
+#
+# A period goes from running to due (`is_due`: clear() forgets none of its demands any more) to over (`is_over`: they
+# were judged).  It never goes back.  A rerun of an item gets a new one.
+#
+# What is kept where: on the item what belongs to one test (its outcome so far, what was reported), on the node of a
+# fixture's scope what lives as long as that (its fleets), on the config what must be found without the node.
+#
+# Rules:
+#
+# - Everything here runs in the thread that runs pytest, but for `_adopt`, which runs where a server is started.  Other
+#   threads only read which period runs.
+# - When the run is being left no failure is raised.  It is kept, and becomes a warning at the end of the run.
+# - A test has one failure.  If its own exception is there, ours is a note on it; only what a test leaves behind (a
+#   thread that did not end) is raised beside it.
+# - A forked child judges nothing: its parent does.
+#
+# Not done: the outcome of a test is never set by hand.  It follows from the place where something is raised.
+
+
+#: On the node: all that follows, as far as it is a node's; it goes when the item's last report is made.  Pytest keeps
+#: the items of a run to its end, and a key of its own for each of these would make the tables of their stashes grow.
+_ours_key = pytest.StashKey[pytest.Stash]()
 
 #: On the node of a fleet's scope: the fleets that live.
 fleets_key = pytest.StashKey["list[Fleet]"]()
@@ -85,6 +117,12 @@ _PATIENCE = 0.1
 _NO_CLIENTS = frozenset(["_pytest", "anyio", "pytest_asyncio", "pytest_sockserver", "pytest_trio"])
 
 
+def _stash(node: Any) -> pytest.Stash:
+    """Return what is kept of a node."""
+    stash: pytest.Stash = node.stash
+    return stash.setdefault(_ours_key, pytest.Stash())
+
+
 def register(config: pytest.Config) -> Reports | None:
     """Register the hooks below, once; return them if they were not there."""
     if config.pluginmanager.has_plugin(_NAME):
@@ -114,7 +152,7 @@ def begin(fleet: Fleet, node: Any, name: str) -> None:
 
 def _list(fleet: Fleet, node: Any, name: str) -> None:
     fleet.belong_to(name)
-    node.stash.setdefault(fleets_key, []).append(fleet)
+    _stash(node).setdefault(fleets_key, []).append(fleet)
 
 
 def _adopt(period: Period, node: Any, name: str, owner: Fleet | Service) -> None:
@@ -124,16 +162,16 @@ def _adopt(period: Period, node: Any, name: str, owner: Fleet | Service) -> None
     """
     fleet = owner if isinstance(owner, Fleet) else Fleet(owner)
     _list(fleet, node, name)
-    node.stash.setdefault(_adopted_key, []).append((period, fleet))
+    _stash(node).setdefault(_adopted_key, []).append((period, fleet))
 
 
 def _let_go(period: Period, node: Any) -> list[Failure]:
     """Forget what a fixture has begun by itself; return the failures that were put off."""
-    adopted = node.stash.get(_adopted_key, [])
+    adopted = _stash(node).get(_adopted_key, [])
     gone = [fleet for owner, fleet in adopted if owner is period]
-    node.stash[_adopted_key] = [each for each in adopted if each[0] is not period]
+    _stash(node)[_adopted_key] = [each for each in adopted if each[0] is not period]
     for fleet in gone:
-        node.stash[fleets_key].remove(fleet)
+        _stash(node)[fleets_key].remove(fleet)
     return [failure for fleet in gone for failure in fleet.let_go()]
 
 
@@ -146,11 +184,12 @@ def finish(fleet: Fleet, node: Any) -> None:
     unfinished = node.config.stash.get(_unfinished_key, [])
     if (fleet, node) not in unfinished:
         return  # Ctrl-C in the teardown of another fixture has left this one's to the end of the run, and then to gc
+    # Before the stop: Ctrl-C in it must not bring the same fleet to the end of the run again.
     unfinished.remove((fleet, node))
-    node.stash[fleets_key].remove(fleet)
+    _stash(node)[fleets_key].remove(fleet)
     broken: list[Failure] = []
     try:
-        fleet.stop(leaving.haste() or (leaving.Haste() if node.stash.get(_left_key, False) else None))
+        fleet.stop(leaving.haste() or (leaving.Haste() if _stash(node).get(_left_key, False) else None))
     except Exception as error:  # what went wrong before must not be lost with it
         broken.append(Failure(error, "the stop of a server"))
     except BaseException as own:  # Ctrl-C, or a time limit, in the midst of it: all is stopped nevertheless
@@ -163,7 +202,7 @@ def finish(fleet: Fleet, node: Any) -> None:
         raise
     if _is_forked([fleet]):
         return
-    skipped = node.stash.get(_failed_key, "") == "skipped"
+    skipped = _stash(node).get(_failed_key, "") == "skipped"
     failures = fleet.take_wrong() if skipped else fleet.take_failures()
     _raise_late(node, [fleet], failures, [*broken, *_warn(node, [fleet])])
 
@@ -184,18 +223,18 @@ def _is_forked(fleets: Iterable[Fleet]) -> bool:
 
 def _is_left(node: Any) -> bool:
     """Tell whether the run is being left, or the test by what its setup or call has raised: nothing is raised then."""
-    return leaving.is_under_way() or bool(node.stash.get(_left_key, False))
+    return leaving.is_under_way() or bool(_stash(node).get(_left_key, False))
 
 
 def _raise_late(node: Any, fleets: list[Fleet], failures: list[Failure], left_behind: Iterable[Failure] = ()) -> None:
     """Raise failures in a teardown.  A test that failed already gets no second one, but for what it leaves behind."""
     if _is_left(node):
         return leaving.keep([*failures, *left_behind], node.nodeid)
-    if node.stash.get(_failed_key, "") == "failed":
+    if _stash(node).get(_failed_key, "") == "failed":
         failures = [failure for failure in failures if isinstance(failure.error, HandlerStuck)]
     failures = [*failures, *left_behind]
     if failures:
-        node.stash[_late_key] = [*node.stash.get(_late_key, []), *sections(node, fleets, [])]
+        _stash(node)[_late_key] = [*_stash(node).get(_late_key, []), *sections(node, fleets, [])]
         error = combined([*failures], _code_of(node, failures))
         node.config.stash.setdefault(_raised_key, []).append((error, failures))
         raise _raised(error)
@@ -256,7 +295,7 @@ def _warn(node: Any, fleets: list[Fleet]) -> list[Failure]:
 
     A test that failed already gets no second failure, and its report has told what was lost.
     """
-    failed = node.stash.get(_failed_key, "") == "failed"
+    failed = _stash(node).get(_failed_key, "") == "failed"
     late = [each for fleet in fleets for each in fleet.take_late()]
     location = getattr(node, "location", (None, 0))
     place = str(getattr(node, "path", "")), (location[1] or 0) + 1
@@ -269,7 +308,7 @@ def _is_set_up(fixturedef: Any) -> bool:
 
 def fleets_of(item: pytest.Item | pytest.Collector) -> list[Fleet]:
     """Return every fleet that is alive for this test, of all scopes."""
-    return [fleet for node in item.listchain() for fleet in node.stash.get(fleets_key, ())]
+    return [fleet for node in item.listchain() for fleet in _stash(node).get(fleets_key, ())]
 
 
 class Reports:
@@ -299,23 +338,23 @@ class Reports:
 
     def _begin_test(self, item: Any) -> None:
         self._item = item
-        item.stash[_failed_key] = ""  # a rerun uses the same item
-        item.stash[_test_key] = test = Period(item.name, is_body=True)
+        _stash(item)[_failed_key] = ""  # a rerun uses the same item
+        _stash(item)[_test_key] = test = Period(item.name, is_body=True)
         test.late_fixtures.update(_methods_of_unittest(item))
         demands.run(test)
 
     def _period_of(self, fixturedef: Any, node: Any) -> Period:
         is_of_test = fixturedef.scope == "function"
-        period = Period(f"fixture {fixturedef.argname}", self._item.stash[_test_key] if is_of_test else None)
+        period = Period(f"fixture {fixturedef.argname}", _stash(self._item)[_test_key] if is_of_test else None)
         if not is_of_test:
             period.adopt = partial(_adopt, period, node, fixturedef.argname)
         return period
 
     def _judge_at_the_end(self, item: pytest.Item) -> None:
         """Judge the test when its own fixtures are torn down: a node's first finalizer runs last."""
-        test = item.stash[_test_key]
-        if item.stash.get(_judging_key, None) is not test and not test.is_due:
-            item.stash[_judging_key] = test
+        test = _stash(item)[_test_key]
+        if _stash(item).get(_judging_key, None) is not test and not test.is_due:
+            _stash(item)[_judging_key] = test
             item.addfinalizer(partial(self._end_period, test, item))
 
     def _end_fixture(self, period: Period, node: Any) -> None:
@@ -335,11 +374,11 @@ class Reports:
         if not fleets or _is_left(node) or _is_forked(fleets):
             return
         _settle(fleets, period.patience or idle.DRAIN_BOUND)
-        is_missing_told = node.stash.get(_failed_key, "") != "skipped"
+        is_missing_told = _stash(node).get(_failed_key, "") != "skipped"
         failures: list[Failure] = []
         for fleet in fleets:
             missing = fleet.end_period(period, is_missing_told=is_missing_told)
-            if self._item.stash[_test_key].is_due:
+            if _stash(self._item)[_test_key].is_due:
                 failures += missing
             else:  # a parametrized fixture ends in the setup of a test with another parameter, which is not to blame
                 fleet.put_off += missing
@@ -354,7 +393,7 @@ class Reports:
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Note where each server of a wider scope stands: its earlier connections are other tests' business."""
         self._begin_test(item)
-        item.stash[_left_key] = False
+        _stash(item)[_left_key] = False
         for fleet in fleets_of(item):
             fleet.begin_test()
 
@@ -373,6 +412,7 @@ class Reports:
                 fleet.forget(period)
             raise
         finally:
+            # Also when it failed: what is declared from here on belongs to what ran before.
             demands.run(before)
         if period.whole is period:
             request.addfinalizer(partial(setattr, period, "is_due", True))  # its teardown comes next
@@ -394,8 +434,9 @@ class Reports:
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[Any]:
         limit_deadlines(item)
         self._judge_at_the_end(item)
-        demands.run(item.stash[_test_key])
-        item.stash[_calling_key] = True
+        demands.run(_stash(item)[_test_key])
+        # A report that is made while this is set is a subtest's, and not the call's.
+        _stash(item)[_calling_key] = True
         try:
             result = yield
         except (KeyboardInterrupt, GeneratorExit, pytest.exit.Exception):
@@ -408,7 +449,7 @@ class Reports:
                 raise _raised(combined(failures, _code_of(item, failures))) from None
             raise
         finally:
-            item.stash[_calling_key] = False
+            _stash(item)[_calling_key] = False
         if fleets_of(item):
             own_excinfo = getattr(item, "_excinfo", None)
             own_error = own_excinfo[0].value if own_excinfo else None
@@ -421,8 +462,8 @@ class Reports:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Warn of what became of servers of a wider scope in this test, while pytest still knows whose it is."""
-        item.stash[_test_key].is_due = True
-        demands.run(item.stash[_test_key])
+        _stash(item)[_test_key].is_due = True
+        demands.run(_stash(item)[_test_key])
         ours = item.config.stash[_raised_key] = []
         try:
             result = yield
@@ -437,7 +478,7 @@ class Reports:
             raise
         failures = _warn_of_wider_scopes(item)
         if failures:
-            item.stash[_late_key] = list(sections(item, fleets_of(item), []))
+            _stash(item)[_late_key] = list(sections(item, fleets_of(item), []))
             raise _raised(combined(failures, _code_of(item, failures)))
         return result
 
@@ -450,13 +491,13 @@ class Reports:
             _show_from_users_frame(call)
             skipped = is_skip(call.excinfo.value)
             if not skipped:
-                item.stash[_failed_key] = "failed"
-            elif call.when != "call" or not item.stash.get(_calling_key, False):  # else it is a subtest's
-                item.stash[_failed_key] = item.stash.get(_failed_key, "") or "skipped"
-            item.stash[_left_key] = leaving.is_leaving(call.excinfo.value)
+                _stash(item)[_failed_key] = "failed"
+            elif call.when != "call" or not _stash(item).get(_calling_key, False):  # else it is a subtest's
+                _stash(item)[_failed_key] = _stash(item).get(_failed_key, "") or "skipped"
+            _stash(item)[_left_key] = leaving.is_leaving(call.excinfo.value)
             # A fixture built on ours that fails, and a subtest within the call, want the server's side as well.
             is_setup = call.when == "setup" and not skipped
-            if fleets_of(item) and (is_setup or item.stash.get(_calling_key, False)):
+            if fleets_of(item) and (is_setup or _stash(item).get(_calling_key, False)):
                 _tell_or_leave(item, call.excinfo.value, is_over=False)
         texts = _texts(item, call) if call.excinfo is not None else None
         with said_once(call.excinfo.value if call.excinfo is not None else None, texts or []):
@@ -464,9 +505,12 @@ class Reports:
         if report.failed or (call.when == "call" and set(item.config.option.reportchars) & set("PA")):
             _add_sections(report, _texts(item, call) if texts is None else texts)
         if call.when != "setup" or report.failed:
-            item.stash[_told_key] = []
+            _stash(item)[_told_key] = []
         if report.failed:
             without_surrogates(report.longrepr)
+        if call.when == "teardown":
+            item.stash.setdefault(_ours_key, pytest.Stash())
+            del item.stash[_ours_key]
         return report
 
     def pytest_enter_pdb(self) -> None:
@@ -511,12 +555,12 @@ def _warn_of_wider_scopes(item: pytest.Item) -> list[Failure]:
 def _texts(item: pytest.Item, call: pytest.CallInfo[None]) -> list[tuple[str, str]]:
     """Return the sections of a phase's report, titles and texts."""
     if call.when != "teardown":
-        return list(sections(item, fleets_of(item), item.stash.get(_told_key, [])))
+        return list(sections(item, fleets_of(item), _stash(item).get(_told_key, [])))
     texts: list[tuple[str, str]] = []
     for node in item.listchain():
-        late = node.stash.get(_late_key, None)
+        late = _stash(node).get(_late_key, None)
         texts += [each for each in late or () if each not in texts]
-        node.stash[_late_key] = []
+        _stash(node)[_late_key] = []
     return texts
 
 
@@ -527,8 +571,9 @@ def tell(item: pytest.Item, own: BaseException | None, *, is_over: bool = True) 
         is_over: The call is over: what is only missing counts as well, unless somebody may still bring it.
     """
     fleets = fleets_of(item)
-    test = item.stash[_test_key]
+    test = _stash(item)[_test_key]
     test.patience = max(_settle(fleets, idle.DRAIN_BOUND), _PATIENCE)
+    # After the wait: a handler that clear()s while it is waited for is still part of the call.
     test.is_due = test.is_due or is_over
     failures = [
         failure
@@ -540,7 +585,7 @@ def tell(item: pytest.Item, own: BaseException | None, *, is_over: bool = True) 
     if own is not None:
         beside = [failure for failure in failures if failure.error not in _chain_of(own)]
         add_note(own, beside)
-        item.stash[_told_key] = [*item.stash.get(_told_key, []), *beside]
+        _stash(item)[_told_key] = [*_stash(item).get(_told_key, []), *beside]
     return failures
 
 

@@ -11,6 +11,20 @@ from collections.abc import Callable
 from ..originals import original
 
 
+# The protocol, for no lost ring and no late one:
+#
+#   the waiter: ``add``; look; wait; look again ...; ``remove``
+#   the other:  change the state; ``ring``
+#
+# A change before the waiter's look is seen by the look.  A change after it finds the ring hung up, and wakes the wait.
+# The look at ``rings`` in ``ring()`` needs no lock for the same reason: a ring that it misses was added after the state
+# had changed, and its waiter has yet to look.
+#
+# The lock is held while rings are called.  Called from a copy, a ring could come after ``remove`` had returned, to a
+# descriptor that is closed.  So a ring must be short: it writes to a descriptor, or hands a call to an event loop.
+# It may be called with the recorder's lock, or a tape's, held by the caller, and it takes no lock of these.
+#
+# A ring says that something changed and not what.  A waiter that was rung for nothing waits again.
 class Bells:
     """The rings of those who wait for one thing.
 
@@ -21,7 +35,8 @@ class Bells:
     __slots__ = ("_lock", "rings")
 
     def __init__(self) -> None:
-        self._lock = original.RLock()  # the innermost; re-entrant: a user's __del__ may run anywhere (server/base.py)
+        # The innermost.  Re-entrant: a user's __del__ may run anywhere (server/service.py).
+        self._lock = original.RLock()
         self.rings: list[Callable[[], None]] = []
 
     def add(self, ring: Callable[[], None]) -> None:

@@ -23,6 +23,22 @@ if TYPE_CHECKING:
     from .recorder import Recorder
 
 
+# The states of a period, which the hooks set, each once and in this order: running; due (the call is over, or the
+# fixture's teardown has begun); over (its demands were judged).  ``clear()`` looks at the second.  A test that clears
+# its server, in its call, gives up what it has declared; a teardown that does so must not make a failure disappear.
+#
+# A demand is judged at the end of its own period and not when its server stops: a server of a wider scope serves many
+# tests, and the test that has declared something is the one to fail.
+#
+# Threads.  ``_running`` is one for the process, and no thread's or task's own: helper threads of a test declare as
+# well, and one test runs in a process at a time.  Only the hooks replace it, in the main thread; each reader reads it
+# once.  The list of demands is guarded by the recorder's lock, and is replaced where something leaves it.  ``unmet()``
+# of a demand is called without it: its text may need the user's ``__repr__``.
+#
+# Fixtures that run within the call (of pytest-trio, and unittest's methods) have no hook of their own.  They are found
+# by their code on the caller's stack.
+#
+# Not known here: pytest.  Without its hooks nothing runs, and a demand without an owner is judged by its server's end.
 class Period:
     """A test, or the life of a fixture.
 
@@ -44,7 +60,7 @@ class Period:
 
     def __init__(self, name: str, test: Period | None = None, *, is_body: bool = False) -> None:
         self.name = name
-        self.whole = test or self
+        self._test = test  # not itself: a period without a test would never be freed by counting
         self.is_body = is_body
         self.is_due = self.is_over = False
         self.patience: float | None = None
@@ -52,6 +68,11 @@ class Period:
         self.outer: Period | None = None
         self.has_left: Callable[[], bool] = bool
         self.adopt: Callable[[Any], None] | None = None
+
+    @property
+    def whole(self) -> Period:
+        """The test that it is a part of; else itself."""
+        return self._test or self
 
     def is_torn_down(self) -> bool:
         """Tell whether the caller is the teardown of the period, or of its test."""
@@ -64,6 +85,7 @@ _running: Period | None = None  # replaced by the hooks, in the main thread; any
 
 def running() -> Period | None:
     """Return what a declaration that is made now belongs to; ``None`` outside of pytest's hooks.  Any thread."""
+    # Read once, into a local name: the hooks may replace it at any moment.
     period = _running
     while period is not None and period.has_left():
         period = period.outer
@@ -188,6 +210,7 @@ class Demands:
             which: Judge those alone of which this returns True.
         """
         with self._recorder.lock:
+            # Chosen under the lock and judged without it: see above.
             judged = [
                 each
                 for each in self._all

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
 from pathlib import PurePath
 from types import CodeType
 from typing import Final
@@ -18,6 +17,27 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup  # which pytest requires on 3.10
 
 
+# The life of a failure: kept, then taken once, by the first of those that ask (the end of the call, ``verify``, the end
+# of a block, the teardown).  Or it goes to an ``Expected``, or among the late ones, which become warnings.
+#
+# Order:
+#
+# - It is kept before the client can notice anything, so before the connection is reset or closed.  The client's next
+#   line may be the last one of the test, and the test must not end without the failure.
+# - All waits are woken after it is kept; each of them then ends with it as the cause.
+# - Whether it is late is decided by when the connection *began*, not by when it failed: what the test's call has begun
+#   is the test's.
+#
+# Locks.  The lists are guarded by the recorder's lock.  To ask an expectation takes the text of the exception, which is
+# the user's code, and so is done without the lock.  The expectation may be met or gone by then: so ``add`` asks, takes
+# the lock, looks whether the answer still holds, and otherwise goes on with the next one.  ``asked`` makes that end.
+#
+# ``pending()`` reads without a lock: it is asked at each look of each wait.  The list grows at its end or is replaced.
+#
+# What keeps memory: a traceback holds the frames of the handler, with its sockets and its data.  So a failure is
+# dropped with the first who takes it, and ``let_go`` drops the rest.
+#
+# Not judged here: whose fault an exception is, and whether it is one at all.  ``responders`` decides that.
 #: Why a failure fails no test.
 AFTER_THE_CALL: Final = "the server's side failed on what the client began after the test's call"
 IN_THE_CLEAN_UP: Final = "the handler failed after this side had ended its connection"
@@ -29,7 +49,6 @@ _PLACES = 3
 _SAID = 600
 
 
-@dataclass(frozen=True)
 class Failure:
     """An exception and where it happened.
 
@@ -38,8 +57,10 @@ class Failure:
         where: ``"tcp_server, connection 0 (127.0.0.1:50914)"``.
     """
 
-    error: BaseException
-    where: str
+    __slots__ = ("error", "where")
+
+    def __init__(self, error: BaseException, where: str) -> None:
+        self.error, self.where = error, where
 
 
 class CallTimes:
@@ -59,6 +80,7 @@ class CallTimes:
     def begin_test(self) -> None:
         """Begin to count for a further test, on a server of a wider scope."""
         self.began = self._recorder.elapsed()
+        # Only if something came: without that, a server of a whole session would keep one pair for each of its tests.
         if self.has_gone_on():
             self._between.append((self.over_since or 0.0, self.began))
         self.over_since = None
@@ -113,6 +135,7 @@ class Failures:
                         self._kept.append(failure)
                     return self._recorder.tell()
             asked.append(expected)
+            # Both: ``failure.error`` is another object where the first would have ended the whole run.
             if not (expected.met_by(error) or expected.met_by(failure.error)):
                 continue
             with self._recorder.lock:
@@ -156,13 +179,14 @@ class Failures:
             self._expected.remove(expected)
 
 
-@dataclass(eq=False)
 class Expected:
     """What ``raises`` waits for."""
 
-    type: type[BaseException] | tuple[type[BaseException], ...]
-    match: re.Pattern[str] | None
-    failure: Failure | None = None
+    def __init__(
+        self, type: type[BaseException] | tuple[type[BaseException], ...], match: re.Pattern[str] | None
+    ) -> None:
+        self.type, self.match = type, match
+        self.failure: Failure | None = None
 
     @property
     def value(self) -> BaseException | None:

@@ -14,16 +14,36 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ..errors.exceptions import RecordLimitExceeded
 from ..originals import Condition, original
 from .bells import Bells
 from .events import CLIENT_EOF, CLIENT_RESET, CLOSE, RECEIVED, RESET, SENT, UNSENT, Event, RawEvent
 
-if TYPE_CHECKING:
-    from ..transport.tapped_socket import TappedSocket
-
+# What is guarded by what.  ``Recorder.lock`` guards the record: events, requests, counts, and how each connection
+# ended.  ``Tape.lock`` guards the live connection: which socket it is, ``cut``, and who may close the descriptor.  It
+# is taken first where both are needed.
+#
+# Single fields are read without a lock, each for its own reason:
+#
+# - ``Tape.state``: what drives the connection writes it; ``kernel.quiet`` says in which order it is read.
+# - ``Tape.cut``, ``server_ended``, ``client_ended``: they change once.  A look that comes too early is made again.
+# - ``Recorder.requests``: it grows at its end, or is replaced by another list; a walk goes on over the old one.
+# - ``watched``: raised under the lock *before* the waiter looks.  An event that finds it zero was recorded before that
+#   look, under the same lock, so the look has seen it.
+#
+# Three ways to be woken, since each change would otherwise wake everyone: threads sleep on ``_changed``; coroutines
+# that ask a query hang up a waker; operations, which do not wait for events, have ``bells``.  ``changed`` wakes the
+# first two, ``tell`` all three.
+#
+# The order in an event: count, keep, wake, all in one step.  A waiter that is woken between counting and keeping would
+# find more bytes counted than there are.
+#
+# The limit.  ``room`` goes below zero at the first gap and stays there.  Then nothing that has bytes is kept any more,
+# and each answer that needs all of them raises.  Events without a byte, such as ends, still fit in what was left.
+#
+# Nothing here closes a socket, and nothing here knows what an event means to a test.
 #: Bytes of memory for a server's recording.  Far above what a test says, far below what a CI job has.
 DEFAULT_RECORD_LIMIT: Final = 64 * 1024 * 1024
 
@@ -52,7 +72,7 @@ class Recorder:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        # Guards everything here and in the tapes but Tape.state.  No code of the user runs under it: server/base.py.
+        # Guards everything here and in the tapes but Tape.state.  No code of the user runs under it: server/service.py.
         self.lock = original.RLock()
         self.began = original.monotonic()
         self.tapes: list[Tape] = []
@@ -95,6 +115,7 @@ class Recorder:
             What is to be let go without the lock: a ``__del__`` of the user's may come with it.
         """
         with self.lock:
+            # Lists are replaced, not emptied: who walks through one without the lock goes on undisturbed.
             gone: list[object] = [self.requests, self.tapes]
             for request in self.requests:
                 request.is_taken = True
@@ -190,6 +211,7 @@ class Recorder:
         """Wake everyone who waits.  The lock must be held."""
         self._changed_at = self.elapsed()
         if self._sleepers:
+            # Counted for sleepers alone; wakers are told each time, and look by themselves.
             self.changes += 1
             self._changed.notify_all()
         for wake in self._wakers:
@@ -218,6 +240,7 @@ class Recorder:
     def sleep_since(self, changes: int, seconds: float | None) -> None:
         """Wait until more has changed than ``changes``, or for ``seconds``.  For a thread that attends."""
         with self.lock:
+            # Compared under the lock that the wait lets go: no change fits between the look and the sleep.
             if self.changes == changes:
                 self._changed.wait(seconds)
 
@@ -290,6 +313,7 @@ class Tape:
             that is done: on a handler class's socket the injected faults, on a detached one what was read ahead.  Any
             thread may change it, so it is read once for each use.
         came_faulty: An injection was in force when the latest bytes came, and changes them.
+        faulty_from: So many bytes had come when that began.
         uncut: Where what was received waits to be cut into frames, if no verb reads.  Guarded by the recorder's lock.
         tap: Called without a lock after something was received, by the thread of a handler class: cuts these frames.
         lock: Guards ``socket``, ``cut`` and ``handed_over``, and is held while a descriptor is closed or shut
@@ -313,7 +337,7 @@ class Tape:
         self.server_ended = False
         self.lock = original.RLock()
         self.state = BUSY
-        self.socket: TappedSocket | None = None
+        self.socket: Any = None  # the TappedSocket that notes here, or None: its module imports this one
         self.is_counted = False  # the kernel counts what it has received for this socket, in plain text
         self.unequal_counts: tuple[object, float] = (
             None,
@@ -324,7 +348,7 @@ class Tape:
         self.cut = ""
         self.saw_cut = False
         self.uncut: deque[Any] | None = None
-        self.came_faulty = False
+        self.came_faulty, self.faulty_from = False, 0
         self.tap: Callable[[], None] | None = None
         self.interposer: Any = None
         self.bells = Bells()  # of operations on this connection
@@ -338,7 +362,10 @@ class Tape:
         with recorder.lock:
             self.received_count += (size := len(data))
             recorder.arrivals += 1
-            self.came_faulty = recorder.is_faulty
+            # In one step with the event: the test injects in its own thread, and what is recorded after that is
+            # changed.
+            if self.came_faulty is not recorder.is_faulty:
+                self.came_faulty, self.faulty_from = recorder.is_faulty, self.received_count - size
             event = (original.monotonic() - recorder.began, self.index, RECEIVED, data)
             if (room := recorder.room - size - OVERHEAD) >= 0:
                 recorder.room = room
@@ -367,6 +394,8 @@ class Tape:
 
     def sent_less(self, noted: RawEvent, count: int) -> None:
         """Correct what ``sending`` has noted: the kernel took ``count`` bytes and will be offered the rest again."""
+        # A search backwards by identity: another thread may have noted something since, and equal bytes may stand
+        # twice.
         time, index, kind, data = noted
         with self.recorder.lock:
             self.sent_count -= len(data) - count

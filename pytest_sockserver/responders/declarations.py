@@ -8,19 +8,33 @@ changes something holds.
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from ..connection.conversation import Conversation, Responder
 from ..connection.probes import Probes
 from ..errors.location import hide_frame
 from ..recording.demands import Demands
-from ..scripting.framing import frames_needed
-from ..scripting.steps import step_needing_frames
 from .handler import Handler
 from .responder import NoResponderLeft, Rules
 from .rulebook import RuleBook
-from .script_run import DeclaredScript, ScriptRun
+
+if TYPE_CHECKING:
+    from .script_run import DeclaredScript, ScriptRun
 
 __tracebackhide__ = hide_frame
+
+# A connection gets its driver under the lock: in the step that lists it, after its TLS handshake, or when something is
+# declared while it waits.  So scripts go to connections in that order, and no two connections take one turn of a
+# script.
+#
+# A script that was taken stays in the list.  That it is there, and not left, is what makes a further connection
+# unexpected; where there is a handler, or a rule, that drives the further ones instead.
+#
+# A probe gives its script back under the same lock (`_give_back`), and its run leaves the demands: else that run would
+# be reported as unmet, though the next client performs the script.
+#
+# Not done: a handler that is declared later does not take over connections that have a driver.  Nothing here starts a
+# thread or touches a socket.
 
 
 class Declarations:
@@ -80,6 +94,7 @@ class Declarations:
     def drive(self, connection: Conversation, *, call_is_over: bool) -> Responder | None:
         """Give a connection its driver, and return it; ``None`` if nothing was declared."""
         left = self._left()
+        # Noted for probes in the same step: a look in between would find a connection that has used up nothing.
         if left:
             run = left[0].take()
             self._demands.add(run)
@@ -113,18 +128,14 @@ class Declarations:
 
     def standing(self, connection: Conversation) -> str | None:
         """Return what an open connection waits for, in words, if it is worth a remark."""
-        driver = connection.responder
-        if driver is None:
-            return "nothing was declared: it waits for accept()" if connection.mode == "sunk" else None
-        if isinstance(driver, ScriptRun):
-            return driver.standing()
-        return driver.standing(connection) if isinstance(driver, Rules) else None
+        if connection.responder is not None:
+            return connection.responder.standing(connection)
+        return "nothing was declared: it waits for accept()" if connection.mode == "sunk" else None
 
     def check_unframed(self) -> None:
         """Refuse what makes no sense on a stream without framing, pointing at the declaration."""
         if self.handler is None and not self._scripts:  # either may give the rules a framing: rules(framing)
             self.rules.check(None)
+        # A copy, since this walks without the lock and the test may declare meanwhile.
         for declared in list(self._scripts):
-            step = step_needing_frames(declared.steps)
-            if step is not None:
-                raise frames_needed(step.wants).with_traceback(step.origin.traceback())
+            declared.check_unframed()

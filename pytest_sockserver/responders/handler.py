@@ -66,6 +66,9 @@ class Handler:
             text = f"handler {self.name} returned {result!r}: expected None, what is to be said goes to conn.send()"
             raise TypeError(text).with_traceback(traceback_at_definition(self.target))
 
+    def standing(self, connection: Conversation) -> None:
+        """Return nothing: what the user's code waits for is not known."""
+
 
 def _what_runs(target: Any) -> Any:
     """Return the function whose body is the handler: a class's handle(), an object's __call__(), or itself."""

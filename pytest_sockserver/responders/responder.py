@@ -1,6 +1,6 @@
 """Perform what was declared on a connection: this is what runs in a connection's thread.
 
-A *driver* is something that is handed a :class:`Connection`: a handler (``handler.py``), a script (``script_run.py``),
+A *responder*, or driver, is handed a :class:`Conversation`: a handler (``handler.py``), a script (``script_run.py``),
 the rules, or nobody, where something was declared and nothing is left for this connection.  However it ends, the same
 things happen in the same order:
 
@@ -46,6 +46,25 @@ from .rulebook import RuleBook, refusal
 
 __tracebackhide__ = hide_frame
 
+# Whether an exception is a failure is decided here, by what the connection knows of its own end:
+#
+# - The client has ended its stream, or has reset it: the verbs raise an object that the stream keeps.  It is compared
+#   by identity.  An exception of the same class may come from another socket of the handler, and is then the handler's
+#   failure.
+# - This side has cut the connection, and the driver has noticed (`saw_cut`): what it makes of that, by
+#   `raise ... from`, is quiet.  What its clean-up fails with is a late failure, and a warning.
+# - The driver has not noticed the cut: it failed by itself, and that counts.  Exempt is an error that only an ended
+#   stream gives.  Where the socket was handed over nobody knows what the driver noticed, and its failure is a late one.
+#
+# The failure is recorded before the reset, and the reset is sent before the thread is done: a wait of the test that
+# ends by the failure, and a client that notices the reset, both find the record complete.
+#
+# A reply holds the connection's turn from before the request is recorded to the end of its last part.  A wait of the
+# test that sees the request may send at once, and its bytes must come after the reply.
+#
+# Not done: a driver is not interrupted.  It notices an end at its next use of the socket, or by the error of the call
+# in which it blocks.  What it has sent is not taken back.
+
 
 _RECV = Recv(CHUNK)
 
@@ -53,6 +72,8 @@ _RECV = Recv(CHUNK)
 def perform(connection: Conversation, driver: Responder, failures: Failures) -> None:
     """Run a driver on a connection to its end.  Never raises."""
     try:
+        # A raw driver has the socket itself: nothing here reads or frames for it, and faults stand in front of the
+        # socket.
         if driver.is_raw:
             connection.stream.make_blocking()
             connection.interpose()
@@ -104,15 +125,23 @@ def _end(connection: Conversation, error: BaseException, failures: Failures) -> 
     connection.stream.reset_now()
 
 
-class Rules:
+class OfVerbs:
+    """A responder that uses the verbs, and of which there is nothing to remark while it waits."""
+
+    is_raw = False
+
+    def standing(self, connection: Conversation) -> str | None:
+        """Return nothing."""
+        return None
+
+
+class Rules(OfVerbs):
     """The driver that answers by rules.
 
     Args:
         books: Those that are asked, in this order.
         lines: The framing on a connection that has none, if there is one.
     """
-
-    is_raw = False
 
     def __init__(self, *books: RuleBook, lines: Framing | None = None) -> None:
         self._books = books
@@ -164,6 +193,8 @@ class Rules:
         empty = not unit and self.framing_for(connection) is not None
         if empty and connection.context.probes and left_in_silence(connection.tape):
             return False  # a probe, which the test wants ignored
+        # A client that was faster than the declarations gets a moment for the next rule; on any other connection the
+        # first look decides.  A frame without a byte was not offered yet, and is offered first.
         known, is_refused = len(self._books[-1]), bool(unit)
         while is_refused or not (unit or empty) or not self.answer(connection, unit):
             is_refused = False
@@ -194,6 +225,7 @@ class Rules:
         verb: Verb = NEXT_FRAME
         if connection.framing is None:
             verb = OneOf(self._literals) if self._lines is None else Frame(self._lines)
+        # Raw, so not recorded yet: the request is to carry the rule that takes it.
         unit: bytes = connection.read(verb, name="rules", raw=True)
         return unit
 
@@ -236,10 +268,8 @@ class Rules:
         return error.with_traceback(origin.traceback() if origin is not None else None)
 
 
-class RefuseConnection:
+class RefuseConnection(OfVerbs):
     """The driver of a connection that is one too many: says what its parts say, and ends it."""
-
-    is_raw = False
 
     def __init__(self, parts: tuple[Part, ...]) -> None:
         self._parts = parts
@@ -249,10 +279,8 @@ class RefuseConnection:
         connection.send_in_thread(self._parts, None, connection.timeout)
 
 
-class ReadOnly:
+class ReadOnly(OfVerbs):
     """The driver of a connection with nothing declared for it but an injection of what it receives: it only reads."""
-
-    is_raw = False
 
     def run(self, connection: Conversation) -> None:
         """Read to the end of the stream; what was heard is one request, as of any stream that no verb reads."""
@@ -261,10 +289,8 @@ class ReadOnly:
         connection.keep_whole_stream()
 
 
-class AnswerRest:
+class AnswerRest(OfVerbs):
     """The driver that answers by rules a connection which another driver has begun."""
-
-    is_raw = False
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
@@ -274,15 +300,13 @@ class AnswerRest:
         self._rules.answer_all(connection)
 
 
-class NoResponderLeft:
+class NoResponderLeft(OfVerbs):
     """The driver of a connection that nothing is left for.
 
     Args:
         text: What was expected instead; ``None`` if it came after the end of the test, where it is no failure.
         origin: The declaration that it is about.
     """
-
-    is_raw = False
 
     def __init__(self, text: str | None, origin: Location) -> None:
         self._text, self._origin = text, origin
@@ -305,6 +329,7 @@ class NoResponderLeft:
 
 def _first_greeting(connection: Conversation, books: list[RuleBook]) -> tuple[Rule, int] | None:
     """Take the rule that greets a connection; and note in one step with it that a probe would give it back."""
+    # In one step: a look for probes in between would miss that this one has used up the rule.
     with connection.tape.recorder.lock:
         for book in books:
             taken = book.greet()
@@ -326,6 +351,7 @@ def _one_too_many(connection: Conversation, rules: list[Rule]) -> BaseException:
 def _reply(connection: Conversation, unit: bytes, rule: Rule, count: int, found: object) -> None:
     """Record a request and say what its rule answers; nobody else says anything meanwhile."""
     patient, turn = connection.waits_for_start, connection.send_lock
+    # Tried at once first: nearly always the turn is free, and no deadline has to be made.
     if not turn.own(0.0, rule):
         deadline = Deadline(connection.timeout)
         if not turn.own(deadline.left() or 0.0, rule):

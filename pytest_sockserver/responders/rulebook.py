@@ -38,6 +38,22 @@ from .declaration import UnfinishedDeclaration
 
 __tracebackhide__ = hide_frame
 
+# What is read without the lock, and why that is sound: `_asked` and `_index` are replaced as a whole and never changed,
+# so that a thread which has begun to walk through one goes on with it.  It may miss a rule that is declared at that
+# moment, as it would have a moment earlier.  `spent` without the lock is a hint that saves a comparison; `_take`
+# decides.
+#
+# The order of one request: find a rule whose match says yes, wait until it is known what that rule answers, count it
+# under the lock.  A rule that was used up meanwhile is passed over and the next is asked.  So a predicate may be called
+# for a rule that is not taken in the end, and never under the lock.
+#
+# The wait is outside the lock as well: the test needs it to go on with its declaration.
+#
+# `clear()` replaces everything at once.  A thread that still has an entry counts on it in vain, and a handle of the
+# test can declare no further reply.
+#
+# Not done: counts are not undone when a reply fails.  A rule that was taken was taken; a probe alone gives one back.
+
 
 #: Seconds from one rule to the next, where the client came before them.
 FURTHER: Final = 0.25
@@ -235,9 +251,11 @@ class RuleBook:
             self._check_name(name, rule, "on()")
         with self._recorder.lock:
             number = next(self._numbers)
+            # Made before the entry, which keeps only a weak reference to it: its end is the end of the declaration.
             on = On(self, number)
             entry = _Entry(replaced(rule, number=number))
             entry.declaring = UnfinishedDeclaration(self._recorder, on)
+            # The rule is asked from here on, and has no answer yet: a thread that takes it waits for reply().
             self._insert(entry)
             if rule.times.least:
                 self._demands.add(entry)
@@ -335,6 +353,7 @@ class RuleBook:
         index = self._index
         for entry in index.literals.get(unit, ()):
             most = entry.rule.times.most
+            # Nothing can use it up, so the count alone needs the lock.
             if most is None and entry.declaring is None:  # the usual case
                 with self._recorder.lock:
                     entry.count = count = entry.count + 1
@@ -363,6 +382,7 @@ class RuleBook:
     def _take(self, entry: _Entry) -> int:
         """Count a rule as taken; return the count, 0 if it was used up meanwhile."""
         if (declaring := entry.declaring) is not None:
+            # Several threads may wait here, for one rule; each finds the same, so to clear it twice does no harm.
             declaring.wait(lambda: entry.rule.replies)
             entry.declaring = None
         with self._recorder.lock:

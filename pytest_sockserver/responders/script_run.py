@@ -45,6 +45,28 @@ from .responder import Rules
 
 __tracebackhide__ = hide_frame
 
+# Who changes what:
+#
+# - The connection's thread alone changes the agenda, under `_lock`, and reads `passed` and `has_grown` without.
+#   Threads that verify read the agenda under `_lock`.
+# - `_now`, `over` and `_answering` are single fields of the connection's thread, which others read without a lock.
+# - The list of steps grows at its end, in the thread that declares, while this one performs.  `has_grown` compares two
+#   lengths, so it needs no lock.
+# - `_told` is set by unmet(), and a step that fails after that ends the connection quietly.  A step that fails first
+#   makes the run `over`, and unmet() is silent.  So one missing step is one error.
+#
+# How a step ends: it was taken, and the agenda goes on; it was optional and something else came, so it is passed over;
+# the rules took the frame (`_RulesTookIt`), so the same step is tried again; or it fails.
+#
+# A run is `over` when it came to its end by itself, by a failure, or by an injection that ended the connection.  If it
+# was cut from outside, it is not: what it still demands is missing, and is reported as that.
+#
+# Deadlines: a demand has one from its beginning.  After the last step, and before an optional step with no demand after
+# it, the client may stay silent as long as it likes.
+#
+# Not done: there is no way back.  What a step has taken is never offered to another one; a frame is therefore judged as
+# a whole before the first of several literals takes a part of it.
+
 
 E = TypeVar("E", bound=SockServerError)
 
@@ -72,6 +94,12 @@ class DeclaredScript(Demand):
     def left(self) -> bool:
         """Whether it is for a further connection."""
         return self.times.most is None or self.taken < self.times.most
+
+    def check_unframed(self) -> None:
+        """Refuse a step that needs frames, pointing at it."""
+        step = step_needing_frames(self.steps)
+        if step is not None:
+            raise frames_needed(step.wants).with_traceback(step.origin.traceback())
 
     def take(self) -> ScriptRun:
         """Take it for a connection."""
@@ -128,6 +156,7 @@ class ScriptRun(Demand):
         """Perform the steps, then answer by the rules, until the client ends its stream."""
         self._connection = connection
         connection.values = self._declared.values
+        # Before the first step: from here on the client is expected to speak.
         connection.waits_for_start = False
         if not connection.stream.secured and any(step.verb == "start_tls" for step in self._steps):
             connection.stream.may_begin_tls = True
@@ -137,6 +166,7 @@ class ScriptRun(Demand):
         try:
             self._run(connection)
         except OSError as error:
+            # A reset by the client in the midst of the script: what it has not sent explains more than the reset.
             unmet = self.unmet() if error is connection.tape.peer_error else None
             raise unmet or error from None
         except (ScriptMismatch, DeadlineExceeded) as error:
@@ -183,6 +213,7 @@ class ScriptRun(Demand):
         """Answer by the rules, or wait for the client's end; tell whether there is something to be performed again."""
         connection.waits_for_start, self._now = True, None  # a client that stays connected is no error
         agenda = self._agenda
+        # In this order: once nobody can add a step, a look that finds none is final.
         if self._declared.declaring.over and not agenda.has_grown() and not agenda.passed:
             return self._to_the_end(connection)  # it can't grow: no need to look out for that
         while connection.await_input_or(agenda.has_grown):
@@ -234,6 +265,7 @@ class ScriptRun(Demand):
         try:
             return _VERBS.get(step.verb, ScriptRun._verb)(self, connection, step)
         except (ScriptMismatch, DeadlineExceeded, EndOfStream) as error:
+            # `_answering` is not reset where the rules raise, so that their error is known here as theirs.
             if error.placed or self._answering:  # it is a rule's
                 raise
             raise _placed_at(connection, error, item) from None
@@ -278,6 +310,7 @@ class ScriptRun(Demand):
 
     def _try(self, connection: Conversation, step: Step) -> None:
         """Take what a step demands.  A mismatch has no conversation: chatter would write all of it, each time."""
+        # Whether a mismatch is reported is known only after the rules were asked.
         connection.probing = True
         try:
             connection.read(step.taking, step.options.get("timeout"))
@@ -330,6 +363,7 @@ class ScriptRun(Demand):
         frame = connection.read(Frame(framing), name="rules", raw=True)
         if self._answered(connection, frame):
             return True
+        # No rule takes it: the step itself reads it again, and its error has the place where it differs.
         connection.stream.buffer.put_back(frame)
         return False
 
@@ -371,12 +405,13 @@ class ScriptRun(Demand):
         """Count the script as not taken by this connection, unless it demands nothing; tell whether that was done."""
         if not self._demanded():
             return False
+        # The recorder's lock is held by the caller, as for take().
         self._declared.taken -= 1
         return True
 
     # Verifying
 
-    def standing(self) -> str | None:
+    def standing(self, connection: Conversation) -> str | None:
         """Return where it stands, in words; ``None`` if that was told already, or it has come to a bad end."""
         now = self._now
         if self.over or self._told:

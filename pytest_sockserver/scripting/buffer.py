@@ -16,6 +16,19 @@ from typing import Any, Final
 
 from .matching import Shape, shortened, shown_like
 
+# How a stream ends is four marks, each written by another layer:
+#
+# - `ended` and `broken` by what feeds the buffer, at the end of the stream and at a reset.  They are taken back only
+#   where an injection comes in front of the reader: its own buffer has them then.
+# - `end_taken` by a verb or a framing whose unit went through the end.  After it there is no unit without a byte.
+# - `end_received` by a verb that returned the end as `b""`.  A loop that asks again gets an error instead of spinning.
+#
+# Two searches are remembered, each under the question that began it: `find` under its delimiter and offset, `progress`
+# under the verb or the framing itself.  To take from the front, or to put something back, moves all offsets, so it
+# drops both.  To feed appends at the end and drops neither: that is what makes a unit cost O(n).
+#
+# Not done: no limit of size, which the verbs have, and no lock.
+
 #: Bytes that a message quotes of what came, at most; what it shows of them is shorter.
 QUOTED: Final = 4096
 
@@ -106,12 +119,14 @@ class Buffer:
     def take_from(self, start: int) -> bytes:
         """Remove and return what has come after so many bytes, which nobody has looked at yet."""
         late = bytes(self.data[start:])
+        # From the end: offsets before it still hold, so what is remembered is kept.
         del self.data[start:]
         return late
 
     def put_back(self, data: bytes) -> None:
         """Put bytes that were taken before those that are there."""
         self.begin_anew()
+        # Copies the rest, which is rare: only a frame that the rules do not take comes back.
         self.data[:0] = data
 
     def peek(self, start: int, stop: int) -> bytes:
@@ -127,6 +142,7 @@ class Buffer:
         """Return how many bytes there are through the first ``delimiter`` that begins at ``offset`` or later, or -1."""
         start, question = offset, (delimiter, offset)
         if self._searched_for == question:
+            # The delimiter may have begun in what was searched already, by all but its last byte.
             start = max(offset, self._searched - len(delimiter) + 1)
         at = self.data.find(delimiter, start)
         if at >= 0:

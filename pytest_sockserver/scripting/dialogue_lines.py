@@ -24,6 +24,20 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = hide_frame
 
+# A line is read from the outside in: its time, then whether it says anything at all (empty, a comment, the heading of a
+# report), then control characters, then its marker.  A comment may hold anything, so it is skipped before it is
+# checked; only `#!` is refused.
+#
+# Columns are counted in the source and not in the body, in characters: the caret of a message stands under the test's
+# own text.  What a notation counts from the beginning of the argument has the marker and one blank added.
+#
+# Two endings are possible, and mean different things.  That of the text itself, LF or CRLF, is dropped; it is Windows'
+# only where every line has it, since a single CR is a mistake that must be shown.  That of the conversation is set by
+# `% eol`, and is added by `:` to the text of the line.
+#
+# Not done: no line depends on another one here, and nothing is guessed.  What was almost understood is named in the
+# error.
+
 
 CRLF = b"\r\n"
 

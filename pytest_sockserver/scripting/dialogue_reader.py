@@ -42,9 +42,25 @@ from .matching import Hex, PatternText, Text, names_captured, names_demanded
 from .notation import joined
 from .parts import Part
 from .parts import names_demanded as names_said
-from .script import Script, block_of, checked_reply, checked_said, known_names
+from .script import Script, block_of, checked_reply, checked_said, known_names, optional_block
 
 __tracebackhide__ = hide_frame
+
+# A section is in one of three states, and a line is judged by it: steps are read; a `% optional` or `% repeat` is open
+# (a stack, since they nest); a `% rules` is open (which does not nest, and stands in no block).  `== n` needs the first
+# state, so that a forgotten `% end` is found at the next section.
+#
+# Order that has to hold:
+#
+# - S lines that are held back become a step before anything else does.  Each line that adds a step, or opens or closes
+#   a block of steps, flushes before it does so.
+# - A line's place is set on the script right before the verb is called, since the verb reads it.
+# - Names are checked at the end of a section: an answer may use what a later line captures.
+#
+# The script that is built is the one that a test would have built.  It is let go at the end, and thereby counts as
+# whole.
+#
+# Not done: nothing is evaluated, and no name is looked up.  That is done when the script is performed.
 
 
 @frozen
@@ -160,6 +176,7 @@ class _Reader:
             self._section(0, line).take(line)
 
     def _set_ending(self, ending: bytes) -> None:
+        # Sections that have not begun get it; those that were left keep their own.
         if self._current is None:
             self._ending = ending
         else:
@@ -213,7 +230,7 @@ class _Block:
         """Return what adds the step that it is."""
         if self.times:
             return lambda script: script.repeat(self.times, self.script)
-        return lambda script: script._nest("maybe", (), self.script)  # maybe() itself takes one match and one reply
+        return lambda script: optional_block(script, self.script)
 
 
 @dataclass
@@ -330,6 +347,7 @@ class _SectionReader:
     def _add(self, line: Line, adding: Adding) -> None:
         """Add a step that stands at a line, and is wrong there if it is."""
         script = self._innermost()
+        # Replaced for each step; the last one would keep this reader alive: see section().
         script.place = lambda: self._place(line)
         try:
             adding(script)

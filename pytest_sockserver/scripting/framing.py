@@ -36,6 +36,19 @@ from .matching import shortened
 
 __tracebackhide__ = hide_frame
 
+# A walk has no state but where it stands: the generator, its present need, and `_taken`, the bytes before that need.
+# It looks into the buffer by `peek` and takes nothing.  The bytes leave the buffer in one step when the generator has
+# returned, so a walk can be dropped at any time (another verb reads, a frame is put back) and begun anew from byte 0.
+#
+# The end of the stream can be taken once.  `buffer.end_taken` says that a frame has gone through it: without that mark
+# a framing that yields EOF would find an endless row of empty frames behind the last byte.  After a reset EOF is never
+# met, since nobody knows what is missing.
+#
+# What `Cutter` owes: frames that were whole before a failure.  They are returned first, and the failure is raised by
+# the next call.
+#
+# Not done: no frame is judged here, and no time is measured.  A framing is not stopped when it loops without a yield.
+
 
 class _Wish:
     def __init__(self, name: str) -> None:
@@ -101,6 +114,7 @@ class FrameWalk:
                     raise _ended(buffer, need, stop, self._framing)
                 buffer.lacks = need, stop
                 return NEED_MORE
+            # `_taken` is fixed until the need is met, so that a search for a delimiter goes on where it stopped.
             got = buffer.peek(self._taken, stop)
             self._empty = 0 if got else self._empty + 1
             if self._empty > EMPTY_NEEDS:
@@ -128,6 +142,7 @@ def frame_walk(buffer: Buffer, framing: Framing) -> FrameWalk:
 
 def take_frame(buffer: Buffer, framing: Framing, max_frame: int) -> bytes | NeedMore:
     """Take one frame, at most ``max_frame`` bytes; nothing is taken before it is whole."""
+    # Only where the delimiter was found: what is too long, or not whole, goes the long way, which has the messages.
     delimiter: bytes | None = getattr(framing, "delimiter", None)
     if delimiter is not None and 0 < (size := buffer.find(delimiter)) <= max_frame:
         return buffer.take(size)  # the usual case: a ready-made framing, and no generator is made

@@ -22,6 +22,23 @@ from .notation import Hole, Name, NotationError, Piece, is_binary, read_hex, rea
 
 __tracebackhide__ = hide_frame
 
+# Two kinds of match, and why they differ.  A literal knows its own length, so it is judged byte by byte as they arrive,
+# on a stream without frames too.  A pattern, a predicate and ANY judge a whole, and need something that says where it
+# ends: a frame, a line or a datagram.  A pattern is to match all of it, since a match of the beginning would accept
+# anything behind it.
+#
+# A name in a match is looked up when it is compared, and not when it is declared: it stands for what this client sent
+# before.  `PatternText` is therefore compiled anew for each comparison.  A name that stands for nothing so far is
+# NothingKept, which a rule takes as "no match" and a step as an error.
+#
+# Holes are a set of offsets beside the bytes, which have a zero there.  So two literals are equal at the speed of
+# bytes, and the holes are asked only where a byte differs.
+#
+# A predicate gets the bytes and its exceptions are its own, but for `unsure`: a stream without a byte may be no request
+# at all, and `request[0]` must not fail then.
+#
+# Not done: nothing here searches, and nothing is normalized: case, blanks and line endings count.
+
 
 class AnyMatch:
     """The type of :data:`ANY`, which matches every request; for annotations."""
@@ -138,6 +155,7 @@ class Shape:
 
     def differs(self, got: bytes, at: int = 0) -> int:
         """Return the index of the first byte that differs from ``got``, which begins at ``at``; -1 while none does."""
+        # Equal is the usual case, and one comparison of bytes; only what differs is looked into.
         expected = self.data[at : at + len(got)]
         if expected == got:
             return -1
@@ -331,6 +349,7 @@ def matches(match: Match | PatternText, data: bytes, lookup: Lookup = nothing_ke
 
 def captured_by(shape: Shape, data: bytes) -> object:
     """Return what a literal captured of ``data``, ``True`` if it captures nothing, ``None`` if it does not match."""
+    # The length first: `differs` compares what both have, and says nothing of what is missing.
     if len(shape) != len(data) or shape.differs(data) >= 0:
         return None
     return HexMatch(data, shape.names) if shape.names else True

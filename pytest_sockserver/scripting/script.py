@@ -373,3 +373,8 @@ def _checked_most(max_bytes: int | None) -> int | None:
 
 def _nobody_waits() -> None:
     """Stand in for what is told that a script has grown, while nobody performs it."""
+
+
+def optional_block(script: Script, inner: Script) -> Script:
+    """Add steps that may be left out, however many; ``maybe()`` itself takes one match and one reply."""
+    return script._nest("maybe", (), inner)

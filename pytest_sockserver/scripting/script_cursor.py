@@ -13,6 +13,23 @@ from itertools import islice
 from .frozen import frozen, replaced
 from .steps import Step, demands
 
+# `_ahead` is the front of what is left, unrolled as far as somebody has looked; the steps behind it are counted by
+# `_known`.  Its first `passed` items are optional ones that something else was preferred to; the item after them is
+# `now`.
+#
+# What happens to an item:
+#
+# - `took`: it was performed.  Everything that was passed over before it is dropped: its time is over once a later step
+#   came.  An optional item is followed by the steps that belong to it.
+# - `pass_over`: it was optional and did not match.  It stays where it is, and the next one is `now`.
+# - `look_again`: the rules have answered something in between, so the items that were passed over may come after all.
+#
+# A `repeat` is replaced by the items of one round and what is left of itself, when somebody looks at it.  All rounds at
+# once would cost memory for each of a million.  A round in which nothing was taken is the last one for the time being:
+# without that rule a repeat of optional steps would unroll for ever.
+#
+# Not done: no lock, and no judgement of what came.  The caller decides which of the three it was.
+
 
 @frozen
 class Item:
@@ -83,6 +100,7 @@ class Agenda:
                     self.passed, at = self.passed + 1, at + 1
                     continue
                 del self._ahead[at]
+                # Inserted from the last to the first, each at the same place, so that they end up in order.
                 for each in reversed(item.unrolled(self._taken)):
                     self._ahead.insert(at, each)
             elif self._known < len(self._steps):

@@ -50,6 +50,21 @@ from .matching import (
 
 __tracebackhide__ = hide_frame
 
+# Rules of `next_from`:
+#
+# - It takes the whole unit or nothing.  An error takes nothing either, so the bytes are still there for a message, and
+#   for another verb that tries.
+# - Bytes come before the end of the stream: what has arrived is judged first, and the end only where bytes are lacking.
+# - What is known to be wrong is refused at once.  A literal fails at its first byte that differs and does not wait for
+#   the rest, which a client that waits for an answer would never send.
+# - `buffer.found` is set in the call that takes the unit, and belongs to that unit.
+# - A name is looked up when the verb runs: a match may demand what the step before it has captured.
+#
+# It may be called any number of times for one unit, once for each piece that arrives.  What may not be done each time
+# over (a search, a comparison, the call of a generator) goes on from `buffer.progress`.
+#
+# `OneOf` and `WhoseFrame` are the exceptions: they are made for one unit, and keep their progress themselves.
+
 
 class Known(Protocol):
     """What a verb may ask of the conversation that it is run on."""
@@ -226,6 +241,7 @@ class Expect(Verb):
     def next_from(self, buffer: Buffer, known: Known) -> bytes | NeedMore:
         match = self.match
         if type(match) is bytes and buffer.startswith(match):  # the usual case
+            # What the unit before it has captured must not pass for this one's.
             buffer.found = None
             return buffer.take(len(match))
         if is_literal(match):
@@ -274,6 +290,7 @@ def _take_matching_frame(buffer: Buffer, match: Any, known: Known) -> bytes | Ne
     walk = frame_walk(buffer, known.framing)
     try:
         size = walk.size_in(buffer, known.max_frame)
+    # A demand is not met by an end: for what demands, that is something else than was expected.
     except (Ended, EndedWithin):
         raise Mismatch(f"expected {matching('a frame', match)}\n  got {buffer.shown_to_the_end()}") from None
     if isinstance(size, NeedMore):
@@ -417,6 +434,7 @@ class OneOf(Verb):
             return b""
         self._seen = seen = seen + len(new)
         for shape in self._alive:
+            # None of them begins another, so the first that is whole is the only one that can be meant.
             if len(shape) <= seen:
                 return buffer.take(len(shape))
         if buffer.ended:

@@ -12,7 +12,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..connection import transcript
 from ..connection.connection import Connection
@@ -44,15 +44,40 @@ from ..transport.tapped_socket import ready
 from .idle import connection_idle
 from .loop import AcceptingServer, adopt, connection_of
 from .losses import with_losses
-from .reader import Sink
-from .timers import Expiry
 from .traffic import Traffic
+
+if TYPE_CHECKING:
+    from .reader import Sink
+    from .timers import Expiry
 
 __tracebackhide__ = hide_frame
 
+# What becomes of a connection is in `mode`, `responder` and `done`:
+#
+# - `handled`: a thread of the server drives it.  This is the first mode, and for most connections the only one.
+# - `sunk`: nothing was declared for it.  The sink reads it, and it stands in `untaken`.
+# - `live`: the test accepted it.  Only the verbs that the test calls read it, and the server for the length of a
+#   `reading_all` block.
+#
+# `_decide` makes `sunk` of `handled`.  `give_waiting` makes `handled` of `sunk`, when something is declared.
+# `untaken_connection` takes a connection out of `untaken`, and `accepted` makes it `live`.  `hand_to_rules` makes
+# `handled` of `live`.  `done` becomes true when the driver has ended, or at the stop, and never false again.
+#
+# A connection is removed from `untaken` under the recorder's lock before its mode changes.  So an accept() and a
+# declaration at the same moment cannot both have it.
+#
+# What takes a connection away from the sink does so under the tape's lock, since the sink reads under it: a byte that
+# the sink took after that would be missing for the new reader, or come in the wrong order.
+#
+# `live` has what is not over; `conversations` has what the record shows. clear() empties the second and not the first:
+# a stop must still end those connections.  They wait in `_forgotten` until their driver ends, and are then freed.
+#
+# Not done: a connection that nothing was declared for is not closed because the test does not accept it.  It is read,
+# and ends with the server.
 
-#: Seconds.  Whoever drives a connection that was ended from outside lets go of it for so long at most: he is woken at
-#: once, and may have something else to do first.
+
+#: Seconds.  So long disconnect() waits for the threads of connections that it has ended: each is woken at once, and may
+#: have something else to do before it lets go of its socket.
 _LETTING_GO: Final = 0.1
 
 
@@ -122,7 +147,7 @@ class ConnectionList(Traffic):
             live = [each for each in self.live if each.tape.ended_by is None]
         for connection in live:
             connection.end_from_outside(reset=reset)
-        # A thread that stands in poll() holds its socket until it has woken: only then the client is told of a reset.
+        # A thread in poll() holds its socket open until it has woken: only then does the kernel send the reset.
         driven = [each for each in live if each.mode == "handled" and each.thread is not current_thread()]
         with self._recorder.lock:
             until = original.monotonic() + _LETTING_GO
@@ -143,6 +168,8 @@ class ConnectionList(Traffic):
 
     def end_later(self, conversation: Conversation, seconds: float, *, reset: bool) -> None:
         """End a connection after a time, whatever drives it."""
+        from .timers import Expiry
+
         with self._recorder.lock:
             if self._expiry is None:
                 self._expiry = Expiry(f"sockserver {self.label()} clock", self.context.failures.add)
@@ -171,7 +198,10 @@ class ConnectionList(Traffic):
             tape = self._recorder.add_tape(address)
             request: Any = adopt(accepted, self._conversation_for, tape)
             connection = request.connection
-        too_many = self._limit is not None and self.context.transport != "tls" and self._is_too_many(connection)
+        # Without the lock: to ask whether another connection is a probe looks at its socket, and may wait until its
+        # thread has noted what it received.  `taking` covers the gap, in which this one is in neither the queue nor the
+        # list.
+        too_many = self.context.transport != "tls" and self._is_too_many(connection)
         with self._recorder.lock:
             self.conversations.append(connection)
             self.live[connection] = None
@@ -187,9 +217,10 @@ class ConnectionList(Traffic):
     def _begin_tls(self, connection: Conversation) -> bool:
         """Answer a client's handshake, in the connection's thread; tell whether it may be driven now."""
         failures = self.context.failures
-        if self._limit is not None and self._is_too_many(connection):
-            connection.responder = self._limit[1]
-            perform(connection, self._limit[1], failures)
+        limit = self._limit  # read once: clear() may take it away
+        if limit is not None and self._is_too_many(connection):
+            connection.responder = limit[1]
+            perform(connection, limit[1], failures)
         elif begin_tls(connection, failures):
             return True
         connection.done = True
@@ -204,10 +235,12 @@ class ConnectionList(Traffic):
 
     def _is_too_many(self, connection: Conversation) -> bool:
         """Whether it is one more than may be open at once."""
-        assert self._limit is not None
+        limit = self._limit
+        if limit is None:
+            return False
         with self._recorder.lock:
             others = [each for each in self.live if each is not connection]
-        return len([each for each in others if self._counts(each)]) >= self._limit[0]
+        return len([each for each in others if self._counts(each)]) >= limit[0]
 
     def _counts(self, connection: Conversation) -> bool:
         """Whether it is open, and not itself one too many."""
@@ -258,12 +291,15 @@ class ConnectionList(Traffic):
             given_back = self._probes.over(connection)
             with self._recorder.lock:
                 if not connection.stream.detached:
+                    # In one step with the change that wakes a disconnect(), which finds `done` set already.
                     self.live.pop(connection, None)
                 self._recorder.changed()
             if given_back:
                 self.give_waiting()
             if connection.stream.quiet_end is not None or connection.tape.peer_error is not None:
                 connection.forget_frames()
+            # `done` was set before this look.  A clear() before that has left the connection here; a later one counts
+            # it as over by itself.  So one of the two lets it go.
             if connection in self._forgotten and not connection.stream.detached:
                 del self._forgotten[connection]
                 connection.let_go()
@@ -288,6 +324,8 @@ class ConnectionList(Traffic):
 
     def reader(self) -> Sink:
         """Return the thread that reads them, made with the first use."""
+        from .reader import Sink  # here, as the next: most servers need neither
+
         with self._recorder.lock:
             if self._sink is None:
                 self._sink = Sink(f"sockserver {self.label()} reader", self._stream_over, self.context.failures.add)
@@ -311,6 +349,7 @@ class ConnectionList(Traffic):
             given: list[Conversation] = []
             gone: list[Any] = []  # let go without the lock
             for connection in waiting:
+                # Asked anew for each: each connection that is given away may take the last script that is left.
                 if self.declarations.is_used_up:
                     break  # the next script may be declared a moment later
                 self.untaken.remove(connection)
@@ -324,6 +363,7 @@ class ConnectionList(Traffic):
                 if driver.is_raw:
                     connection.cut_frames()
         for connection in given:
+            # Only after the recorder's lock is released: the tape's lock stands before it in the order.
             with connection.tape.lock:
                 self.reader().release(connection)
                 connection.tape.state = BUSY
@@ -341,6 +381,7 @@ class ConnectionList(Traffic):
         with self._recorder.lock:
             sunk = connection.mode == "sunk"
             cutting = connection.cutting if sunk else None
+            # An accept() may have come between the last read and here; then the stream is the test's, and no request.
             if sunk and cutting is None:
                 connection.keep_whole_stream()
                 self._note_probe(connection)

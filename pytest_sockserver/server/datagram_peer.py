@@ -27,6 +27,22 @@ from .outbox import Outbox
 
 __tracebackhide__ = hide_frame
 
+# Two ways to send, which differ in the faults that they meet.  `_say_one` asks the injections and performs what they
+# make of the datagram.  `_send` is past them: it is for what an injection makes, and for what was held back.  A
+# datagram is thereby hit once at most.
+#
+# What is held back is counted in replies that were sent, not in calls.  So `say` takes a copy of the list first, since
+# a reply must not count for what it holds back itself, and counts only if it has sent something.  On the way in each
+# datagram counts.
+#
+# There is nothing to poll: an unconnected socket does not tell when one peer has room.  Therefore `watch` does nothing,
+# and a full queue is tried again after a pause.
+#
+# An injection that cannot be performed is recorded at its own line, and the reply ends with ServerStopping.  As an
+# ordinary error it would become the handler's, which has done nothing wrong.
+#
+# Not done: no fault is injected into what a handler class sends to another peer than the one that it answers.
+
 
 Send = Callable[[bytes], Operation[None]]
 

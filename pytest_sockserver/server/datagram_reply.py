@@ -28,6 +28,18 @@ from .datagram_script import DatagramScript
 
 __tracebackhide__ = hide_frame
 
+# Who answers: the script that the peer's datagram belongs to, else the handler, else the rules.  A script that still
+# demands something excludes the handler, and not the rules.  One that had only optional steps left is over by this very
+# datagram, and the next script is asked.
+#
+# A reply is a generator that runs in the answering thread, and may stop at any wait.  What it has claimed lasts as
+# long: `script.answering` is set under the recorder's lock and undone in a `finally`, so that no second reply of the
+# script begins while the first one waits.
+#
+# `go_on` never raises, whatever the user's code does: the thread answers for all peers.
+#
+# Not done: no part of a reply is taken back.  What was sent before a failure has left.
+
 
 #: Parts that a handler may return for one datagram.  All are judged before the first is sent.
 _MOST_PARTS: Final = 10_000
@@ -118,8 +130,10 @@ class Reply:
         taken = script.take(self.request, lookup)
         if taken is None:
             return script.chatter is not None and (yield from self._by_rules(script.chatter, script.values))
+        # Before the first part is sent: its templates may name what this datagram captured.
         self._captured.update(names_in(taken.found))
         for step in taken.answer:
+            # Seconds since the peer's first datagram, and not since this one: a dialogue has one clock for each peer.
             if step.at:
                 yield from pause(self._outlet, self._tape.began + step.at - self._tape.recorder.elapsed())
             if step.verb == "open_gate":

@@ -13,14 +13,14 @@ from ..recording.failures import add_note, combined
 from ..transport.address import bind_pair, checked_host
 from . import leaving
 from .base import BaseTestServer
-from .datagram import DatagramTestServer
 from .fleet import Fleet
 from .late_failures import issue
 from .options import NAMES, check_options, fitting, options_for
-from .stream import StreamTestServer
 
 if TYPE_CHECKING:
     from ..faults.matrix import FaultMatrix
+    from .datagram import DatagramTestServer
+    from .stream import StreamTestServer
 
 __tracebackhide__ = hide_frame
 
@@ -154,6 +154,8 @@ class SockServer:
 
     def _stream(self, transport: str, options: dict[str, Any], bound: socket.socket | None = None) -> StreamTestServer:
         options_for(transport, options, where=f"sockserver.{transport}()")
+        from .stream import StreamTestServer
+
         server = StreamTestServer(transport=transport, **self._with_defaults(transport, options))
         self._begin(server, bound)
         return server
@@ -162,6 +164,8 @@ class SockServer:
         self, transport: str, options: dict[str, Any], bound: socket.socket | None = None
     ) -> DatagramTestServer:
         options_for(transport, options, where=f"sockserver.{transport}()")
+        from .datagram import DatagramTestServer
+
         server = DatagramTestServer(transport=transport, **self._with_defaults(transport, options))
         self._begin(server, bound)
         return server

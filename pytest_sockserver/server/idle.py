@@ -25,6 +25,22 @@ from ..recording.recorder import PARKED
 from ..transport.kernel import acknowledge_now, quiet
 from ..transport.tapped_socket import ready
 
+# Rules of a look, which is a poll since no system call tells that nothing is on its way:
+#
+# - The kernel is asked first and our own state afterwards.  In the other order a byte may arrive and be taken between
+#   the two looks, and a handler that works on it passes for idle.
+# - A positive answer is about the past: what had arrived before the look was handled.  The client may send more at
+#   once.
+# - A connection's socket is looked at under its tape's lock.  Without it another thread may close it, and its number
+#   may be another file's.
+# - No lock is held between two looks, or while one sleeps: the threads that are waited for need them.
+#
+# A connection that the test drives is always idle, since its reader is the thread that waits here.  A handler that
+# polls its own socket passes for busy, and costs the whole bound.  An endless fault passes for idle: it would never be
+# done.
+#
+# Not done: nothing here ends a thread.  What does not end in time is named, with its stack, and left to the process.
+
 #: Seconds.  So long the end of a call, and a stop, let handlers that are busy finish.
 DRAIN_BOUND = 1.0
 
@@ -50,6 +66,7 @@ def connection_idle(connection: Conversation) -> bool:
     tape = connection.tape
     if connection.mode == "handled":
         return quiet(tape) or (connection.fault_state is not None and connection.fault_state.endless)
+    # The sink receives under this lock: no byte is on its way from the kernel to the buffer while this looks.
     with tape.lock:  # read by the sink
         sock = tape.socket
         stream = connection.stream
@@ -73,6 +90,7 @@ def join(threads: Iterable[threading.Thread | None], until: float) -> list[threa
     own = current_thread()
     others = [each for each in threads if each is not None and each is not own and each.ident is not None]
     for thread in others:
+        # One deadline for all: after a thread that used it up, the others are only asked whether they have ended.
         thread.join(max(0.0, until - original.monotonic()))
     if sys.version_info >= (3, 13):
         return [thread for thread in others if thread.is_alive()]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final, cast
 
 from ..connection.deadline import Deadline
 from ..errors.exceptions import ServerStopping
@@ -24,17 +24,46 @@ from ..recording.demands import adopt
 from ..transport.address import bind_datagram, enlarge
 from ..transport.tapped_socket import ready
 from . import forgotten
-from .datagram_service import DatagramService
 from .idle import drain_bound, end_of_patience, join, wait_idle
 from .leaving import Haste
 from .loop import AcceptingServer, PreparedLoop
 from .service import Service
-from .stream_service import StreamService
+
+if TYPE_CHECKING:
+    from .datagram_service import DatagramService
+    from .stream_service import StreamService
 
 __tracebackhide__ = hide_frame
 
+# The state is one string, `context.state`.  It is written here and in `outages`, and only by the thread that holds
+# `life` (but for a forked child and an interpreter that ends); any thread may read it without a lock.  `stopped` has no
+# descriptor.  All states between `new` and `stopped` keep the address, and differ only in what a client meets there.
+#
+# Rules of a stop, and what goes wrong in another order:
+#
+# - The loop ends before anything is drained.  The stopping thread then takes the queue itself, so that exactly one
+#   thread accepts at any time.
+# - The queue is taken before the listener is closed.  To close a listener resets the connections in its queue, and a
+#   message that has arrived would be lost.
+# - The drain comes before the cut.  A handler that is cut first never takes what its client sent in time.
+# - Probes are judged before the cut.  Afterwards no socket shows any more that its client left by itself.
+# - A socket is shut down and not closed while its thread runs: close() wakes no thread that blocks in recv(), and frees
+#   a number that may belong to another file a moment later.
+# - Helpers are closed before anything is joined, since a thread that is not asked to end is waited for in vain.
+# - Threads are joined before the remaining sockets are finished, since until then their owner is that thread.
+# - The name of the socket file goes after the joins.  A stuck thread is reported last of all, since a stop that was
+#   interrupted runs again, and what it has reported is reported twice.
+#
+# Each step may be done twice.  Therefore each looks at what is there (a descriptor of -1, a list, a flag) instead of
+# relying on the step before, and the state becomes `stopped` only after the last of them.
+#
+# A thread of the server may stop it.  That thread never waits for `life`, since the holder may be joining it, and
+# nobody joins the thread that calls.  It is kept in `left_over`, and a later stop from another thread joins it.
+#
+# Not done: a stop kills no thread, and does not wait for a connection that the test itself drives.
 
-#: Seconds.  A stop accepts what is queued for so long at most: clients that come back at once would never let it end.
+
+#: Seconds.  A stop takes what is queued for so long at most: clients that come back, or send on, would not let it end.
 _ACCEPTING: Final = 0.25
 
 
@@ -71,14 +100,15 @@ def start(service: Service) -> None:
             listen_again(service)
             return
         try:
-            if isinstance(service, StreamService):
-                _begin_streams(service)
-            elif isinstance(service, DatagramService):
-                _begin_datagrams(service)
+            if service.has_datagrams:
+                _begin_datagrams(cast("DatagramService", service))
+            else:
+                _begin_streams(cast("StreamService", service))
         except BaseException:
             if service.published.place is not None:
                 service.published.place.release()
             raise
+        # Only now, so that a start which fails leaves the state as it was, and can be tried again.
         context.state = "started"
         context.is_over = service.is_stopping = False
         forgotten.note_start(service)
@@ -98,6 +128,7 @@ def serve_streams(service: StreamService, listening: socket.socket) -> None:
     before = connections.framework
     connections.framework = framework = AcceptingServer(connections, listening, service.options.backlog)
     if before is not None and service.context.state not in ("new", "stopped"):
+        # Handlers of connections from before an outage still run: the new framework has to join them as well.
         framework.go_on_from(before)
     _start_loop(service, framework)
 
@@ -125,6 +156,7 @@ def serve_datagrams(service: DatagramService, bound: socket.socket) -> None:
 
 
 def _start_loop(service: Service, framework: PreparedLoop) -> None:
+    # The loop's wake-up exists before its thread does: all descriptors are there when start() returns.
     framework.prepare_loop()
     name = f"sockserver {service.published.label}"
     service.loop = Thread(target=service.run_loop, args=(framework.serve_forever,), name=name, daemon=True)
@@ -140,29 +172,39 @@ def listen_again(service: Service) -> None:
     context = service.context
     if context.state == "started":
         return
-    if isinstance(service, StreamService):
-        listener, state = service.listener, context.state
-        if state == "forbidden":
-            listener.permit()
-        else:
-            if state == "unlinked":
-                end_accepting(service, Deadline(service.stop_timeout))
-                listener.refuse()
-            elif state in ("a black hole", "overflowing"):
-                drain_queue(service)
-            serve_streams(service, listener.listen_again())
-    elif isinstance(service, DatagramService):
-        assert service.peers.framework is not None
-        holder = service.peers.framework.socket
-        holds = holder.fileno() >= 0
-        if holds:
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound = bind_for_datagrams(service, beside=holds)
-        if holds:
-            service.peers.replace(holder)
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-        serve_datagrams(service, bound)
+    if service.has_datagrams:
+        _receive_again(cast("DatagramService", service))
+    else:
+        _accept_again(cast("StreamService", service))
     context.state = "started"
+
+
+def _accept_again(service: StreamService) -> None:
+    listener, state = service.listener, service.context.state
+    if state == "forbidden":
+        listener.permit()
+        return
+    if state == "unlinked":
+        end_accepting(service, Deadline(service.stop_timeout))
+        listener.refuse()
+    elif state in ("a black hole", "overflowing"):
+        drain_queue(service)
+    serve_streams(service, listener.listen_again())
+
+
+def _receive_again(service: DatagramService) -> None:
+    assert service.peers.framework is not None
+    holder = service.peers.framework.socket
+    holds = holder.fileno() >= 0
+    if holds:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # The new socket is bound while the old one, if there is one, holds the port: no other process can take the number
+    # in between.
+    bound = bind_for_datagrams(service, beside=holds)
+    if holds:
+        service.peers.replace(holder)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    serve_datagrams(service, bound)
 
 
 # Stopping
@@ -191,6 +233,8 @@ def stop(service: Service, haste: Haste | None) -> None:
 
 def _stop_once(service: Service, haste: Haste | None) -> None:
     context = service.context
+    # These two come before any lock: in both cases no other thread runs any more, and a lock that one of them holds is
+    # never released.
     if original.getpid() != service.pid:
         # In a forked child, before any lock: another thread of the parent may have held it at the fork.
         service.close_descriptors()
@@ -209,10 +253,11 @@ def _stop_once(service: Service, haste: Haste | None) -> None:
                 service.is_stopping = True
                 if service.is_in_own_thread():
                     service.left_over.append(current_thread())
-                if isinstance(service, StreamService):
-                    _end_streams(service, deadline)
-                elif isinstance(service, DatagramService):
-                    _end_datagrams(service, deadline)
+                if service.has_datagrams:
+                    _end_datagrams(cast("DatagramService", service), deadline)
+                else:
+                    _end_streams(cast("StreamService", service), deadline)
+                # One step with the change that is counted: a wait that wakes sees the stop, and none sleeps over it.
                 with context.recorder.lock:
                     context.state, service.is_stopping = "stopped", False
                     context.recorder.changed()
@@ -240,6 +285,7 @@ def _end_streams(service: StreamService, deadline: Deadline) -> None:
     for connection in live:
         connection.end_frames()
     until = end_of_patience(deadline)
+    # server_close() joins with the time that is left; the join after it only finds out which threads live on.
     framework.close_timeout = until - original.monotonic()
     handlers = framework.request_threads()
     framework.server_close()  # which joins them
@@ -257,6 +303,7 @@ def _end_datagrams(service: DatagramService, deadline: Deadline) -> None:
     peers = service.peers
     if service.context.state == "started":
         end_receiving(service, deadline)
+    # The answering thread cannot drain itself: the reply that it is in would never be over.
     if current_thread() is not peers.outbox.answerer:
         wait_idle(peers.all_answered, drain_bound(deadline))
     answering = peers.say_no_more()
@@ -299,8 +346,8 @@ def end_receiving(service: DatagramService, deadline: Deadline) -> None:
     assert framework is not None
     framework.shutdown()
     join([service.loop], end_of_patience(deadline))
-    before = -1 if framework.socket.fileno() >= 0 else recorder.arrivals
-    while before < recorder.arrivals and ready(framework.socket, False, 0):
+    before, until = -1 if framework.socket.fileno() >= 0 else recorder.arrivals, original.monotonic() + _ACCEPTING
+    while before < recorder.arrivals and original.monotonic() < until and ready(framework.socket, False, 0):
         before = recorder.arrivals
         framework.take_one()
 

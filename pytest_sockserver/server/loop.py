@@ -30,6 +30,26 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = hide_frame
 
+# Which thread runs which hook:
+#
+# - The loop's: `get_request`, `process_request`, `service_actions`, and `handle_error` of what could not be begun.
+#   After the loop has ended and was joined, the thread that stops runs the first two through `take_one`.  So two
+#   threads never take from one queue at the same time.
+# - The connection's own: `finish_request`, which runs its driver.
+# - That of the thread that starts, or listens again: `__init__` and `prepare_loop`.
+#
+# `taking` closes the gap between the kernel's queue and the owner's list.  It is set before the queue is touched, and
+# cleared after the owner has listed what was taken.  One thread writes it, and a drain reads it without a lock, in the
+# order queue, `taking`, list.  In another order a connection between the two would be overlooked, and its request lost.
+#
+# Sockets come here bound, and listening where they have to: the transport makes them, since an outage and a further
+# start need the same one, or its number, again.
+#
+# Errors of a single accept are counted for the report and never raised: a client that has gone concerns no test.
+#
+# Not done: no limit of threads, and no verification of requests.  `shutdown_request` does nothing, because the driver
+# ends its connection in an order that the framework does not know.
+
 
 #: Bytes of the largest datagram there is: a UDP header counts 65,535 with itself and the IP header (RFC 768, 791).
 MAX_DATAGRAM = 65536
@@ -142,6 +162,7 @@ class PreparedLoop(socketserver.BaseServer):
         wakeup, self._prepared = self._prepared, None
         if wakeup is None:
             return super()._make_wakeup()
+        # It was made in the starter's thread, and belongs to the loop's.
         wakeup.thread = original.get_ident()
         return wakeup
 
@@ -176,6 +197,7 @@ class AcceptingServer(PreparedLoop, socketserver.ThreadingMixIn, socketserver.TC
 
     def go_on_from(self, before: AcceptingServer) -> None:
         """Join at the end what another one has started: connections that have gone on meanwhile."""
+        # The same list and not a copy: threads of the earlier server leave it when they end.
         self._threads = super(AcceptingServer, before)._request_threads()
 
     def get_request(self) -> tuple[Any, Any]:
@@ -184,6 +206,7 @@ class AcceptingServer(PreparedLoop, socketserver.ThreadingMixIn, socketserver.TC
         try:
             accepted, address = super().get_request()
             listener = self.owner.listener
+            # Our own connections, which fill the queue in an outage, must not be recorded as clients.
             if listener.fillers and listener.is_ours(address):
                 accepted.close()
                 raise BlockingIOError  # as if nobody had come
@@ -244,7 +267,11 @@ class ReceivingServer(PreparedLoop, socketserver.UDPServer):
     def get_request(self) -> tuple[Any, Any]:
         """Receive a datagram."""
         self.taking = True
-        return super().get_request()
+        try:
+            return super().get_request()
+        except BaseException:
+            self.taking = False  # nothing has left the queue; else process_request() says when it is listed
+            raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Record the datagram and hand it to whoever answers."""

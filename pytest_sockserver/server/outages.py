@@ -9,16 +9,18 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..connection.deadline import Deadline
 from ..errors.exceptions import InvalidState, UnsupportedFault
 from ..errors.location import hide_frame
 from ..transport.listener import FILLERS
 from . import life_cycle
-from .datagram_service import DatagramService
-from .service import Service
-from .stream_service import StreamService
+
+if TYPE_CHECKING:
+    from .datagram_service import DatagramService
+    from .service import Service
+    from .stream_service import StreamService
 
 __tracebackhide__ = hide_frame
 

@@ -35,6 +35,25 @@ from .traffic import Traffic
 
 __tracebackhide__ = hide_frame
 
+# A datagram passes three places, each guarded by the recorder's lock: `_todo`, in order of arrival; `answering`, the
+# one that is being answered; `_parked`, replies that wait for a time or a gate.  The loop's thread fills `_todo`, the
+# answering thread alone moves a datagram on, and a stop empties the first and the last.
+#
+# Rules:
+#
+# - A datagram is recorded and queued in one step under the lock.  A wait that sees the request may rely on the
+#   answering thread seeing it too.
+# - The answering thread lets the lock go before it answers: reply functions and predicates are the user's code.
+# - A parked reply lets later datagrams pass.  One that waits for room does not, since what is sent to one client has to
+#   keep its order.
+# - A script that is answering keeps its next datagrams to itself (`DatagramScript.waiting`), and puts them back at the
+#   front of `_todo`.  At the end they would come after datagrams that arrived later.
+# - Idle means that nothing is queued or being answered.  Parked replies do not count: a gate may never be opened, and
+#   each end of a test would take its whole second.
+#
+# Not done: a datagram that came before anything was declared is recorded and never answered.  There is no thread and no
+# socket for each peer.
+
 
 class PeerList(Traffic):
     """The peers of one server of datagrams, and the thread that answers them.
@@ -86,6 +105,7 @@ class PeerList(Traffic):
             request = Request(data, peer=peer, time=self._recorder.elapsed(), outlet=outlet)
             self._recorder.add_request(request)
             if self.declared:
+                # The outlet keeps the socket of its arrival: after an outage there is another one.
                 self._todo.append((request, outlet, False))
                 self._ask_answerer()
 
@@ -105,6 +125,8 @@ class PeerList(Traffic):
         outbox = self.outbox
         while True:
             with self._recorder.lock:
+                # Under one lock with the choice of the next one, which is for a moment neither queued nor being
+                # answered.
                 self.answering = None
                 while (reply := self._next_reply()) is None:
                     if self.outbox.is_closing:
@@ -142,6 +164,8 @@ class PeerList(Traffic):
     def _put_back(self, script: DatagramScript) -> None:
         """Let what has come for a script meanwhile be taken."""
         with self._recorder.lock:
+            # The answering thread calls this when it is done with a reply, and looks into `_todo` next: there is nobody
+            # to wake.
             script.answering = False
             self._todo.extendleft(reversed(script.waiting))
             script.waiting.clear()
@@ -172,6 +196,7 @@ class PeerList(Traffic):
     def all_answered(self) -> bool:
         """Tell whether each datagram that was received was answered."""
         with self._recorder.lock:
+            # Blocked by a client that does not read: that will not change, so it counts as idle.
             return self.outbox.is_blocked or (not self._todo and self.answering is None)
 
     def begin_test(self) -> None:
@@ -245,6 +270,7 @@ class PeerList(Traffic):
         self.note_drops()
         with self._recorder.lock:
             if self.framework is not None:
+                # First: the kernel's count goes with the socket.
                 self._drops.closing(self.framework.socket)
                 self.framework.server_close()
 

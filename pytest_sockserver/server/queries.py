@@ -33,6 +33,23 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = hide_frame
 
+# A question has up to three functions, and where each runs is the rule of this file:
+#
+# - `ask` runs under the recorder's lock, at each change.  It only looks at lists and indexes, and for accept() at a
+#   socket.
+# - `decide` runs without a lock, in the thread or the coroutine that waits, and may call the user's predicate.
+# - `late` runs without a lock when the time is over.  It raises, or returns what is accepted as an answer after all.
+#
+# `decide` walks through `recorder.requests` without the lock.  That is sound since the list grows only at its end or is
+# replaced as a whole.  `ask` notices a replaced list by identity, and begins to count anew.
+#
+# What takes something does so in one step under the lock, and relies on nothing it saw before: `recorder.take()` tells
+# whether the request is still there, and `untaken.pop()` is in the very `ask` that looks.
+#
+# The variables of a question belong to one waiter.  They have no lock, and a question is not asked by two.
+#
+# Not done: a predicate is not called again for a request that it has judged, though its answer might be another by now.
+
 
 def request(service: Service, match: Match, count: int, timeout: float | None) -> Query[Request]:
     """Which is the ``count``-th request that matches?"""
@@ -80,6 +97,7 @@ def untaken_request(service: Service, match: Match, timeout: float | None) -> Qu
         recorder.check_complete("requests")
         if requests is not recorder.requests:
             requests, seen = recorder.requests, 0  # cleared meanwhile, or some of them forgotten
+        # Those before are taken for good: a long record is not walked through again by each new wait.
         seen, end = max(seen, recorder.first_untaken), len(requests)
         return Undecided(partial(decide, end)) if seen < end else PENDING
 
@@ -172,12 +190,14 @@ def untaken_connection(service: StreamService, timeout: float | None) -> Query[C
     def ask() -> Any:
         while connections.untaken:
             earliest = connections.untaken.pop(0)
+            # Only time tells whether it is one, and time is no change that wakes a wait: `again` says when to ask next.
             if may_be_probe(earliest):
                 connections.untaken.insert(0, earliest)
                 return PENDING
             if not context.probes or not has_left_in_silence(earliest):
                 return earliest
         refused = [each for each in connections.refused if each not in before]
+        # A handshake that failed before this wait ends it too, if no client is left that could still connect.
         if not refused and service.clients and all(client.done() for client in service.clients):
             refused = before  # and nobody else is on his way
         if refused:

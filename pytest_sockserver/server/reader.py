@@ -26,6 +26,27 @@ from ..socketserver.wakeup import Wakeup
 if TYPE_CHECKING:
     from ..connection.conversation import Conversation
 
+# The thread alone touches the selector.  Every other thread changes `_fed` and `_watched` under the lock, enters the
+# descriptor in `_stale` and wakes the thread, which registers it anew before its next poll.  So no registration is
+# changed while the selector polls.
+#
+# A descriptor is only a number.  When a socket is closed the number may soon be another connection's, and an event for
+# the old one may still be on its way.  Therefore `_read` looks again, under both locks, whether the connection is still
+# fed and whether its socket still has this number, and only then receives.
+#
+# Rules:
+#
+# - The tape's lock is held from that look to the end of the receive.  So `release()` cannot return in between, and the
+#   reader that comes next finds every byte in the buffer.
+# - The state is BUSY for just that time: a drain finds a byte either in the kernel or in hand (see `idle`).
+# - What cuts frames, and the callback of a watch, run without any lock: they may run code of the user, or take locks.
+# - What fails is recorded, and the loop goes on, since it reads for all other connections too.
+# - `_closing` is never taken back.  A server that starts again has a new sink.
+#
+# A watch is for one event.  It is dropped before its callback runs, so that the callback may watch again.
+#
+# Not done: the sink answers nothing, ends no connection, and does no TLS.
+
 
 class Sink:
     """The reader of one server's undeclared connections.
@@ -46,7 +67,7 @@ class Sink:
         self._ended = ended
         self._failed = failed
         # Guards everything below.  Taken after a tape's lock, and no other is taken under it but the wake-up's.
-        # Re-entrant: a user's __del__ may run anywhere (server/base.py).
+        # Re-entrant: a __del__ of the user may run anywhere (server/service.py).
         self._lock = original.RLock()
         self._fed: dict[int, Conversation] = {}  # by descriptor: what is read into buffers
         self._watched: dict[int, list[tuple[int, Callable[[], None]]]] = {}  # by descriptor: selected once, not read
@@ -109,6 +130,7 @@ class Sink:
             if self._wakeup is not None:
                 self._wakeup.wake()
         for wake in watches:
+            # Without the lock, since a callback takes locks of its own.
             wake()  # to find that the server has stopped
         return self._thread
 
@@ -130,6 +152,7 @@ class Sink:
             except BaseException:  # no thread can be started: the next connection tries again
                 wakeup.close()
                 raise
+            # Only now: a start that fails leaves no trace, and the next descriptor tries again.
             self._wakeup, self._thread = wakeup, thread
         assert self._wakeup is not None
         self._wakeup.wake()
@@ -159,6 +182,7 @@ class Sink:
                 wanted = selectors.EVENT_READ if number in self._fed else 0
                 wanted = reduce(or_, (events for events, _ in self._watched.get(number, ())), wanted)
                 if wanted:
+                    # Always a new registration: the one that was removed above may have been an earlier socket's.
                     selector.register(number, wanted)
             self._stale.clear()
 
@@ -167,6 +191,8 @@ class Sink:
             connection = self._fed.get(number)
             watches = self._watched.get(number, [])
             self._keep(number, [watch for watch in watches if not watch[0] & mask])
+            # What nobody asks for any more must leave the selector: a socket that stays readable would wake the thread
+            # for ever.
             if watches or connection is None:
                 self._stale.add(number)
         # What fails is recorded, and the thread goes on: it reads all other connections as well.

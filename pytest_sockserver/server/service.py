@@ -26,8 +26,8 @@ at this moment; it may take its time, and would hold up all clients.  So what is
 under the lock; then the user's code runs without it; and what came of it is put into effect under the lock only if
 it still holds:
 
-- waits (``waits``, ``queries``): the predicate in the thread, or coroutine, that waits; ``next_request`` then takes
-  what is still there;
+- waits (``queries``, here and in ``connection``): the predicate in the thread, or coroutine, that waits;
+  ``next_request`` then takes what is still there;
 - rules (``rulebook``): the predicate in the thread that answers; a rule is then taken if its count is still free;
 - framings where no verb reads (``cutting``): in the thread that has received, or in one of their own;
 - texts of exceptions, ``__instancecheck__``, ``__repr__``: when a failure is kept, or a message is written;
@@ -67,7 +67,6 @@ from ..responders.rulebook import On, RuleBook
 from ..scripting.effects import checked_gate
 from ..scripting.parts import Part
 from ..scripting.rules import RuleMatch
-from ..scripting.script import Script
 from ..transport.published import Published
 from .idle import stuck
 from .losses import Loss
@@ -77,9 +76,25 @@ from .verdict import Verdict
 
 if TYPE_CHECKING:
     from ..scripting.dialogue_reader import Dialogue
+    from ..scripting.script import Script
     from .client_thread import ClientFuture
 
 __tracebackhide__ = hide_frame
+
+# Who may do what, beyond the locks:
+#
+# - The test's thread, or a helper of the test, declares, waits and stops.  A handler may do the same from its own
+#   thread.
+# - Only `life_cycle` changes `loop`, `left_over` and `is_stopping`, with `life` held.  `bound` is set before the first
+#   start, and taken by it.
+# - `is_stopping` is read without a lock: it becomes true before the first step of a stop, and false with the state.
+# - `clients` grows by one append and never shrinks, so that it is walked through without a lock.
+#
+# References go one way: face, service, parts.  A part that has to call upwards gets a function, and `__del__` replaces
+# those functions.  If a part held the service, no server would be freed before the garbage collector ran.
+#
+# Not done: a service survives no fork.  A child closes its copies and takes no lock, since a thread that does not exist
+# in the child may hold it.
 
 
 T = TypeVar("T")
@@ -187,6 +202,7 @@ class Service:
             times=times,
         )
         injection = self.context.injections.begin(fault_rule, seeded=seed is not None, is_demanded=is_demanded)
+        # After it is in force: a connection that looks for injections before that would not find this one.
         self.disturb_all()
         return injection
 
@@ -195,6 +211,8 @@ class Service:
 
     def new_script(self, names: Iterable[str] = ()) -> Script:
         """Return an empty script; its templates may have names that are captured elsewhere as well."""
+        from ..scripting.script import Script
+
         book = self.book
         return Script(
             transport=self.transport,
@@ -266,9 +284,11 @@ class Service:
         Whoever waits, one of them perhaps, is told that nothing more will come.
         """
         with self.context.recorder.lock:
+            # In one step with the change: a wait that wakes on it finds the stop as its reason.
             self.context.is_over = True
             self.context.recorder.changed()
         for client in self.clients:
+            # A client that is done by now has not failed because of the stop: its error, if it has one, counts.
             client.cut = not client.done()
         return [client.thread for client in self.clients]
 

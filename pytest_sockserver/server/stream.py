@@ -12,13 +12,14 @@ from ..connection.request import Value
 from ..errors.location import hide_frame
 from ..scripting.framing import Framing, checked_framing
 from ..scripting.parts import Part
-from ..scripting.script import Script
 from . import outages, queries
 from .base import BaseTestServer, H
 from .stream_service import StreamService
 
 if TYPE_CHECKING:
     import ssl
+
+    from ..scripting.script import Script
 
 __tracebackhide__ = hide_frame
 

@@ -13,12 +13,9 @@ from ..errors.location import hide_frame
 from ..responders.handler import Handler
 from ..responders.responder import Rules
 from ..responders.rulebook import On, RuleBook
-from ..responders.script_run import DeclaredScript
 from ..scripting.framing import checked_framing, may_be_empty
 from ..scripting.rules import HANDSHAKE, RuleMatch
-from ..scripting.script import Script
 from ..scripting.times import checked_times
-from ..transport.client_trust import Trust
 from ..transport.listener import Listener
 from .connection_list import ConnectionList
 from .service import Service
@@ -26,6 +23,10 @@ from .verdict import Verdict
 
 if TYPE_CHECKING:
     import ssl
+
+    from ..responders.script_run import DeclaredScript
+    from ..scripting.script import Script
+    from ..transport.client_trust import Trust
 
 __tracebackhide__ = hide_frame
 
@@ -85,12 +86,16 @@ class StreamService(Service):
 
     def declare_script(self, times: int | tuple[int, int | None] | None) -> Script:
         """Return a script, empty so far; ``script()``."""
+        from ..responders.script_run import DeclaredScript
+
         checked, script = checked_times(times), self.new_script()
         self._declare(DeclaredScript(script, checked, self.connections.declarations.rules, {}, self.context.recorder))
         return script
 
     def declare_dialogue(self, text: str | os.PathLike[str], values: dict[str, Value], *, timed: bool) -> None:
         """Declare the conversation that a text describes; ``dialogue()``."""
+        from ..responders.script_run import DeclaredScript
+
         dialogue = self.parsed(text, values, timed=timed)
         recorder = self.context.recorder
         for section, times in [
@@ -142,6 +147,8 @@ class StreamService(Service):
         return self._trusted().ca_path(name)
 
     def _trusted(self) -> Trust:
+        from ..transport.client_trust import Trust
+
         with self.context.recorder.lock:
             if self.trust is None:
                 self.trust = Trust(self.options.tls)

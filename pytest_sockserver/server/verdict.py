@@ -23,6 +23,21 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = hide_frame
 
+# What went wrong comes first, and what is missing counts only if nothing did: after a failure it is most likely a
+# consequence, and two errors for one cause hide the cause.  `went_wrong` remembers that for the length of a test, and
+# clear() and the next test reset it.
+#
+# Everything is reported once.  To take a failure, a demand or a loss marks it, so that of the end of the call,
+# verify(), the end of a block and the teardown, the first one has it and the others do not repeat it.
+#
+# Which thread asks, and when: the one that owns the server, at a moment that its hooks, its block or the test choose.
+# Nothing here is locked for that reason.  The parts that are asked take their own locks.
+#
+# The order at an end: settle, then wrong, then missing.  A demand that is judged before the traffic is idle may be met
+# a millisecond later.
+#
+# Not done: nothing is raised here, and no thread is ended.  A forked child judges nothing (`pid`).
+
 
 #: How many rules, or connections, the remarks of a report name.
 REMARKS: Final = 3
@@ -66,6 +81,7 @@ class Verdict:
     def has_handled_all(self) -> bool:
         """Tell whether all that has arrived was handled; a server that does not serve has nothing to handle."""
         is_serving = self._context.state not in ("new", "stopped") and original.getpid() == self.pid
+        # A server that is away for a while still has connections, which are judged like any others.
         return not is_serving or self._traffic.is_idle()
 
     def _clients_idle(self) -> bool:
@@ -100,6 +116,7 @@ class Verdict:
             is_last: Nothing follows: also what became of clients that earlier tests have left running.
         """
         context = self._context
+        # First the clients: what they failed with becomes failures of the server, and is then among what is taken.
         for client in self._clients:
             where, owner = f"{context.name}, in_thread({client.name})", client.owner
             if owner is None or not owner.whole.is_over:
@@ -119,9 +136,11 @@ class Verdict:
             period: What this has declared, and nothing else.
             which: Those demands alone of which this returns True.
         """
+        # Before any demand is asked: a probe that has left gives back the script or the rule that it had taken.
         self._context.probes.look()
         if self.went_wrong:
             return []
+        # A connection that waits belongs to no fixture, so only the end of a test, or of the server, asks for it.
         of_all = which is None and (period is None or period.is_body)
         waiting = self._traffic.left_waiting() if of_all else []
         return waiting + [self._unmet(error) for error in self._context.demands.unmet(period, which=which)]

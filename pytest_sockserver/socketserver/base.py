@@ -46,6 +46,10 @@ from .wakeup import Wakeup
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+# Locks and threads: `__state` guards the wake-up, the flag and the event as one, and is never held while a thread
+# waits.  The loop's thread begins and ends with it; `shutdown()` takes it to set the flag, lets it go, and then waits.
+# All hooks but `_make_wakeup()` are called without it.  `_wakeup` is read without it where a stale answer does no harm.
+
 # Seconds.  While the listener is left alone (no descriptors, or paused) the loop looks again this often: short enough
 # to be no delay that a client notices, long enough to cost nothing: 10 attempts in 0.5 s, where the standard library
 # makes 77,000.
@@ -314,6 +318,7 @@ class BaseServer:
         """Set the flag and wake the loop; do not wait.  Sets no flag if a loop has run and ended."""
         ended = self._loop_ended()
         with self.__state:
+            # After a loop has ended the flag stays clear, else the next loop would return at once; see the table above.
             if isinstance(ended, LoopEnded) and ended.entered and ended.is_set():
                 return
             self.__shutdown_request = True
@@ -324,6 +329,7 @@ class BaseServer:
     def _wait_for_loop(self) -> None:
         """Wait until the loop has ended, unless that would be for ever."""
         ended, wakeup = self._loop_ended(), self._wakeup
+        # In the loop's own thread the event cannot come while this waits; in a forked child it never comes.
         if wakeup is not None and (wakeup.in_this_thread() or not wakeup.in_this_process()):
             return
         # Of a plain Event one cannot know whether any loop will ever set it.  Wait, as the standard library does.
@@ -340,6 +346,7 @@ class BaseServer:
                     f"cannot serve_forever(): this server is served already, by thread {self._wakeup.thread}; "
                     "call shutdown() first, or create a second server"
                 )
+            # The wake-up and the event change under one lock, so a shutdown() finds either both of them or none.
             wakeup = self._wakeup = self._make_wakeup()  # before the flag is first read, so that no wake-up is missed
             self._loop_ended().clear()
             return wakeup
@@ -366,6 +373,7 @@ class BaseServer:
         self.__exhausted = False
         while not self.__has_to_end():
             listening = self.__listen(selector, listening, original.monotonic() >= resume and not self._paused())
+            # While the listener is left alone nothing wakes the loop when that is over, so it looks more often.
             ready = selected(selector, poll_interval if listening is not None else _at_most(BACKOFF, poll_interval))
             came = False
             for key, _ in ready:

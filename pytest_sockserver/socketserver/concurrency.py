@@ -34,6 +34,14 @@ if TYPE_CHECKING:
 else:
     _Mixable = object
 
+# A thread is in one of these states: running (`_running`, and listed if it is to be joined), ending (`_ending`: its
+# handler is done, its last lines are not), forgotten.  It notes itself that it is ending; no other thread can know,
+# since `is_alive()` is true to the last instruction.  A thread whose `process_request_thread()` was replaced notes
+# nothing, and is found by `forget_dead()`.
+#
+# The lock is held for steps of the lists and while a thread starts, and never while one is joined: a thread that ends
+# needs it to note that, and the join would wait for ever.
+
 # Seconds.  waitpid(2) cannot wait for one of several children, so that waiting means to ask again.
 _CHILD_POLL = 0.01
 
@@ -92,6 +100,7 @@ class RequestThreads(list["threading.Thread"]):
         """
         deadline = None if timeout is None else original.monotonic() + timeout
         with self._lock:
+            # A copy: the threads leave the lists while they are joined.
             threads = [*self, *(thread for thread in self._ending if thread not in self)]
         for thread in threads:
             if thread is not current_thread() and thread.ident is not None:
@@ -262,6 +271,7 @@ if hasattr(os, "fork"):
             """Fork a child that handles the request; close it in this process."""
             self._reap(os.WNOHANG)
             pid = os.fork()
+            # The child never returns into the loop, which is its parent's: it leaves by os._exit().
             if pid == 0:
                 self._process_request_in_child(request, client_address)
             if self.active_children is None:

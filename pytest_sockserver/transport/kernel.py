@@ -1,7 +1,7 @@
 """What is done to a connection from outside its driver's thread: to look whether it is idle, and to end it.
 
 Closing a descriptor from another thread wakes nobody who is blocked on it; shutting it down does, whatever
-he is blocked in.  Each step that touches the descriptor takes the tape's lock, as the driver does to close
+it is blocked in.  Each step that touches the descriptor takes the tape's lock, as the driver does to close
 it: of numbers that were shut down without it, 68 of 3,000 belonged to another file by then.
 """
 
@@ -17,6 +17,27 @@ from ..originals import original
 from ..recording.recorder import PARKED, RECEIVING, SENDING, WAITING, Tape
 from .tapped_socket import DONTWAIT, PlainSocket, inode, ready, received_by_kernel
 
+# Rules:
+#
+# - Nothing here blocks, and another thread than the connection's may call it.  So each answer may be out of date when
+#   it is used, and is made such that this does no harm: "idle" is only said of a moment that lies after all arrivals
+#   that it speaks of, and ends may be done twice.
+# - Another thread does something to the descriptor only under the tape's lock.  The state and our own count are read
+#   without it, *after* the kernel was asked: in that order they prove something, in the other they prove nothing.
+#   Between a look at the state and a later look at the kernel, bytes can arrive and be taken.
+# - ``cut`` is set before the shutdown, in one step under the lock, and the bells are rung after it.  ``cut`` keeps its
+#   first reason.
+#
+# Counts.  The kernel's count has the end of the stream as one byte, and urgent bytes, which a receive may not return.
+# So unequal counts do not prove that bytes are on their way; equal ones prove that none are.  Unequal counts that stand
+# still for ``_COUNT_SETTLES`` are taken for settled.  Elsewhere than on Linux, on unix sockets and under TLS there is
+# no count: there the peek in ``tapped_socket`` does the same work for one more system call.
+#
+# What cannot be seen: bytes that are still in the client's kernel (but for what ``acknowledge_now`` releases) or in the
+# client's own buffers, and a handler that waits in a poll of its own, which looks busy.
+#
+# Not done: a shutdown of reading alone, to let a driver receive what is queued and then see the end.  Systems differ in
+# what they do with input that is queued then; so the drain comes before the cut.
 _LOOK: Final = 4096  # bytes: what stands before a hello is a line, or a header
 
 _HELLO: Final = re.compile(rb"\x16\x03[\x00-\x04]..\x01", re.DOTALL)
@@ -42,6 +63,7 @@ def quiet(tape: Tape) -> bool:
         readable = ready(sock, False, 0)
         kernel = received_by_kernel(sock) if tape.is_counted else None
         full = tape.state is SENDING and not ready(sock, True, 0)
+    # Without the lock, and in this order: the count grows in BUSY, so a state read afterwards is not older than it.
     ours = tape.received_count + tape.client_ended  # Linux counts the end as a byte
     state = tape.state
     if state is RECEIVING:
@@ -88,6 +110,9 @@ def cut(tape: Tape, why: str) -> None:
 def _cut_descriptor(number: int, expected: int) -> None:
     """Shut down a socket that was detached or wrapped by the handler itself, if the number still is that socket."""
     try:
+        # The handler may have closed it since, and the number may be another file's.  The inode tells them apart;
+        # between this look and the shutdown there is a gap that nothing can close, as the new owner takes no lock of
+        # ours.
         if inode(number) != expected:
             return
         borrowed = PlainSocket(fileno=number)
@@ -96,6 +121,7 @@ def _cut_descriptor(number: int, expected: int) -> None:
     try:
         borrowed.shutdown(socket.SHUT_RDWR)
     finally:
+        # Not a close: the number is the handler's.
         borrowed.detach()
 
 

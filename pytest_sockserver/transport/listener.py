@@ -32,6 +32,29 @@ from .tapped_socket import ready
 
 __tracebackhide__ = hide_frame
 
+# States of the socket, with the verb that leads there:
+#
+#   bound -> listening        ``listen``
+#   listening -> shut down    ``refuse``, TCP on Linux: the same socket listens again, and its port was never free
+#   listening -> closed       ``refuse`` elsewhere: ``listen_again`` binds a new one at the published address
+#   listening -> full         ``fill_queue``; ``close_fillers``, and accepting what is queued, ends that
+#
+# A path has two states beside these: unlinked, and forbidden, whose permissions are kept to be given back.
+#
+# There is no lock here.  Each method is called by the thread that holds the life of the server, and the accept loop is
+# ended before the socket changes its state: in the midst of that, it would take a filler for a client.
+#
+# The order for ``refuse``: end the loop, accept what is queued, then shut down.  A shutdown resets what is queued: a
+# client that had connected, and perhaps sent, would be lost.
+#
+# Why the port must be bound by its number: a socket that was bound to port 0 loses its port with the shutdown, and
+# listens on another one afterwards.  ``address.bind_stream`` sees to that.
+#
+# SO_REUSEADDR is set while it listens, so that its port can be bound again over connections that linger, and is taken
+# off while it refuses.  With it on both sides, another process could bind the port meanwhile and listen there.
+#
+# Not done: an emulation where the kernel has no such state.  What cannot be shown is refused when it is asked for.
+
 
 #: Connections of our own that fill a queue at most: Linux takes one more than the backlog of 0 says.
 FILLERS: Final = 8
@@ -117,12 +140,14 @@ class Listener:
 
     def fill_queue(self) -> bool:
         """Fill the queue with connections of our own; tell whether it is full."""
+        # On a socket that listens already this changes the length of the queue alone.
         self.socket.listen(0)
         for _ in range(FILLERS):
             filler = original.socket(self.socket.family, socket.SOCK_STREAM)
             filler.setblocking(False)
             if self._place is not None:
                 filler.bind("")  # to a name that the kernel chooses (unix(7)), by which it is told from a client
+            # Over TCP it is in progress at first; a unix socket with a full queue says the same at once (EAGAIN).
             with contextlib.suppress(BlockingIOError):
                 filler.connect(self.socket.getsockname())
             if not _is_connected(filler):

@@ -51,6 +51,31 @@ _SEND_CHUNK = 262144  # bytes offered to the kernel at once: it takes about as m
 
 _loaded = sys.modules  # a look there costs less than a call, and this is in each receive
 
+# The state of a connection's thread (``tape.state``), as this file writes it:
+#
+#   BUSY -> RECEIVING -> BUSY   around a receive that blocks, where the kernel counts
+#   BUSY -> WAITING -> BUSY     around a peek that blocks; the receive that follows is done in BUSY
+#   BUSY -> SENDING -> BUSY     around a wait for room
+#   BUSY -> PARKED              by ``detach``: from there on nothing is seen of what the new owner does
+#
+# The thread that drives the connection writes it, and others only read it.  ``kernel.quiet`` relies on two orders: the
+# state changes *before* the call that may block, and it is BUSY again *before* ``received_count`` grows.  In another
+# order a look from outside could find the counts equal, or the thread waiting, while bytes are on their way to it.
+#
+# A receive is, in this order: ask the interposer; set the state; call the kernel; BUSY; note; call ``tap``; ask the
+# interposer again.  The second time is for an injection that began while the call was blocked.
+# A send is: ask the interposer; note; call the kernel; take back what it refused.
+#
+# Who ended the stream is decided here, at each ``b""`` and each error, by ``tape.cut``: it is set before the socket is
+# shut down.  With it set, the driver gets ``ServerStopping`` and nothing is noted as the client's.
+#
+# Locks.  ``tape.lock`` is held where the descriptor is closed, given away or replaced, and never during a receive or a
+# send that may block.  So a number that Python has read from the object, and then uses without the interpreter's lock,
+# may have been closed by then; that is why other threads, but for a reset, shut a socket down and leave the close to
+# its driver.
+#
+# Not tapped: looks (MSG_PEEK), urgent data read by MSG_OOB, and what a handler does past its socket object, by
+# ``os.read`` or by a copy of the descriptor.
 if original.poll is not None:  # a library may have taken it out of ``select``
 
     def ready(sock: socket.socket, write: bool, seconds: float | None) -> bool:
@@ -137,6 +162,8 @@ class TappedSocket(PlainSocket):
         if tape is None:
             return super().close()
         with tape.lock:
+            # Asked before and after: a ``makefile()`` that is alive puts the real close off, and then nothing is noted
+            # yet.
             was_open = self.fileno() >= 0
             super().close()
             gone = was_open and self.fileno() < 0
@@ -152,6 +179,7 @@ class TappedSocket(PlainSocket):
         with tape.lock:
             number = super().detach()
             if number >= 0 and tape.socket is self:
+                # In one step with the detach, so that a stop always finds the socket or this.
                 tape.handed_over = (number, inode(number))
                 tape.state = tape.state if tape.wrapping else PARKED
             return number
@@ -176,7 +204,7 @@ class TappedSocket(PlainSocket):
             raise ServerStopping(tape.cut)
         tape.note(CLIENT_EOF)
 
-    def _explained(self, error: BaseException) -> BaseException:
+    def explained(self, error: BaseException) -> BaseException:
         """Return what to raise for ``error``: our own doing is told from the client's, whose reset is noted."""
         tape = self.tape
         assert tape is not None
@@ -196,6 +224,7 @@ class TappedSocket(PlainSocket):
         tape = self.tape
         assert tape is not None
         chunk = bytes(data)
+        # Noted whole and first, see above; corrected below by what the kernel says.
         noted: RawEvent | None = tape.sending(chunk)
         sent = 0
         try:
@@ -203,12 +232,17 @@ class TappedSocket(PlainSocket):
         except OSError as error:
             if isinstance(error, (BlockingIOError, TimeoutError)) or _wants_retry(error):
                 raise
+            # The client is gone, and this is not offered again: an event takes it back.  What will be offered again is
+            # corrected where it was noted.
             tape.unsent(len(chunk))
             noted = None
-            explained = self._explained(error)
-            if explained is error:
-                raise
-            raise explained from None
+            explained = self.explained(error)
+            try:
+                if explained is error:
+                    raise
+                raise explained from None
+            finally:
+                del explained  # its traceback has this frame
         finally:
             if noted is not None and sent < len(chunk):
                 tape.sent_less(noted, sent)
@@ -265,7 +299,7 @@ class RecordingSocket(TappedSocket):
         except BlockingIOError:
             return None
         except OSError as error:
-            raise self._explained(error) from None
+            raise self.explained(error) from None
         if data:
             self.tape.received(data)  # type: ignore[union-attr]
         else:
@@ -280,13 +314,14 @@ class RecordingSocket(TappedSocket):
         tape = self.tape
         if not tape.is_counted or "greenlet" in _loaded:  # type: ignore[union-attr]
             return None
+        # Without a peek: where the kernel counts, the state need not tell whether the bytes are still there.
         tape.state = RECEIVING  # type: ignore[union-attr]
         try:
             data = _recv(self, size)
         except BlockingIOError:
             return None
         except OSError as error:
-            raise self._explained(error) from None
+            raise self.explained(error) from None
         finally:
             tape.state = BUSY  # type: ignore[union-attr]
         if data:
@@ -309,10 +344,13 @@ class RecordingSocket(TappedSocket):
         except OSError as error:
             tape.unsent(len(data))  # type: ignore[union-attr]
             noted = None
-            explained = self._explained(error)
-            if explained is error:
-                raise
-            raise explained from None
+            explained = self.explained(error)
+            try:
+                if explained is error:
+                    raise
+                raise explained from None
+            finally:
+                del explained  # its traceback has this frame
         finally:
             if sent < len(data) and noted is not None:
                 tape.sent_less(noted, sent)  # type: ignore[union-attr]
@@ -331,7 +369,7 @@ class RecordingSocket(TappedSocket):
             try:
                 _recv(self, 1, _PEEK | flags & _NOT_WAITALL)
             except OSError as error:
-                raise self._explained(error) from None
+                raise self.explained(error) from None
             finally:
                 tape.state = BUSY
 
@@ -346,7 +384,7 @@ class RecordingSocket(TappedSocket):
         try:
             data = _recv(self, bufsize, flags)
         except OSError as error:
-            raise self._explained(error) from None
+            raise self.explained(error) from None
         finally:
             tape.state = BUSY
         self._noted(data, bufsize)
@@ -363,7 +401,7 @@ class RecordingSocket(TappedSocket):
         try:
             count = _recv_into(self, buffer, nbytes, flags)
         except OSError as error:
-            raise self._explained(error) from None
+            raise self.explained(error) from None
         finally:
             tape.state = BUSY
         if count:
@@ -388,7 +426,7 @@ class RecordingSocket(TappedSocket):
             try:
                 count = _recv_into(self, view, nbytes, flags)
             except OSError as error:
-                raise self._explained(error) from None
+                raise self.explained(error) from None
             finally:
                 tape.state = BUSY
             data = bytes(view[:count])
@@ -412,11 +450,11 @@ class RecordingSocket(TappedSocket):
                 return super().recvmsg(bufsize, ancbufsize, flags)
             if (front := self.tape.interposer) is not None and (heard := front.recv(self, bufsize)) is not None:
                 return heard, [], 0, None
-            self._begin_receive()
+            self._begin_receive(flags)
             try:
                 answer = super().recvmsg(bufsize, ancbufsize, flags)
             except OSError as error:
-                raise self._explained(error) from None
+                raise self.explained(error) from None
             finally:
                 self.tape.state = BUSY
             self._noted(answer[0], bufsize)
@@ -432,11 +470,11 @@ class RecordingSocket(TappedSocket):
                 made = front.recv(self, sum(map(len, views)))
                 if made is not None:
                     return _scattered(made, views), [], 0, None
-            self._begin_receive()
+            self._begin_receive(flags)
             try:
                 answer = super().recvmsg_into(views, ancbufsize, flags)
             except OSError as error:
-                raise self._explained(error) from None
+                raise self.explained(error) from None
             finally:
                 self.tape.state = BUSY
             data, wanted = b"".join(views)[: answer[0]], sum(map(len, views))
@@ -563,12 +601,14 @@ def _recording_ssl_socket(plain: type[ssl.SSLSocket]) -> type[ssl.SSLSocket]:
             self._refuse_after_reset()
             if (front := tape.interposer) is not None and (made := front.recv(self, len)) is not None:
                 return made if buffer is None else _scattered(made, [memoryview(buffer)])
+            # The peek is at the encrypted bytes.  Those that OpenSSL has decrypted already are invisible to it, so with
+            # any pending it would block over input that is there.
             if self.gettimeout() != 0.0 and not self.pending():
                 tape.state = WAITING
                 try:
                     _recv(self, 1, _PEEK)
                 except OSError as error:
-                    raise self._explained(error) from None
+                    raise self.explained(error) from None
                 finally:
                     tape.state = BUSY
             try:
@@ -576,7 +616,7 @@ def _recording_ssl_socket(plain: type[ssl.SSLSocket]) -> type[ssl.SSLSocket]:
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 raise
             except OSError as error:
-                raise self._explained(error) from None
+                raise self.explained(error) from None
             data: bytes = answer if buffer is None else bytes(memoryview(buffer)[: int(answer)])
             self._noted(data, len)
             if (front := tape.interposer) is None:
@@ -607,6 +647,7 @@ _lending = original.Lock()  # guards _lent, and the class of each context in it
 
 def _lend(context: ssl.SSLContext, ours: type[ssl.SSLSocket]) -> None:
     """Make a context wrap sockets by our class, until each such call was followed by ``_give_back()``."""
+    # Counted, as calls of several threads overlap: the first keeps the usual class, and the last puts it back.
     with _lending:
         calls, usual = _lent.get(id(context)) or (0, context.sslsocket_class)
         context.sslsocket_class = ours
@@ -647,9 +688,10 @@ def start_tls(plain: TappedSocket, context: ssl.SSLContext, *, noted: bool = Tru
         finally:
             _give_back(context)
             tape.wrapping = False
+        # One step: from here on a cut finds the new socket.  One that came during the wrapping is done again on it.
         with tape.lock:
             secured.tape = tape  # type: ignore[attr-defined]
-            tape.socket, tape.handed_over, tape.state, tape.is_counted = secured, None, BUSY, False  # type: ignore[assignment]
+            tape.socket, tape.handed_over, tape.state, tape.is_counted = secured, None, BUSY, False
             if tape.cut:
                 PlainSocket.shutdown(secured, socket.SHUT_RDWR)
     if noted:
