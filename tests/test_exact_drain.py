@@ -131,7 +131,8 @@ def test_what_a_thread_has_received_is_recorded_and_handled(
 
 
 @pytest.mark.parametrize("transport", ["udp", "unix_datagram"])
-def test_datagrams(sockserver: SockServer, transport: str) -> None:
+def test_datagrams_behind_one_that_is_answered(sockserver: SockServer, transport: str) -> None:
+    """Here the handler is held: those behind its datagram are queued, or recorded, when the stop begins."""
     server, held, over = getattr(sockserver, transport)(), threading.Event(), threading.Event()
 
     @server.handler

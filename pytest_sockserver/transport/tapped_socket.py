@@ -236,13 +236,7 @@ class TappedSocket(PlainSocket):
             # corrected where it was noted.
             tape.unsent(len(chunk))
             noted = None
-            explained = self.explained(error)
-            try:
-                if explained is error:
-                    raise
-                raise explained from None
-            finally:
-                del explained  # its traceback has this frame
+            raise self.explained(error) from None  # and no name for it, whose traceback would hold itself
         finally:
             if noted is not None and sent < len(chunk):
                 tape.sent_less(noted, sent)
@@ -344,13 +338,7 @@ class RecordingSocket(TappedSocket):
         except OSError as error:
             tape.unsent(len(data))  # type: ignore[union-attr]
             noted = None
-            explained = self.explained(error)
-            try:
-                if explained is error:
-                    raise
-                raise explained from None
-            finally:
-                del explained  # its traceback has this frame
+            raise self.explained(error) from None  # and no name for it, whose traceback would hold itself
         finally:
             if sent < len(data) and noted is not None:
                 tape.sent_less(noted, sent)  # type: ignore[union-attr]
